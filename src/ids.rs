@@ -1,0 +1,160 @@
+//! Names and numbers that identify things: channels, sequence numbers, connections, users.
+//!
+//! Owns the rules of what a legal name is, so that a value of one of these types is proof that
+//! it was checked. Knows nothing else; anybody may use it.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits::CHANNEL_BYTES_MAX;
+
+/// Position of a message in its room: 1, 2, 3 … without holes. 0 means "before the first".
+///
+/// Always below 2^53, so that JavaScript can hold it in a number.
+pub type Seq = u64;
+
+/// The name of a room as clients see it: 1 to [`CHANNEL_BYTES_MAX`] bytes of printable ASCII.
+///
+/// Cloning is a reference count. The part before the first `:` names the namespace.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Channel(Arc<str>);
+
+/// Why a text is no channel name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelError {
+    /// The name is empty.
+    Empty,
+    /// The name is longer than [`CHANNEL_BYTES_MAX`] bytes.
+    TooLong,
+    /// The name holds a byte outside printable ASCII (0x21 to 0x7E).
+    Byte(u8),
+}
+
+impl fmt::Display for ChannelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => write!(f, "the channel name is empty"),
+            Self::TooLong => write!(f, "the channel name is longer than {CHANNEL_BYTES_MAX} bytes"),
+            Self::Byte(byte) => {
+                write!(f, "the channel name holds byte 0x{byte:02x}; only printable ASCII is allowed")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChannelError {}
+
+impl Channel {
+    /// Checks a name and makes it a channel.
+    ///
+    /// # Errors
+    /// [`ChannelError`] says what is wrong with the name.
+    pub fn new(name: &str) -> Result<Self, ChannelError> {
+        if name.is_empty() {
+            return Err(ChannelError::Empty);
+        }
+        if name.len() > CHANNEL_BYTES_MAX {
+            return Err(ChannelError::TooLong);
+        }
+        match name.bytes().find(|byte| !byte.is_ascii_graphic()) {
+            Some(byte) => Err(ChannelError::Byte(byte)),
+            None => Ok(Self(Arc::from(name))),
+        }
+    }
+
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part before the first `:`, without a leading `$`; empty for the default namespace.
+    pub fn namespace(&self) -> &str {
+        let name = self.0.strip_prefix('$').unwrap_or(&self.0);
+        name.split_once(':').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// True for names that start with `$`: a subscription token is required whatever the namespace says.
+    pub fn is_private(&self) -> bool {
+        self.0.starts_with('$')
+    }
+
+    /// The users a `#user1,user2` suffix limits this channel to; `None` when there is no suffix.
+    pub fn limited_to(&self) -> Option<impl Iterator<Item = &str>> {
+        self.0.split_once('#').map(|(_, users)| users.split(','))
+    }
+
+    /// A number that is the same in every run of one build: what shards and commit lanes are
+    /// chosen by.
+    pub fn stable_hash(&self) -> u64 {
+        static HASHER: LazyLock<ahash::RandomState> = LazyLock::new(|| {
+            ahash::RandomState::with_seeds(0x526f_6f6d, 0x6361_7374, 0x7368_6172, 0x6469_6e67)
+        });
+        HASHER.hash_one(self.as_str())
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// Number of a connection inside this process; never used twice in one run.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ConnectionId(pub u64);
+
+impl ConnectionId {
+    /// The next number nobody has.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Number of one subscription of one connection to one room; a new one for each subscribe, so
+/// that a late leave can not remove a newer subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SubscriptionId(pub u64);
+
+impl SubscriptionId {
+    /// The next number nobody has.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channel_names_are_checked() {
+        assert!(Channel::new("news").is_ok());
+        assert_eq!(Channel::new(""), Err(ChannelError::Empty));
+        assert_eq!(Channel::new(&"x".repeat(256)), Err(ChannelError::TooLong));
+        assert_eq!(Channel::new("a b"), Err(ChannelError::Byte(b' ')));
+        assert_eq!(Channel::new("a\nb"), Err(ChannelError::Byte(b'\n')));
+        assert!(matches!(Channel::new("ä"), Err(ChannelError::Byte(_))));
+    }
+
+    #[test]
+    fn channel_syntax_is_read() {
+        let namespace = |name| Channel::new(name).unwrap().namespace().to_owned();
+        assert_eq!(namespace("news"), "");
+        assert_eq!(namespace("chat:lobby:1"), "chat");
+        assert_eq!(namespace("$chat:lobby"), "chat");
+        let limited = Channel::new("dialog#ann,bob").unwrap();
+        assert_eq!(limited.limited_to().unwrap().collect::<Vec<_>>(), ["ann", "bob"]);
+        assert!(Channel::new("news").unwrap().limited_to().is_none());
+    }
+}

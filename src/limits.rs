@@ -1,0 +1,78 @@
+//! Every fixed upper bound of the program, with its unit and its reason.
+//!
+//! Bounds an operator may change live in `config`; these are the ones nobody needs to.
+
+use std::time::Duration;
+
+/// Longest channel name in bytes; what the SDKs assume (protocol notes §6).
+pub const CHANNEL_BYTES_MAX: usize = 255;
+
+/// Longest user id in bytes; keeps index entries and frames small.
+pub const USER_ID_BYTES_MAX: usize = 255;
+
+/// Longest idempotency key of a publish, in bytes; a UUID or a hash fits several times.
+pub const PUBLISH_KEY_BYTES_MAX: usize = 128;
+
+/// Longest JSON the backend may attach to a connection or a subscription, in bytes: it is kept per
+/// connection and repeated in every publication.
+pub const INFO_BYTES_MAX: usize = 4 * 1024;
+
+/// Largest text frame the server sends when it may split, in bytes. Older Python SDKs close the
+/// connection on frames over 1 MiB.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// Most publications returned by one history command or subscribe reply; what the reference server
+/// caps clients at. The rest of a resume is streamed.
+pub const PAGE_PUBLICATIONS_MAX: usize = 300;
+
+/// Most payload bytes in one page, so that a page of large messages still fits a frame of 1 MiB.
+pub const PAGE_BYTES_MAX: usize = 512 * 1024;
+
+/// Commands taken from one socket before their replies are written.
+pub const TURN_COMMANDS_MAX: usize = 1024;
+
+/// Payload bytes taken from one socket before their replies are written.
+pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Commands waiting for one shard; a full queue slows the committing threads down, which is the
+/// back-pressure that keeps memory bounded.
+pub const SHARD_QUEUE_MAX: usize = 4096;
+
+/// Publications kept in memory per active room, and their payload bytes: enough for a reconnect
+/// storm, small enough for many rooms.
+pub const TAIL_PUBLICATIONS_MAX: usize = 256;
+
+/// See [`TAIL_PUBLICATIONS_MAX`].
+pub const TAIL_BYTES_MAX: usize = 256 * 1024;
+
+/// Listeners served by one slice of a large fan-out before other rooms of the shard get a turn.
+pub const SLICE_LISTENERS: usize = 1024;
+
+/// Largest HTTP head in bytes; the common limit of web servers.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Most header lines in an HTTP head.
+pub const HTTP_HEADERS_MAX: usize = 64;
+
+/// Time a client has for a whole HTTP head, however it trickles.
+pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Time a client has for a whole HTTP body.
+pub const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Largest HTTP request body in bytes; a broadcast of one full-size message to thousands of channels.
+pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Idle time after which a kept-alive HTTP connection is closed.
+pub const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// Stack of a connection's reader thread. Only touched pages cost memory; SQLite and libpq calls
+/// of a commit leader need the room.
+pub const READER_STACK_BYTES: usize = 256 * 1024;
+
+/// Time between two steps of the retention pruner while there is work, so that it never holds the
+/// writer for long.
+pub const PRUNE_ROWS_PER_STEP: i64 = 500;
+
+const _: () = assert!(PAGE_BYTES_MAX < 1024 * 1024);
+const _: () = assert!(TAIL_PUBLICATIONS_MAX <= PAGE_PUBLICATIONS_MAX);

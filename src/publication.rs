@@ -1,0 +1,38 @@
+//! What travels through the program: a publication and who sent it.
+//!
+//! Plain shared data without any encoding: the store writes it, the engine carries it, the
+//! protocol turns it into JSON. Owns nothing.
+
+use std::sync::Arc;
+
+use crate::ids::{Channel, Seq};
+
+/// Who a client is, as other clients may see it (`ClientInfo` of the protocol).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// User id from the token; empty for an anonymous user.
+    pub user: Arc<str>,
+    /// Id of the connection, unique over all connections ever.
+    pub client: Arc<str>,
+    /// JSON the backend attached to the connection (token claim `info`), compact.
+    pub conn_info: Option<Arc<str>>,
+    /// JSON the backend attached to the subscription, compact.
+    pub chan_info: Option<Arc<str>>,
+}
+
+/// One message of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The room.
+    pub channel: Channel,
+    /// Position in the room; 0 for a publication of a room that keeps nothing.
+    pub seq: Seq,
+    /// The payload: compact JSON text without raw newlines.
+    pub data: Arc<str>,
+    /// The sender; `None` when the server API published.
+    pub info: Option<Arc<ClientInfo>>,
+    /// String-to-string JSON object from the server API, compact.
+    pub tags: Option<Arc<str>>,
+    /// When it was accepted, milliseconds since 1970 UTC.
+    pub created_at_ms: i64,
+}
