@@ -5,4 +5,5 @@ pub mod config;
 pub mod ids;
 pub mod limits;
 pub mod metrics;
+pub mod outbox;
 pub mod publication;

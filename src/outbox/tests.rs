@@ -1,0 +1,141 @@
+//! The outbox against real sockets.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::*;
+
+struct Rig {
+    drainer: Drainer,
+    drained: Receiver<ConnectionId>,
+    outbox: Arc<Outbox>,
+    client: TcpStream,
+}
+
+fn rig(budget: usize, stall: Duration) -> Rig {
+    let (sender, drained) = unbounded();
+    let drainer = Drainer::start(stall, sender, Arc::new(Metrics::new())).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let outbox = Outbox::for_socket(ConnectionId::next(), server, budget, drainer.handle()).unwrap();
+    Rig { drainer, drained, outbox, client }
+}
+
+fn numbered(number: u32) -> Bytes {
+    let mut frame = vec![b'x'; 1000];
+    frame[..4].copy_from_slice(&number.to_be_bytes());
+    Bytes::from(frame)
+}
+
+#[test]
+fn a_full_outbox_says_so_and_tells_when_it_has_drained() {
+    let mut rig = rig(64 * 1024, Duration::from_secs(60));
+    assert_eq!(rig.outbox.uncork(&numbered(0)), Push::Accepted);
+    let mut sent = 1;
+    while rig.outbox.push(&numbered(sent)) == Push::Accepted {
+        sent += 1;
+    }
+    assert!(rig.outbox.queued_bytes() <= 64 * 1024);
+    assert!(rig.outbox.request_notice());
+
+    let mut frame = [0; 1000];
+    for expected in 0..sent {
+        rig.client.read_exact(&mut frame).unwrap();
+        assert_eq!(frame[..4], expected.to_be_bytes());
+    }
+    assert_eq!(rig.drained.recv().unwrap(), rig.outbox.id());
+    assert!(rig.drained.is_empty(), "one request, one notice");
+    assert_eq!(rig.outbox.queued_bytes(), 0);
+    rig.drainer.stop();
+}
+
+#[test]
+fn held_back_frames_follow_the_first_reply() {
+    let mut rig = rig(64 * 1024, Duration::from_secs(60));
+    assert_eq!(rig.outbox.push(&Bytes::from_static(b"two")), Push::Accepted);
+    assert_eq!(rig.outbox.uncork(&Bytes::from_static(b"one")), Push::Accepted);
+    let mut text = [0; 6];
+    rig.client.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"onetwo");
+    rig.drainer.stop();
+}
+
+#[test]
+fn a_close_is_written_behind_everything_queued() {
+    let mut rig = rig(1 << 20, Duration::from_secs(60));
+    assert_eq!(rig.outbox.uncork(&numbered(0)), Push::Accepted);
+    for number in 1..900 {
+        assert_eq!(rig.outbox.push(&numbered(number)), Push::Accepted);
+    }
+    rig.outbox.close(3001, "shutdown");
+    assert_eq!(rig.outbox.push(&numbered(900)), Push::Closed);
+    let mut all = Vec::new();
+    rig.client.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), 900 * 1000 + frame::close(3001, "shutdown").len());
+    assert!(all.ends_with(&frame::close(3001, "shutdown")));
+    assert_eq!(rig.outbox.ended(), Some(Ended::Closed(3001)));
+    rig.drainer.stop();
+}
+
+#[test]
+fn a_socket_that_takes_nothing_is_ended() {
+    let rig = rig(64 * 1024, Duration::from_millis(50));
+    assert_eq!(rig.outbox.uncork(&numbered(0)), Push::Accepted);
+    let mut number = 1;
+    while rig.outbox.push(&numbered(number)) == Push::Accepted {
+        number += 1;
+    }
+    assert_eq!(rig.outbox.reply(&Bytes::from(vec![0; 1 << 20])), Push::Accepted);
+    assert!(!rig.outbox.wait_for_room(), "the wait ends with the connection");
+    assert_eq!(rig.outbox.ended(), Some(Ended::Stalled));
+    rig.drainer.stop();
+}
+
+#[test]
+fn many_writers_never_interleave_within_a_frame() {
+    let rig = rig(1 << 20, Duration::from_secs(60));
+    assert_eq!(rig.outbox.uncork(&Bytes::from(vec![9; 1000])), Push::Accepted);
+    let mut client = rig.client;
+    thread::scope(|scope| {
+        for writer in 0..4_u8 {
+            let outbox = &rig.outbox;
+            scope.spawn(move || {
+                let frame = Bytes::from(vec![writer; 1000]);
+                for _ in 0..500 {
+                    while outbox.push(&frame) == Push::Full {
+                        assert!(outbox.wait_for_room());
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        let mut frame = [0; 1000];
+        for _ in 0..2001 {
+            client.read_exact(&mut frame).unwrap();
+            assert!(frame.iter().all(|byte| *byte == frame[0]));
+        }
+    });
+    rig.drainer.stop();
+}
+
+#[test]
+fn a_local_consumer_takes_frames_in_order() {
+    let (sender, drained) = unbounded();
+    let drainer = Drainer::start(Duration::from_secs(60), sender, Arc::new(Metrics::new())).unwrap();
+    let outbox = Outbox::for_consumer(ConnectionId::next(), 2500, drainer.handle());
+    assert_eq!(outbox.push(&numbered(1)), Push::Accepted);
+    assert_eq!(outbox.push(&numbered(2)), Push::Accepted);
+    assert_eq!(outbox.push(&numbered(3)), Push::Full);
+    assert!(outbox.request_notice());
+    assert_eq!(outbox.take(None).unwrap(), numbered(1));
+    assert_eq!(outbox.take(None).unwrap(), numbered(2));
+    assert_eq!(drained.recv().unwrap(), outbox.id());
+    assert_eq!(outbox.take(Some(Instant::now())), None);
+    outbox.close(3000, "done");
+    assert_eq!(outbox.take(None), None);
+    drainer.stop();
+}
