@@ -1,8 +1,11 @@
 //! Roomcast: a chat-room broadcast server and library.
 
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod metrics;
+pub mod protocol;
 pub mod publication;
