@@ -1,9 +1,12 @@
 //! Roomcast: a chat-room broadcast server and library.
 
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod ids;
+pub mod json;
 pub mod limits;
 pub mod metrics;
 pub mod outbox;
+pub mod protocol;
 pub mod publication;

@@ -17,6 +17,13 @@ pub const PUBLISH_KEY_BYTES_MAX: usize = 128;
 /// connection and repeated in every publication.
 pub const INFO_BYTES_MAX: usize = 4 * 1024;
 
+/// Deepest nesting of arrays and objects in a payload: some client parsers recurse and fail on more.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Longest number in a payload, in bytes as written: Python refuses integers of more than 4,300
+/// digits, and its SDK stops reading when it can not parse a message.
+pub const JSON_NUMBER_BYTES_MAX: usize = 1024;
+
 /// Largest text frame the server sends when it may split, in bytes. Older Python SDKs close the
 /// connection on frames over 1 MiB.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;

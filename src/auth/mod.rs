@@ -1,0 +1,238 @@
+//! Tokens: who a connection is, and what it may listen to, signed by the operator's backend.
+//!
+//! The only code that knows JWT. Accepts HS256 and nothing else. The types of verified tokens can
+//! be made by the verifier alone, so holding one is proof. Knows no message of the protocol.
+
+mod claims;
+pub mod issue;
+
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+
+use crate::ids::Channel;
+use claims::Claims;
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenError {
+    /// Genuine, but past its time or not valid yet: the client needs a new one.
+    Expired,
+    /// Genuine, but issued for another user or another channel.
+    Mismatch,
+    /// Malformed, forged, or with claims that make no sense.
+    Invalid(&'static str),
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired => f.write_str("the token is expired or not valid yet"),
+            Self::Mismatch => f.write_str("the token is for another user or channel"),
+            Self::Invalid(reason) => write!(f, "the token is invalid: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for TokenError {}
+
+/// Checks tokens against one secret.
+///
+/// Times are compared without leeway: a token is expired at the second of its `exp`.
+pub struct Verifier {
+    key: DecodingKey,
+    validation: Validation,
+    audience: Option<String>,
+    issuer: Option<String>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("audience", &self.audience).field("issuer", &self.issuer).finish()
+    }
+}
+
+/// A connection token that was checked: who connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedConnection {
+    user: Arc<str>,
+    info: Option<Arc<str>>,
+    expires_at: Option<i64>,
+    subscriptions: Vec<ServerSubscription>,
+}
+
+impl VerifiedConnection {
+    /// The user id; empty for an anonymous user.
+    pub const fn user(&self) -> &Arc<str> {
+        &self.user
+    }
+
+    /// What others may see of the connection, compact JSON.
+    pub const fn info(&self) -> Option<&Arc<str>> {
+        self.info.as_ref()
+    }
+
+    /// When the connection expires, seconds since 1970 UTC; always in the future of the check.
+    pub const fn expires_at(&self) -> Option<i64> {
+        self.expires_at
+    }
+
+    /// What the server subscribes the connection to, each channel once.
+    pub fn subscriptions(&self) -> &[ServerSubscription] {
+        &self.subscriptions
+    }
+}
+
+/// A channel the token subscribes its connection to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSubscription {
+    /// The channel.
+    pub channel: Channel,
+    /// What others may see of the subscription, compact JSON.
+    pub info: Option<Arc<str>>,
+    /// What the client is told with the subscription, compact JSON.
+    pub data: Option<Arc<str>>,
+    /// Options that differ from those of the namespace.
+    pub overrides: Overrides,
+}
+
+/// Options of a subscription that the token decides instead of the namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The subscription shows in presence.
+    pub presence: Option<bool>,
+    /// Joins and leaves of this subscription are told to others.
+    pub join_leave: Option<bool>,
+    /// Joins and leaves of others are pushed to this subscription.
+    pub force_push_join_leave: Option<bool>,
+    /// The client keeps its position and recovers by it.
+    pub force_recovery: Option<bool>,
+    /// The client is told its position.
+    pub force_positioning: Option<bool>,
+}
+
+/// A subscription token that was checked: this user may listen to this channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedSubscription {
+    channel: Channel,
+    info: Option<Arc<str>>,
+    data: Option<Arc<str>>,
+    expires_at: Option<i64>,
+    overrides: Overrides,
+}
+
+impl VerifiedSubscription {
+    /// The channel.
+    pub const fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// What others may see of the subscription, compact JSON.
+    pub const fn info(&self) -> Option<&Arc<str>> {
+        self.info.as_ref()
+    }
+
+    /// What the client is told with the subscription, compact JSON.
+    pub const fn data(&self) -> Option<&Arc<str>> {
+        self.data.as_ref()
+    }
+
+    /// When the subscription expires, seconds since 1970 UTC; always in the future of the check.
+    pub const fn expires_at(&self) -> Option<i64> {
+        self.expires_at
+    }
+
+    /// Options that differ from those of the namespace.
+    pub const fn overrides(&self) -> Overrides {
+        self.overrides
+    }
+}
+
+impl Verifier {
+    /// Checks against `secret`; `audience` and `issuer` must be in every token if given.
+    pub fn new(secret: &str, audience: Option<String>, issuer: Option<String>) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // The library checks the signature. All claims are checked here, against the given time.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        Self { key: DecodingKey::from_secret(secret.as_bytes()), validation, audience, issuer }
+    }
+
+    /// Checks a connection token at the time `now`, in seconds since 1970 UTC.
+    ///
+    /// # Errors
+    /// [`TokenError`], never [`TokenError::Mismatch`].
+    pub fn verify_connection(&self, token: &str, now: i64) -> Result<VerifiedConnection, TokenError> {
+        let claims = self.genuine(token)?;
+        if claims.names_channel() {
+            return Err(TokenError::Invalid("it is a subscription token"));
+        }
+        Ok(VerifiedConnection {
+            user: claims.user()?,
+            info: claims.info()?,
+            subscriptions: claims.subscriptions()?,
+            expires_at: claims.expires_at(now)?,
+        })
+    }
+
+    /// Checks a subscription token of the connection of `user`. Without `channel` the token alone
+    /// says which one it is for.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn verify_subscription(
+        &self,
+        token: &str,
+        now: i64,
+        user: &str,
+        channel: Option<&Channel>,
+    ) -> Result<VerifiedSubscription, TokenError> {
+        let claims = self.genuine(token)?;
+        let named = claims.channel()?;
+        if *claims.user()? != *user || channel.is_some_and(|wanted| *wanted != named) {
+            return Err(TokenError::Mismatch);
+        }
+        if claims.names_client() {
+            return Err(TokenError::Invalid("tokens for a single connection are not supported"));
+        }
+        Ok(VerifiedSubscription {
+            channel: named,
+            info: claims.info()?,
+            data: claims.data()?,
+            overrides: claims.overrides(),
+            expires_at: claims.expires_at(now)?,
+        })
+    }
+
+    /// The claims of a token with a right signature, audience and issuer.
+    fn genuine(&self, token: &str) -> Result<Claims, TokenError> {
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation)
+            .map_err(|error| TokenError::Invalid(reason(error.kind())))?;
+        if decoded.header.crit.is_some() {
+            return Err(TokenError::Invalid("it demands extensions that are not supported"));
+        }
+        if !self.audience.as_ref().is_none_or(|audience| decoded.claims.is_for(audience)) {
+            return Err(TokenError::Invalid("it is for another audience"));
+        }
+        if !self.issuer.as_ref().is_none_or(|issuer| decoded.claims.is_from(issuer)) {
+            return Err(TokenError::Invalid("it is from another issuer"));
+        }
+        Ok(decoded.claims)
+    }
+}
+
+const fn reason(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
+    use jsonwebtoken::errors::ErrorKind;
+    match kind {
+        ErrorKind::InvalidSignature => "the signature is wrong",
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => "the algorithm is not HS256",
+        ErrorKind::Json(_) => "header or claims are malformed",
+        _ => "it is malformed",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Tokens that are good, bad and forged.

@@ -1,0 +1,202 @@
+//! JSON as text: making it compact, and writing strings and numbers.
+//!
+//! Payloads travel through the program as the text they arrived in, never as parsed values. Owns
+//! the rule of what text is fit to be passed on to every client; knows nothing of any message.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits::{JSON_DEPTH_MAX, JSON_NUMBER_BYTES_MAX};
+
+/// Why valid JSON is not passed on: common client parsers fail on it, which would let one sender
+/// break every listener of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// Arrays and objects are nested deeper than [`JSON_DEPTH_MAX`].
+    TooDeep,
+    /// A number is written with more than [`JSON_NUMBER_BYTES_MAX`] bytes.
+    NumberTooLong,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooDeep => write!(f, "the JSON is nested deeper than {JSON_DEPTH_MAX} levels"),
+            Self::NumberTooLong => {
+                write!(f, "a number in the JSON is longer than {JSON_NUMBER_BYTES_MAX} bytes")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// The same JSON without the white space between its tokens; strings stay byte for byte.
+///
+/// `valid` must be one valid JSON value: the caller's parser has established that. The result has
+/// no raw line break, because JSON allows none inside a string. Text that holds nothing to strip
+/// costs one allocation.
+///
+/// # Errors
+/// [`Unfit`] when clients could not read the text.
+pub fn compact(valid: &str) -> Result<Arc<str>, Unfit> {
+    let blanks = inspect(valid.as_bytes())?;
+    if blanks == 0 {
+        return Ok(Arc::from(valid));
+    }
+    let mut stripped = String::with_capacity(valid.len() - blanks);
+    let mut rest = valid;
+    while let Some(start) = rest.find(['"', ' ', '\t', '\r', '\n']) {
+        let (before, from) = rest.split_at(start);
+        stripped.push_str(before);
+        let length = if from.starts_with('"') { string_length(from.as_bytes()) } else { 0 };
+        stripped.push_str(&from[..length]);
+        rest = if length == 0 { &from[1..] } else { &from[length..] };
+    }
+    stripped.push_str(rest);
+    Ok(Arc::from(stripped))
+}
+
+/// Counts the bytes of white space between tokens and checks what [`Unfit`] names.
+fn inspect(json: &[u8]) -> Result<usize, Unfit> {
+    let (mut at, mut blanks, mut depth, mut number) = (0, 0, 0_usize, 0);
+    while let Some(&byte) = json.get(at) {
+        at += 1;
+        number = if matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') { number + 1 } else { 0 };
+        match byte {
+            b'"' => at += string_length(&json[at - 1..]) - 1,
+            b' ' | b'\t' | b'\r' | b'\n' => blanks += 1,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > JSON_DEPTH_MAX {
+            return Err(Unfit::TooDeep);
+        }
+        if number > JSON_NUMBER_BYTES_MAX {
+            return Err(Unfit::NumberTooLong);
+        }
+    }
+    Ok(blanks)
+}
+
+/// Bytes of the string literal `json` begins with, both quotes included; all of `json` when the
+/// closing one is missing.
+fn string_length(json: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    json.len()
+}
+
+/// Appends `text` as a JSON string literal.
+pub fn push_string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0..0x20 => 0,
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[copied..at]);
+        copied = at + 1;
+        out.push(b'\\');
+        if short == 0 {
+            out.extend_from_slice(b"u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        } else {
+            out.push(short);
+        }
+    }
+    out.extend_from_slice(&bytes[copied..]);
+    out.push(b'"');
+}
+
+/// Appends `number` in decimal.
+pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compaction_strips_only_between_tokens() {
+        for (given, wanted) in [
+            ("{}", "{}"),
+            ("null", "null"),
+            (" 1 ", "1"),
+            ("{ \"a\" : [ 1 ,\r\n\t2 ] }", "{\"a\":[1,2]}"),
+            ("{\n  \"a b\": \" c  d \"\n}", "{\"a b\":\" c  d \"}"),
+            ("[ \"\\\" \", \"\\\\\" , \" \" ]", "[\"\\\" \",\"\\\\\",\" \"]"),
+            ("[\"\\n\", \"ä ö\", \"\\ud83d \\ude00\"]", "[\"\\n\",\"ä ö\",\"\\ud83d \\ude00\"]"),
+            ("[1.50 , 1e3 , -0 ]", "[1.50,1e3,-0]"),
+            ("12345678901234567890123", "12345678901234567890123"),
+        ] {
+            assert_eq!(&*compact(given).unwrap(), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn json_that_breaks_clients_is_refused() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(compact(&nested(JSON_DEPTH_MAX)).is_ok());
+        assert_eq!(compact(&nested(JSON_DEPTH_MAX + 1)), Err(Unfit::TooDeep));
+        assert_eq!(compact(&nested(500_000)), Err(Unfit::TooDeep));
+        assert!(compact(&"7".repeat(JSON_NUMBER_BYTES_MAX)).is_ok());
+        assert_eq!(
+            compact(&format!("[{}]", "7".repeat(JSON_NUMBER_BYTES_MAX + 1))),
+            Err(Unfit::NumberTooLong)
+        );
+        let harmless = format!("\"{}{}\"", "[".repeat(1000), "7".repeat(9000));
+        assert_eq!(&*compact(&harmless).unwrap(), harmless);
+    }
+
+    #[test]
+    fn strings_are_escaped() {
+        for (given, wanted) in [
+            ("", r#""""#),
+            ("plain", r#""plain""#),
+            ("ä€😀", r#""ä€😀""#),
+            ("a\"b\\c", r#""a\"b\\c""#),
+            ("\n\r\t", r#""\n\r\t""#),
+            ("\0\u{1f}\u{7f}", "\"\\u0000\\u001f\u{7f}\""),
+        ] {
+            let mut out = Vec::new();
+            push_string(&mut out, given);
+            assert_eq!(String::from_utf8(out).unwrap(), wanted);
+            assert_eq!(serde_json::from_str::<String>(wanted).unwrap(), given);
+        }
+    }
+
+    #[test]
+    fn numbers_are_plain() {
+        for number in [0, 7, 10, 9_007_199_254_740_992, u64::MAX] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), number.to_string());
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The JSON of the HTTP API and of the server's own rpc methods: parameters in, results out.
+
+pub mod params;
+pub mod results;
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use super::code::ErrorCode;
+use super::fields::Fields;
+use super::object::{Members, Object, write_object};
+
+/// Why parameters were not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadParams {
+    /// Not JSON at all: HTTP status 400, plain text.
+    Malformed(String),
+    /// JSON, but not what the method takes: [`ErrorCode::BadRequest`] with this detail.
+    Rejected(String),
+}
+
+impl fmt::Display for BadParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(detail) => write!(f, "the body is no JSON: {detail}"),
+            Self::Rejected(detail) => f.write_str(detail),
+        }
+    }
+}
+
+impl std::error::Error for BadParams {}
+
+/// Reads the parameters of one API method from a request body. An empty body is an empty object.
+///
+/// # Errors
+/// [`BadParams`] says what is wrong and how to answer.
+pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams> {
+    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
+    match serde_json::from_slice::<Fields<T>>(body) {
+        Ok(fields) => Ok(fields.0),
+        Err(error) if error.is_data() => Err(BadParams::Rejected(error.to_string())),
+        Err(error) => Err(BadParams::Malformed(error.to_string())),
+    }
+}
+
+/// Reads the parameters of one rpc method from the data of the command.
+///
+/// # Errors
+/// [`ErrorCode::BadRequest`] when the method does not take them.
+pub fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Result<T, ErrorCode> {
+    decode(data.unwrap_or("{}").as_bytes()).map_err(|_| ErrorCode::BadRequest)
+}
+
+/// How errors are told to the caller of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorMode {
+    /// Status 200 and an object with a member `error`.
+    Body,
+    /// The HTTP status tells the kind, the body is the bare error object.
+    Transport,
+}
+
+impl ErrorMode {
+    /// The mode that the value of the header `X-Centrifugo-Error-Mode` asks for.
+    pub fn from_header(value: Option<&str>) -> Self {
+        if value == Some("transport") { Self::Transport } else { Self::Body }
+    }
+}
+
+/// An error of the API: the code, and optionally what exactly is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    /// The kind.
+    pub code: ErrorCode,
+    /// Added to the message; empty: nothing to add.
+    pub detail: String,
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, detail: String::new() }
+    }
+}
+
+impl Members for ApiError {
+    fn write(&self, object: &mut Object<'_>) {
+        object.number("code", u64::from(self.code.number()));
+        let words = self.code.api_words();
+        if self.detail.is_empty() {
+            object.string("message", words);
+        } else {
+            object.string("message", &format!("{words}: {}", self.detail));
+        }
+    }
+}
+
+/// Appends `{"result":{…}}`.
+pub fn result(out: &mut Vec<u8>, result: &impl Members) {
+    let mut object = Object::begin(out);
+    object.object("result", result);
+    object.end();
+}
+
+/// Appends the error in the given mode and returns the HTTP status to answer with.
+#[must_use]
+pub fn error(out: &mut Vec<u8>, mode: ErrorMode, error: &ApiError) -> u16 {
+    match mode {
+        ErrorMode::Body => {
+            let mut object = Object::begin(out);
+            object.object("error", error);
+            object.end();
+            200
+        }
+        ErrorMode::Transport => {
+            write_object(out, error);
+            error.code.http_status()
+        }
+    }
+}

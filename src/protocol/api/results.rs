@@ -1,0 +1,251 @@
+//! Results of the API methods and of the rpc methods, in a form that writes itself.
+//!
+//! History and presence share their results with the commands of the same names, see
+//! [`crate::protocol::reply`].
+
+use std::sync::Arc;
+
+use super::ApiError;
+use crate::ids::{Channel, Seq};
+use crate::protocol::object::{Members, Object, write_object};
+
+/// The empty result: `unsubscribe`, `disconnect`, `contact_remove`, rpc `contacts.remove`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done;
+
+impl Members for Done {
+    fn write(&self, _: &mut Object<'_>) {}
+}
+
+/// Result of `publish`, also as rpc.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PublishResult<'a> {
+    /// The position of the message; 0 in channels that keep nothing.
+    pub offset: Seq,
+    /// The epoch of the position; empty in channels that keep nothing.
+    pub epoch: &'a str,
+}
+
+impl Members for PublishResult<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.some_number("offset", self.offset);
+        object.some_string("epoch", self.epoch);
+    }
+}
+
+/// Result of `broadcast`: one answer a channel, in the order of the request.
+#[derive(Debug)]
+pub struct BroadcastResult<'a>(pub &'a [Result<PublishResult<'a>, ApiError>]);
+
+impl Members for BroadcastResult<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.list("responses", self.0);
+    }
+}
+
+impl Members for Result<PublishResult<'_>, ApiError> {
+    fn write(&self, object: &mut Object<'_>) {
+        match self {
+            Ok(result) => object.object("result", result),
+            Err(error) => object.object("error", error),
+        }
+    }
+}
+
+/// Result of `channels`: active channels and how many listen to each.
+#[derive(Debug)]
+pub struct ChannelsResult<'a>(pub &'a [(Channel, u64)]);
+
+impl Members for ChannelsResult<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.object("channels", &ByName(self.0));
+    }
+}
+
+struct ByName<'a>(&'a [(Channel, u64)]);
+
+impl Members for ByName<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        for &(ref channel, listeners) in self.0 {
+            write_object(object.key(channel.as_str()), &NumClients(listeners));
+        }
+    }
+}
+
+struct NumClients(u64);
+
+impl Members for NumClients {
+    fn write(&self, object: &mut Object<'_>) {
+        object.number("num_clients", self.0);
+    }
+}
+
+/// Result of `info`: one entry a node.
+#[derive(Debug)]
+pub struct InfoResult<'a>(pub &'a [NodeInfo<'a>]);
+
+impl Members for InfoResult<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.list("nodes", self.0);
+    }
+}
+
+/// One server process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeInfo<'a> {
+    /// Unique id of the process.
+    pub uid: &'a str,
+    /// Name of the machine or process.
+    pub name: &'a str,
+    /// Version of the server.
+    pub version: &'a str,
+    /// Connections.
+    pub num_clients: u64,
+    /// Distinct users among them.
+    pub num_users: u64,
+    /// Active channels.
+    pub num_channels: u64,
+    /// Subscriptions.
+    pub num_subs: u64,
+    /// Seconds since the process started.
+    pub uptime: u64,
+}
+
+impl Members for NodeInfo<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("uid", self.uid);
+        object.string("name", self.name);
+        object.string("version", self.version);
+        object.number("num_clients", self.num_clients);
+        object.number("num_users", self.num_users);
+        object.number("num_channels", self.num_channels);
+        object.number("num_subs", self.num_subs);
+        object.number("uptime", self.uptime);
+    }
+}
+
+/// A contact: the other user, and the room of the two. Result of adding one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The other user.
+    pub user: Arc<str>,
+    /// The room of the two.
+    pub channel: Channel,
+}
+
+impl Members for Contact {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("user", &self.user);
+        object.string("channel", self.channel.as_str());
+    }
+}
+
+/// Result of `contacts` and rpc `contacts.list`.
+#[derive(Debug)]
+pub struct ContactsResult<'a>(pub &'a [Contact]);
+
+impl Members for ContactsResult<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.list("contacts", self.0);
+    }
+}
+
+/// Result of `room_create` and `room_info`.
+#[derive(Debug, Clone, Copy)]
+pub struct RoomResult<'a> {
+    /// The channel.
+    pub channel: &'a Channel,
+    /// `direct`, `group` or `public`.
+    pub kind: &'a str,
+    /// The newest position.
+    pub head: Seq,
+    /// The epoch of the position.
+    pub epoch: &'a str,
+    /// When the room came into being, milliseconds since 1970 UTC.
+    pub created_at_ms: i64,
+    /// When somebody last spoke, milliseconds since 1970 UTC; 0: never.
+    pub last_activity_ms: i64,
+    /// How many listen now.
+    pub num_clients: u64,
+    /// The users listed as members.
+    pub members: &'a [RoomMember],
+}
+
+/// One member of a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomMember {
+    /// The user.
+    pub user: Arc<str>,
+    /// The last position the user has read.
+    pub last_read: Seq,
+}
+
+impl Members for RoomMember {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("user", &self.user);
+        object.number("last_read", self.last_read);
+    }
+}
+
+impl Members for RoomResult<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("channel", self.channel.as_str());
+        object.string("kind", self.kind);
+        object.number("head", self.head);
+        object.string("epoch", self.epoch);
+        object.number("created_at", milliseconds(self.created_at_ms));
+        object.number("last_activity", milliseconds(self.last_activity_ms));
+        object.number("num_clients", self.num_clients);
+        object.list("members", self.members);
+    }
+}
+
+/// Result of rpc `rooms.read`: the position that holds now, which never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadResult {
+    /// The last position read.
+    pub last_read: Seq,
+    /// How many messages are newer.
+    pub unread: u64,
+}
+
+impl Members for ReadResult {
+    fn write(&self, object: &mut Object<'_>) {
+        object.number("last_read", self.last_read);
+        object.number("unread", self.unread);
+    }
+}
+
+/// Result of rpc `rooms.unread`: the rooms the user is a member of.
+#[derive(Debug)]
+pub struct UnreadResult<'a>(pub &'a [UnreadRoom]);
+
+impl Members for UnreadResult<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.list("rooms", self.0);
+    }
+}
+
+/// How far one room has been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadRoom {
+    /// The channel.
+    pub channel: Channel,
+    /// The newest position.
+    pub head: Seq,
+    /// The last position read.
+    pub last_read: Seq,
+}
+
+impl Members for UnreadRoom {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("channel", self.channel.as_str());
+        object.number("head", self.head);
+        object.number("last_read", self.last_read);
+        object.number("unread", self.head.saturating_sub(self.last_read));
+    }
+}
+
+fn milliseconds(time: i64) -> u64 {
+    u64::try_from(time).unwrap_or(0)
+}

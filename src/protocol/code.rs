@@ -1,0 +1,236 @@
+//! Every number the server tells a client: error, close and unsubscribe codes with their words.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Declares one family of codes: the variant, its number, its words, and what it means.
+macro_rules! codes {
+    ($(#[$about:meta])* $family:ident: $number:ty { $($(#[doc = $doc:literal])+ $name:ident = $value:literal, $words:literal;)+ }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr($number)]
+        pub enum $family {
+            $($(#[doc = $doc])+ $name = $value,)+
+        }
+
+        impl $family {
+            /// Every code of this family, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The number on the wire.
+            pub const fn number(self) -> $number {
+                self as $number
+            }
+
+            /// The words on the wire.
+            pub const fn words(self) -> &'static str {
+                match self {
+                    $(Self::$name => $words,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $family {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} {}", self.number(), self.words())
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why a command failed; the connection stays open.
+    ErrorCode: u16 {
+        /// The server failed; trying again later may work.
+        Internal = 100, "internal server error";
+        /// The connection is not authenticated.
+        Unauthorized = 101, "unauthorized";
+        /// The channel's namespace is not configured, or the room does not exist.
+        UnknownChannel = 102, "unknown channel";
+        /// Not allowed.
+        PermissionDenied = 103, "permission denied";
+        /// There is no rpc method of this name.
+        MethodNotFound = 104, "method not found";
+        /// The connection holds this subscription already.
+        AlreadySubscribed = 105, "already subscribed";
+        /// More channels than one connection may hold.
+        LimitExceeded = 106, "limit exceeded";
+        /// The command makes no sense or holds an illegal value.
+        BadRequest = 107, "bad request";
+        /// The feature is off for this channel or not supported.
+        NotAvailable = 108, "not available";
+        /// The token is past its time or not valid yet; a new one is needed.
+        TokenExpired = 109, "token expired";
+        /// An expiry that was given without a token has passed.
+        Expired = 110, "expired";
+        /// Too fast; trying again later works.
+        TooManyRequests = 111, "too many requests";
+        /// The position asked for can not be continued from.
+        UnrecoverablePosition = 112, "unrecoverable position";
+        /// The list changed while it was being paged through.
+        ConcurrentPagination = 113, "concurrent pagination";
+    }
+}
+
+codes! {
+    /// Why the server ends a connection.
+    CloseCode: u16 {
+        /// The connection ended without a close frame; for logs and metrics only.
+        ConnectionClosed = 3000, "connection closed";
+        /// The server stops.
+        Shutdown = 3001, "shutdown";
+        /// The server failed.
+        InternalServerError = 3004, "internal server error";
+        /// The connection's token expired and was not refreshed.
+        ConnectionExpired = 3005, "connection expired";
+        /// The token of a server-side subscription expired.
+        SubscriptionExpired = 3006, "subscription expired";
+        /// The socket took no byte for too long.
+        Slow = 3008, "slow";
+        /// Writing to the socket failed.
+        WriteError = 3009, "write error";
+        /// A server-side subscription lost its position.
+        InsufficientState = 3010, "insufficient state";
+        /// The client shall connect again.
+        ForceReconnect = 3011, "force reconnect";
+        /// A ping was not answered in time.
+        NoPong = 3012, "no pong";
+        /// Too many commands.
+        TooManyRequests = 3013, "too many requests";
+        /// The client shall forget its token and state, and connect again.
+        StateInvalidated = 3014, "state invalidated";
+        /// The token is malformed, forged, or for somebody else.
+        InvalidToken = 3500, "invalid token";
+        /// The client broke the protocol.
+        BadRequest = 3501, "bad request";
+        /// No connect command came in time.
+        Stale = 3502, "stale";
+        /// The operator ended the connection.
+        ForceDisconnect = 3503, "force disconnect";
+        /// More connections than allowed.
+        ConnectionLimit = 3504, "connection limit";
+        /// More server-side subscriptions than allowed.
+        ChannelLimit = 3505, "channel limit";
+        /// A protocol this server does not speak.
+        InappropriateProtocol = 3506, "inappropriate protocol";
+        /// Anonymous users may not connect.
+        PermissionDenied = 3507, "permission denied";
+        /// The client sent something nobody listens to.
+        NotAvailable = 3508, "not available";
+        /// Too many failed commands.
+        TooManyErrors = 3509, "too many errors";
+    }
+}
+
+codes! {
+    /// Why the server ends a subscription.
+    UnsubscribeCode: u16 {
+        /// The operator ended it; the client stays unsubscribed.
+        Server = 2000, "server unsubscribe";
+        /// Continuity was lost; the client subscribes again and recovers.
+        InsufficientState = 2500, "insufficient state";
+        /// Its token expired; the client subscribes again with a new one.
+        Expired = 2501, "subscription expired";
+        /// The client shall forget token and position, and subscribe again.
+        StateInvalidated = 2502, "state invalidated";
+    }
+}
+
+impl ErrorCode {
+    /// True when the client shall try again by itself.
+    pub const fn temporary(self) -> bool {
+        matches!(self, Self::Internal | Self::TooManyRequests | Self::ConcurrentPagination)
+    }
+
+    /// The words in an HTTP API answer, where 104 and 113 are about things instead of methods and pages.
+    pub const fn api_words(self) -> &'static str {
+        match self {
+            Self::MethodNotFound => "not found",
+            Self::ConcurrentPagination => "conflict",
+            other => other.words(),
+        }
+    }
+
+    /// The HTTP status that stands for this code when errors are to be told by status.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Internal => 500,
+            Self::Unauthorized | Self::TokenExpired | Self::Expired => 401,
+            Self::PermissionDenied => 403,
+            Self::UnknownChannel | Self::MethodNotFound => 404,
+            Self::BadRequest | Self::NotAvailable | Self::LimitExceeded => 400,
+            Self::AlreadySubscribed | Self::ConcurrentPagination => 409,
+            Self::UnrecoverablePosition => 416,
+            Self::TooManyRequests => 429,
+        }
+    }
+}
+
+impl UnsubscribeCode {
+    /// True when the client subscribes again at once.
+    pub const fn resubscribes(self) -> bool {
+        self.number() >= 2500
+    }
+}
+
+impl CloseCode {
+    /// True when the client connects again by itself.
+    pub const fn reconnects(self) -> bool {
+        reconnects(self.number())
+    }
+}
+
+const fn reconnects(code: u16) -> bool {
+    !matches!(code, 3500..=3999 | 4500..=4999)
+}
+
+/// Longest reason a WebSocket close frame can carry, in bytes.
+const REASON_BYTES_MAX: usize = 123;
+
+/// What a close frame says: one of the server's own codes, or what an operator chose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    code: u16,
+    reason: Cow<'static, str>,
+}
+
+impl Close {
+    /// A code and reason from an operator.
+    ///
+    /// # Errors
+    /// Says why SDKs would misunderstand it: the code is outside of 3000 to 4999, or the reason is
+    /// empty, too long for a close frame, or itself valid JSON.
+    pub fn custom(code: u16, reason: String) -> Result<Self, &'static str> {
+        if !(3000..=4999).contains(&code) {
+            return Err("the close code is not in 3000 to 4999");
+        }
+        if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
+            return Err("the close reason has no or more than 123 bytes");
+        }
+        if serde_json::from_str::<serde::de::IgnoredAny>(&reason).is_ok() {
+            return Err("the close reason is JSON, which clients would misread");
+        }
+        Ok(Self { code, reason: Cow::Owned(reason) })
+    }
+
+    /// The number in the close frame.
+    pub const fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The reason in the close frame.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// True when the client connects again by itself.
+    pub const fn reconnects(&self) -> bool {
+        reconnects(self.code)
+    }
+}
+
+impl From<CloseCode> for Close {
+    fn from(code: CloseCode) -> Self {
+        Self { code: code.number(), reason: Cow::Borrowed(code.words()) }
+    }
+}

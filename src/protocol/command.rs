@@ -1,0 +1,579 @@
+//! Commands of clients: from the text of a frame to checked types.
+//!
+//! A command that leaves here is well formed: its channel is a legal name, its payload compact
+//! JSON that every client can read. Whether it is allowed is for others to say.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::code::ErrorCode;
+use super::fields::{self, Fields};
+use crate::ids::{Channel, Seq};
+
+/// Flag bit of a subscribe: answer error 112 instead of a failed recovery.
+const FLAG_REJECT_UNRECOVERED: i64 = 2;
+
+/// One command of a client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// What the reply is matched by; 0 for commands without a reply ([`Method::Send`], [`Method::Pong`]).
+    pub id: u32,
+    /// What is asked for.
+    pub method: Method,
+}
+
+/// What a command asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Method {
+    /// Begin the session.
+    Connect(ConnectRequest),
+    /// A ping of the client; SDKs send none.
+    Ping,
+    /// Listen to a channel.
+    Subscribe(SubscribeRequest),
+    /// Stop listening.
+    Unsubscribe(ChannelRequest),
+    /// Say something.
+    Publish(PublishRequest),
+    /// Who listens.
+    Presence(ChannelRequest),
+    /// How many listen.
+    PresenceStats(ChannelRequest),
+    /// Read back.
+    History(HistoryRequest),
+    /// Call a method of the server.
+    Rpc(RpcRequest),
+    /// A message to the server that has no reply.
+    Send(SendRequest),
+    /// A new connection token.
+    Refresh(RefreshRequest),
+    /// A new subscription token.
+    SubRefresh(SubRefreshRequest),
+    /// `{}`: the answer to a ping of the server.
+    Pong,
+}
+
+impl Method {
+    /// The name on the wire, as metrics and logs want it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Ping => "ping",
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe(_) => "unsubscribe",
+            Self::Publish(_) => "publish",
+            Self::Presence(_) => "presence",
+            Self::PresenceStats(_) => "presence_stats",
+            Self::History(_) => "history",
+            Self::Rpc(_) => "rpc",
+            Self::Send(_) => "send",
+            Self::Refresh(_) => "refresh",
+            Self::SubRefresh(_) => "sub_refresh",
+            Self::Pong => "pong",
+        }
+    }
+
+    /// Which method counts when a command names several: the lowest.
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Connect(_) => 0,
+            Self::Ping => 1,
+            Self::Subscribe(_) => 2,
+            Self::Unsubscribe(_) => 3,
+            Self::Publish(_) => 4,
+            Self::Presence(_) => 5,
+            Self::PresenceStats(_) => 6,
+            Self::History(_) => 7,
+            Self::Rpc(_) => 8,
+            Self::Send(_) => 9,
+            Self::Refresh(_) => 10,
+            Self::SubRefresh(_) => 11,
+            Self::Pong => 12,
+        }
+    }
+}
+
+/// Parameters of connect.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ConnectRequest {
+    /// The connection token.
+    #[serde(deserialize_with = "fields::text")]
+    pub token: Option<String>,
+    /// What the application sends along, compact JSON.
+    #[serde(deserialize_with = "fields::payload")]
+    pub data: Option<Arc<str>>,
+    /// Name of the client library, such as `js`.
+    #[serde(deserialize_with = "fields::or_default")]
+    pub name: String,
+    /// Version of the application.
+    #[serde(deserialize_with = "fields::or_default")]
+    pub version: String,
+    /// Server-side subscriptions of the previous connection, with the position each one reached.
+    #[serde(deserialize_with = "recover_requests")]
+    pub subs: Vec<(Channel, RecoverRequest)>,
+}
+
+/// Where a server-side subscription shall continue.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RecoverRequest {
+    /// Missed publications are wanted.
+    #[serde(deserialize_with = "fields::or_default")]
+    pub recover: bool,
+    /// The last position seen.
+    #[serde(deserialize_with = "fields::offset")]
+    pub offset: Seq,
+    /// The epoch of that position; empty: any.
+    #[serde(deserialize_with = "fields::or_default")]
+    pub epoch: String,
+}
+
+/// Parameters of subscribe.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct SubscribeRequest {
+    /// The channel.
+    #[serde(deserialize_with = "fields::channel")]
+    pub channel: Channel,
+    /// The subscription token.
+    #[serde(default, deserialize_with = "fields::text")]
+    pub token: Option<String>,
+    /// What the application sends along, compact JSON.
+    #[serde(default, deserialize_with = "fields::payload")]
+    pub data: Option<Arc<str>>,
+    /// Missed publications are wanted.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    pub recover: bool,
+    /// The last position seen.
+    #[serde(default, deserialize_with = "fields::offset")]
+    pub offset: Seq,
+    /// The epoch of that position; empty: any.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    pub epoch: String,
+    /// The client wants to be told its position.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    pub positioned: bool,
+    /// The client wants to recover after a reconnect.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    pub recoverable: bool,
+    /// The client wants join and leave pushes.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    pub join_leave: bool,
+    /// Bit mask of offers.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    flag: i64,
+    /// Kind of subscription; 0 is the one with a stream of publications.
+    #[serde(default, rename = "type", deserialize_with = "fields::or_default")]
+    kind: i64,
+    /// A filter on the tags of publications was asked for.
+    #[serde(default, rename = "tf", deserialize_with = "fields::is_present")]
+    tags_filter: bool,
+}
+
+impl SubscribeRequest {
+    /// True when a failed recovery shall be answered with error 112.
+    pub const fn rejects_unrecovered(&self) -> bool {
+        self.flag & FLAG_REJECT_UNRECOVERED != 0
+    }
+
+    /// The error for a feature that is asked for and not supported.
+    pub const fn unsupported(&self) -> Option<ErrorCode> {
+        match self.kind {
+            0 if self.tags_filter => Some(ErrorCode::BadRequest),
+            0 => None,
+            1..=3 => Some(ErrorCode::PermissionDenied),
+            _ => Some(ErrorCode::NotAvailable),
+        }
+    }
+}
+
+/// Parameters of commands about a channel and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ChannelRequest {
+    /// The channel.
+    #[serde(deserialize_with = "fields::channel")]
+    pub channel: Channel,
+}
+
+/// Parameters of publish.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PublishRequest {
+    /// The channel.
+    #[serde(deserialize_with = "fields::channel")]
+    pub channel: Channel,
+    /// The payload, compact JSON; never `null`.
+    #[serde(deserialize_with = "fields::required_payload")]
+    pub data: Arc<str>,
+    /// Kind of channel; 0 is the one with a stream of publications.
+    #[serde(default, rename = "type", deserialize_with = "fields::or_default")]
+    kind: i64,
+}
+
+impl PublishRequest {
+    /// The error for a feature that is asked for and not supported.
+    pub const fn unsupported(&self) -> Option<ErrorCode> {
+        if self.kind == 0 { None } else { Some(ErrorCode::PermissionDenied) }
+    }
+}
+
+/// A position in a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct StreamPosition {
+    /// The number of a publication.
+    #[serde(deserialize_with = "fields::offset")]
+    pub offset: Seq,
+    /// The epoch it belongs to; empty: any.
+    #[serde(deserialize_with = "fields::or_default")]
+    pub epoch: String,
+}
+
+/// Parameters of history, in commands and in the HTTP API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct HistoryRequest {
+    /// The channel.
+    #[serde(deserialize_with = "fields::channel")]
+    pub channel: Channel,
+    /// Most publications wanted; 0: only the position; negative: as many as the server gives.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    pub limit: i32,
+    /// Begin after this position, or before it when `reverse`.
+    #[serde(default, deserialize_with = "fields::object")]
+    pub since: Option<StreamPosition>,
+    /// The newest first.
+    #[serde(default, deserialize_with = "fields::or_default")]
+    pub reverse: bool,
+}
+
+/// Parameters of rpc.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RpcRequest {
+    /// The method; may be empty.
+    #[serde(deserialize_with = "fields::or_default")]
+    pub method: String,
+    /// Its parameters, compact JSON.
+    #[serde(deserialize_with = "fields::payload")]
+    pub data: Option<Arc<str>>,
+}
+
+/// Parameters of send.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SendRequest {
+    /// The message, compact JSON.
+    #[serde(deserialize_with = "fields::payload")]
+    pub data: Option<Arc<str>>,
+}
+
+/// Parameters of refresh.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RefreshRequest {
+    /// The new connection token.
+    #[serde(deserialize_with = "fields::text")]
+    pub token: Option<String>,
+}
+
+/// Parameters of `sub_refresh`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SubRefreshRequest {
+    /// The channel; older Python clients leave it to the token to name it.
+    #[serde(deserialize_with = "fields::optional_channel")]
+    pub channel: Option<Channel>,
+    /// The new subscription token.
+    #[serde(deserialize_with = "fields::text")]
+    pub token: Option<String>,
+    /// Kind of refresh; 0 is that of a token.
+    #[serde(rename = "type", deserialize_with = "fields::or_default")]
+    kind: i64,
+}
+
+impl SubRefreshRequest {
+    /// The error for a feature that is asked for and not supported.
+    pub const fn unsupported(&self) -> Option<ErrorCode> {
+        if self.kind == 0 { None } else { Some(ErrorCode::NotAvailable) }
+    }
+}
+
+/// What to do about text that is no legal command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadCommand {
+    /// The protocol is broken: close with [`super::code::CloseCode::BadRequest`], read no further.
+    Close(Broken),
+    /// The envelope is fine but the parameters are not: answer this id with
+    /// [`ErrorCode::BadRequest`] and go on.
+    Refuse {
+        /// The id to answer.
+        id: u32,
+        /// The command was a connect, so nothing after it counts.
+        connect: bool,
+    },
+}
+
+/// How text breaks the protocol; for metrics and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The frame or one of its lines is empty.
+    Blank,
+    /// No JSON object, or one whose members have impossible types.
+    Malformed,
+    /// No known method is named.
+    NoMethod,
+    /// The id is missing or 0.
+    NoId,
+    /// The channel is missing or empty.
+    NoChannel,
+}
+
+impl Broken {
+    /// One word, as metrics want it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Blank => "blank",
+            Self::Malformed => "malformed",
+            Self::NoMethod => "no_method",
+            Self::NoId => "no_id",
+            Self::NoChannel => "no_channel",
+        }
+    }
+}
+
+impl fmt::Display for BadCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close(broken) => write!(f, "the frame breaks the protocol: {}", broken.name()),
+            Self::Refuse { id, .. } => write!(f, "command {id} has illegal parameters"),
+        }
+    }
+}
+
+impl std::error::Error for BadCommand {}
+
+/// The commands of one text frame, in order: one JSON object a line.
+///
+/// After a [`BadCommand::Close`] the rest must not be used.
+pub fn decode_frame(text: &str) -> impl Iterator<Item = Result<Command, BadCommand>> {
+    text.strip_suffix('\n').unwrap_or(text).split('\n').map(decode)
+}
+
+fn decode(line: &str) -> Result<Command, BadCommand> {
+    let Ok(Envelope { id, method, empty }) = serde_json::from_str(line) else {
+        return Err(diagnose(line));
+    };
+    match method {
+        Some(Method::Send(request)) => Ok(Command { id: 0, method: Method::Send(request) }),
+        Some(_) if id == 0 => Err(BadCommand::Close(Broken::NoId)),
+        Some(method) => Ok(Command { id, method }),
+        None if empty => Ok(Command { id: 0, method: Method::Pong }),
+        None => Err(BadCommand::Close(Broken::NoMethod)),
+    }
+}
+
+/// A command with its parameters, read in one pass.
+struct Envelope {
+    id: u32,
+    method: Option<Method>,
+    empty: bool,
+}
+
+/// The members of a command that mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Member {
+    Connect,
+    Ping,
+    Subscribe,
+    Unsubscribe,
+    Publish,
+    Presence,
+    PresenceStats,
+    History,
+    Rpc,
+    Send,
+    Refresh,
+    SubRefresh,
+    Id,
+    #[serde(other)]
+    Unknown,
+}
+
+impl<'de> Deserialize<'de> for Envelope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EnvelopeVisitor;
+
+        impl<'de> Visitor<'de> for EnvelopeVisitor {
+            type Value = Envelope;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a command")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope, A::Error> {
+                let mut envelope = Envelope { id: 0, method: None, empty: true };
+                while let Some(member) = map.next_key()? {
+                    envelope.read(member, &mut map)?;
+                }
+                Ok(envelope)
+            }
+        }
+
+        deserializer.deserialize_map(EnvelopeVisitor)
+    }
+}
+
+impl Envelope {
+    fn read<'de, A: MapAccess<'de>>(&mut self, member: Member, map: &mut A) -> Result<(), A::Error> {
+        let method = match member {
+            Member::Connect => parameters(map)?.map(Method::Connect),
+            Member::Ping => map.next_value::<Option<IgnoredAny>>()?.map(|_| Method::Ping),
+            Member::Subscribe => parameters(map)?.map(Method::Subscribe),
+            Member::Unsubscribe => parameters(map)?.map(Method::Unsubscribe),
+            Member::Publish => parameters(map)?.map(Method::Publish),
+            Member::Presence => parameters(map)?.map(Method::Presence),
+            Member::PresenceStats => parameters(map)?.map(Method::PresenceStats),
+            Member::History => parameters(map)?.map(Method::History),
+            Member::Rpc => parameters(map)?.map(Method::Rpc),
+            Member::Send => parameters(map)?.map(Method::Send),
+            Member::Refresh => parameters(map)?.map(Method::Refresh),
+            Member::SubRefresh => parameters(map)?.map(Method::SubRefresh),
+            Member::Id => {
+                let id = map.next_value::<Option<u32>>()?;
+                self.empty &= id.is_none();
+                self.id = id.unwrap_or(0);
+                return Ok(());
+            }
+            Member::Unknown => {
+                self.empty &= map.next_value::<Option<IgnoredAny>>()?.is_none();
+                return Ok(());
+            }
+        };
+        let Some(method) = method else { return Ok(()) };
+        self.empty = false;
+        if self.method.as_ref().is_none_or(|chosen| method.rank() <= chosen.rank()) {
+            self.method = Some(method);
+        }
+        Ok(())
+    }
+}
+
+fn parameters<'de, A: MapAccess<'de>, T: Deserialize<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
+    Ok(map.next_value::<Option<Fields<T>>>()?.map(|fields| fields.0))
+}
+
+/// Finds out why a line is no command. Only bad input pays for this second look.
+fn diagnose(line: &str) -> BadCommand {
+    if line.trim_ascii().is_empty() {
+        return BadCommand::Close(Broken::Blank);
+    }
+    let Ok(Outline { id, method }) = serde_json::from_str(line) else {
+        return BadCommand::Close(Broken::Malformed);
+    };
+    match method {
+        Some((Member::Send, _)) => BadCommand::Close(Broken::Malformed),
+        Some(_) if id == 0 => BadCommand::Close(Broken::NoId),
+        Some((member, channel)) if channel.is_missing_in(member) => BadCommand::Close(Broken::NoChannel),
+        Some((member, _)) => BadCommand::Refuse { id, connect: member == Member::Connect },
+        None => BadCommand::Close(Broken::Malformed),
+    }
+}
+
+/// What little of a bad command has to make sense for it to be answered by its id.
+struct Outline {
+    id: u32,
+    method: Option<(Member, NamedChannel)>,
+}
+
+/// Whether the parameters name a channel at all, legal or not.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct NamedChannel {
+    #[serde(deserialize_with = "is_named")]
+    channel: bool,
+}
+
+impl NamedChannel {
+    const fn is_missing_in(self, member: Member) -> bool {
+        let needed = !matches!(
+            member,
+            Member::Connect | Member::Ping | Member::Rpc | Member::Refresh | Member::SubRefresh
+        );
+        needed && !self.channel
+    }
+}
+
+impl<'de> Deserialize<'de> for Outline {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OutlineVisitor;
+
+        impl<'de> Visitor<'de> for OutlineVisitor {
+            type Value = Outline;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a command")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Outline, A::Error> {
+                let mut outline = Outline { id: 0, method: None };
+                while let Some(member) = map.next_key()? {
+                    match member {
+                        Member::Id => outline.id = map.next_value::<Option<u32>>()?.unwrap_or(0),
+                        Member::Unknown => drop(map.next_value::<IgnoredAny>()?),
+                        member => outline.note(member, parameters(&mut map)?),
+                    }
+                }
+                Ok(outline)
+            }
+        }
+
+        deserializer.deserialize_map(OutlineVisitor)
+    }
+}
+
+impl Outline {
+    fn note(&mut self, member: Member, parameters: Option<NamedChannel>) {
+        let Some(channel) = parameters else { return };
+        if self.method.is_none_or(|(chosen, _)| member <= chosen) {
+            self.method = Some((member, channel));
+        }
+    }
+}
+
+fn is_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(fields::text(deserializer)?.is_some())
+}
+
+fn recover_requests<'de, D>(deserializer: D) -> Result<Vec<(Channel, RecoverRequest)>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct ListVisitor;
+
+    impl<'de> Visitor<'de> for ListVisitor {
+        type Value = Vec<(Channel, RecoverRequest)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of channels")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some((name, request)) =
+                map.next_entry::<fields::Name, Option<Fields<RecoverRequest>>>()?
+            {
+                list.push((name.0, request.map(|fields| fields.0).unwrap_or_default()));
+            }
+            Ok(list)
+        }
+    }
+
+    deserializer.deserialize_any(ListVisitor)
+}
