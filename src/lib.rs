@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod ids;
 pub mod json;
 pub mod limits;

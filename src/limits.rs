@@ -50,7 +50,20 @@ pub const SHARD_QUEUE_MAX: usize = 4096;
 pub const TAIL_PUBLICATIONS_MAX: usize = 256;
 
 /// See [`TAIL_PUBLICATIONS_MAX`].
-pub const TAIL_BYTES_MAX: usize = 256 * 1024;
+pub const TAIL_BYTES_MAX: usize = 128 * 1024;
+
+/// Publications in one block of the page cache. Blocks start at multiples of it, so that clients
+/// that were lost at different moments share them.
+pub const BLOCK_PUBLICATIONS: u64 = 256;
+
+/// Payload bytes the page cache keeps over all rooms.
+pub const PAGE_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Commands a worker applies before it delivers what they brought.
+pub const SHARD_TURN_COMMANDS_MAX: usize = 1024;
+
+/// Rooms a worker looks at for eviction in one turn, so that a mass eviction holds nobody up.
+pub const EVICTIONS_PER_TURN_MAX: usize = 256;
 
 /// Listeners served by one slice of a large fan-out before other rooms of the shard get a turn.
 pub const SLICE_LISTENERS: usize = 1024;
@@ -83,3 +96,4 @@ pub const PRUNE_ROWS_PER_STEP: i64 = 500;
 
 const _: () = assert!(PAGE_BYTES_MAX < 1024 * 1024);
 const _: () = assert!(TAIL_PUBLICATIONS_MAX <= PAGE_PUBLICATIONS_MAX);
+const _: () = assert!(BLOCK_PUBLICATIONS as usize <= PAGE_PUBLICATIONS_MAX);

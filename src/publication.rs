@@ -1,9 +1,10 @@
-//! What travels through the program: a publication and who sent it.
+//! What travels through the program: a publication, who sent it, and how long it may be read.
 //!
 //! Plain shared data without any encoding: the store writes it, the engine carries it, the
 //! protocol turns it into JSON. Owns nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::{Channel, Seq};
 
@@ -35,4 +36,26 @@ pub struct Publication {
     pub tags: Option<Arc<str>>,
     /// When it was accepted, milliseconds since 1970 UTC.
     pub created_at_ms: i64,
+}
+
+/// Which messages of a room may still be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// The newest so many messages; 0 = all.
+    pub size: u64,
+    /// Messages not older than this; `None` = any age.
+    pub ttl: Option<Duration>,
+}
+
+impl Retention {
+    /// True when a message may still be read, with the room at `head` and the time `now_ms`.
+    #[must_use]
+    pub fn keeps(&self, publication: &Publication, head: Seq, now_ms: i64) -> bool {
+        let by_size = self.size == 0 || publication.seq > head.saturating_sub(self.size);
+        let by_age = self.ttl.is_none_or(|ttl| {
+            now_ms.saturating_sub(publication.created_at_ms)
+                <= i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
+        });
+        by_size && by_age
+    }
 }

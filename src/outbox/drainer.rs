@@ -116,7 +116,8 @@ impl DrainerHandle {
             self.0.waker.wake()?;
         }
         let token = Token(outbox.id().0 as usize);
-        let registered = self.0.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::WRITABLE);
+        let registered =
+            self.0.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::WRITABLE);
         match registered {
             Ok(()) => self.0.metrics.outboxes_blocked.inc(),
             Err(_) => drop(self.blocked().remove(&outbox.id())),

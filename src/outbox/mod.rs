@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use socket2::SockRef;
 
 use crate::ids::ConnectionId;
@@ -55,7 +56,7 @@ pub enum Ended {
 
 /// Where bytes leave to.
 enum Peer {
-    Socket(TcpStream),
+    Socket(Arc<TcpStream>),
     /// A consumer in this process takes the frames with [`Outbox::take`].
     Local,
 }
@@ -97,11 +98,11 @@ impl Outbox {
     /// When the socket's options cannot be set, that is when it is already dead.
     pub fn for_socket(
         id: ConnectionId,
-        socket: TcpStream,
+        socket: Arc<TcpStream>,
         budget_bytes: usize,
         drainer: DrainerHandle,
     ) -> io::Result<Arc<Self>> {
-        let options = SockRef::from(&socket);
+        let options = SockRef::from(&*socket);
         options.set_tcp_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         options.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
@@ -210,11 +211,12 @@ impl Outbox {
         state.ended.is_none()
     }
 
-    /// Asks for one notice on the drainer's channel when at most a quarter of the budget is queued.
-    /// False when that is so already, or the connection ended: then no notice comes.
+    /// Asks for one notice on the drainer's channel when nothing is queued any more, so that the next
+    /// frame is taken whatever its size. False when that is so already, or the connection ended: then
+    /// no notice comes.
     pub fn request_notice(&self) -> bool {
         let mut state = self.lock();
-        if state.ended.is_some() || state.queued_bytes <= self.budget_bytes / 4 {
+        if state.ended.is_some() || state.queued_bytes == 0 {
             return false;
         }
         state.notice_wanted = true;
@@ -224,13 +226,18 @@ impl Outbox {
     /// Queues a close frame behind what waits; nothing is taken any more. The socket is shut for
     /// writing once all is written. The first close wins.
     pub fn close(self: &Arc<Self>, code: u16, reason: &str) {
+        self.finish_with(code, &frame::close(code, reason));
+    }
+
+    /// Like [`close`](Self::close), with the frame that answers the peer's own close.
+    pub fn finish_with(self: &Arc<Self>, code: u16, last: &Bytes) {
         let mut state = self.lock();
         if state.ended.is_some() {
             return;
         }
         if let Peer::Socket(_) = self.peer {
             state.corked = false;
-            let _ = self.accept(&mut state, &frame::close(code, reason));
+            let _ = self.accept(&mut state, last);
             self.write_queue(&mut state);
         }
         let flushed = state.queue.is_empty();
@@ -342,7 +349,8 @@ impl Outbox {
     /// Called by the drainer now and then: ends a connection whose socket takes nothing.
     fn check_stall(&self, now: Instant, stall_timeout: Duration) {
         let mut state = self.lock();
-        if state.watched && state.progress_at.is_some_and(|at| now.saturating_duration_since(at) >= stall_timeout)
+        if state.watched
+            && state.progress_at.is_some_and(|at| now.saturating_duration_since(at) >= stall_timeout)
         {
             self.metrics.stalled_total.inc();
             self.end(&mut state, Ended::Stalled);
@@ -357,7 +365,6 @@ impl Outbox {
                 Ok(count) => self.consume(state, count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.watch(state);
-                    self.notify_if_drained(state);
                     return;
                 }
                 Err(_) => {
@@ -405,7 +412,7 @@ impl Outbox {
     }
 
     fn notify_if_drained(&self, state: &mut State) {
-        if state.notice_wanted && state.queued_bytes <= self.budget_bytes / 4 {
+        if state.notice_wanted && state.queued_bytes == 0 {
             state.notice_wanted = false;
             self.drainer.notify(self.id);
         }
@@ -476,13 +483,13 @@ impl fmt::Debug for Outbox {
 
 /// Flags of every write: never wait, never raise SIGPIPE.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 /// Elsewhere the standard library already turned SIGPIPE off for the socket.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
 
 fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    retry_interrupted(|| SockRef::from(socket).send_with_flags(bytes, SEND_FLAGS))
+    retry_interrupted(|| Ok(rustix::net::send(socket, bytes, SEND_FLAGS)?))
 }
 
 fn send_queue(socket: &TcpStream, state: &State) -> io::Result<usize> {
@@ -493,7 +500,10 @@ fn send_queue(socket: &TcpStream, state: &State) -> io::Result<usize> {
         *slice = IoSlice::new(&buffer[skip..]);
         count += 1;
     }
-    retry_interrupted(|| SockRef::from(socket).send_vectored_with_flags(&slices[..count], SEND_FLAGS))
+    retry_interrupted(|| {
+        let mut no_ancillary = SendAncillaryBuffer::default();
+        Ok(rustix::net::sendmsg(socket, &slices[..count], &mut no_ancillary, SEND_FLAGS)?)
+    })
 }
 
 fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {

@@ -21,7 +21,8 @@ fn rig(budget: usize, stall: Duration) -> Rig {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
-    let outbox = Outbox::for_socket(ConnectionId::next(), server, budget, drainer.handle()).unwrap();
+    let outbox =
+        Outbox::for_socket(ConnectionId::next(), Arc::new(server), budget, drainer.handle()).unwrap();
     Rig { drainer, drained, outbox, client }
 }
 

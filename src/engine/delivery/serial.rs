@@ -1,0 +1,15 @@
+//! One thread walks the members: the sender's own (inline) or the shard's worker.
+
+use bytes::Bytes;
+
+use super::Outcome;
+use crate::engine::members::Member;
+
+/// Pushes the frames to every live member. `first` is the position of the slice's first member.
+pub(in crate::engine) fn fan_out(members: &[Member], first: usize, frames: &Bytes) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (offset, member) in members.iter().enumerate() {
+        outcome.push_to(first + offset, member, frames);
+    }
+    outcome
+}

@@ -1,0 +1,135 @@
+//! A subscribe on its way: what was asked, and how the answer reaches the client.
+//!
+//! A join is made by [`Engine::join`](super::Engine::join), travels to the shard of its room and,
+//! when the missed messages are not in memory, on to the catch-up pool. Whoever learns the outcome
+//! answers, exactly once; the answer is in the outbox before anything else of the room.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use super::listener::Listener;
+use crate::ids::{Channel, Seq, SubscriptionId};
+use crate::outbox::frame;
+use crate::protocol::code::ErrorCode;
+use crate::protocol::push;
+use crate::protocol::reply::{self, PublicationList, SubscribeResult};
+use crate::publication::{ClientInfo, Publication};
+
+/// What a client that returns asks for.
+#[derive(Debug, Clone)]
+pub struct Recover {
+    /// The last seq it saw; 0 = none.
+    pub after: Seq,
+    /// The epoch it saw it in; empty = any.
+    pub epoch: String,
+    /// The client may read the history it asks for.
+    pub permitted: bool,
+    /// Refuse with error 112 what cannot be recovered, instead of starting at the head.
+    pub reject_unrecovered: bool,
+}
+
+/// How the outcome of a join reaches who asked.
+#[derive(Debug)]
+pub enum Answer {
+    /// As the reply to the subscribe command with this id.
+    Reply(u32),
+    /// As a push: the server subscribes the client at run time.
+    Push,
+    /// To somebody who gathers several, for a connect reply, or who is not a socket.
+    Collect(Sender<(Channel, Result<Joined, ErrorCode>)>),
+}
+
+/// What the subscription token or the server adds to the answer.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    /// Seconds until the subscription expires; `None` = never.
+    pub ttl_seconds: Option<u32>,
+    /// JSON for the client, compact.
+    pub data: Option<Arc<str>>,
+}
+
+/// Where a new subscription starts.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Epoch and offset mean something; false in rooms that keep nothing.
+    pub positioned: bool,
+    /// Identity of the database.
+    pub epoch: Arc<str>,
+    /// The next publication pushed has this seq plus one, after those in `publications`.
+    pub offset: Seq,
+    /// Recovery was asked for.
+    pub was_recovering: bool,
+    /// Nothing was missed that is not in `publications` or pushed next.
+    pub recovered: bool,
+    /// Missed messages, oldest first.
+    pub publications: Vec<Publication>,
+    /// See [`Extra`].
+    pub extra: Extra,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Join {
+    pub(super) channel: Channel,
+    pub(super) listener: Arc<Listener>,
+    pub(super) subscription: SubscriptionId,
+    pub(super) info: Arc<ClientInfo>,
+    pub(super) recover: Option<Recover>,
+    pub(super) answer: Answer,
+    pub(super) extra: Extra,
+}
+
+impl Join {
+    /// True while the client still wants it.
+    pub(super) fn is_held(&self) -> bool {
+        self.listener.holds(&self.channel, self.subscription)
+    }
+
+    /// Tells the client that it is subscribed.
+    pub(super) fn succeed(self, joined: Joined) {
+        let mut text = Vec::new();
+        match self.answer {
+            Answer::Collect(sender) => {
+                // Who asked may be gone with its connection.
+                let _ = sender.send((self.channel, Ok(joined)));
+                return;
+            }
+            Answer::Reply(id) => joined.with_wire(|result| reply::subscribe(&mut text, id, result)),
+            Answer::Push => joined.with_wire(|result| push::subscribe(&mut text, &self.channel, result)),
+        }
+        let _ = self.listener.outbox.reply(&frame::text(&text));
+    }
+
+    /// Tells the client that it is not subscribed, and forgets the subscription.
+    pub(super) fn fail(self, code: ErrorCode) {
+        self.listener.remove_exactly(&self.channel, self.subscription);
+        match self.answer {
+            Answer::Collect(sender) => drop(sender.send((self.channel, Err(code)))),
+            Answer::Reply(id) => {
+                let mut text = Vec::new();
+                reply::error(&mut text, id, code);
+                let _ = self.listener.outbox.reply(&frame::text(&text));
+            }
+            Answer::Push => {}
+        }
+    }
+}
+
+impl Joined {
+    /// The result as the protocol tells it.
+    pub fn with_wire<T>(&self, encode: impl FnOnce(&SubscribeResult<'_>) -> T) -> T {
+        let publications: PublicationList = self.publications.iter().collect();
+        encode(&SubscribeResult {
+            ttl_seconds: self.extra.ttl_seconds,
+            recoverable: self.positioned,
+            positioned: self.positioned,
+            epoch: if self.positioned { &self.epoch } else { "" },
+            offset: self.offset,
+            was_recovering: self.was_recovering,
+            recovered: self.recovered,
+            publications: Some(&publications),
+            data: self.extra.data.as_deref(),
+        })
+    }
+}

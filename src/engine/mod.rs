@@ -1,0 +1,327 @@
+//! The engine: rooms in memory, who listens to them, and how publications get there.
+//!
+//! Knows no socket, no SQL and no wire command: it is given committed publications, listeners with
+//! an outbox, and a [`Log`] to read from. Threads: one worker a shard, a few for catch-up. Locks,
+//! always downwards: commit lane → shard → parked jobs or page cache → outbox → drainer. Everything
+//! that changes a room goes through its shard's queue, in order.
+
+mod catch_up;
+mod command;
+mod connections;
+mod delivery;
+mod join;
+mod listener;
+mod log;
+mod members;
+mod pages;
+mod room;
+mod shard;
+mod tail;
+mod worker;
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::config::{self, Namespace};
+use crate::ids::{Channel, ConnectionId, SubscriptionId};
+use crate::metrics::Metrics;
+use crate::outbox::frame;
+use crate::protocol::code::{Close, UnsubscribeCode};
+use crate::protocol::push;
+use crate::publication::{ClientInfo, Publication};
+use catch_up::{CatchUp, Pool};
+use command::Command;
+use connections::Connections;
+use join::Join;
+use shard::{Context, Shards};
+
+pub use command::{Presence, RoomStatus};
+pub use delivery::Strategy;
+pub use join::{Answer, Extra, Joined, Recover};
+pub use listener::{Listener, Refused, Subscription};
+pub use log::{Log, LogUnavailable};
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Where committed messages are read.
+    pub log: Arc<dyn Log>,
+    /// Identity of the database behind the log.
+    pub epoch: Arc<str>,
+    /// Connections whose outboxes have drained, from the drainer.
+    pub drained: Receiver<ConnectionId>,
+    /// Where to count.
+    pub metrics: Arc<Metrics>,
+}
+
+/// See the module. Shared behind an `Arc`; every method may be called from any thread.
+pub struct Engine {
+    shards: Arc<Shards>,
+    context: Arc<Context>,
+    connections: Connections,
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    workers: Vec<JoinHandle<()>>,
+    pool: Pool,
+}
+
+/// A subscription to be made.
+#[derive(Debug)]
+pub struct JoinRequest {
+    /// The room.
+    pub channel: Channel,
+    /// Who the client is in this room.
+    pub info: Arc<ClientInfo>,
+    /// Where it was before, if it was.
+    pub recover: Option<Recover>,
+    /// What the answer carries besides the position.
+    pub extra: Extra,
+    /// How the outcome is told.
+    pub answer: Answer,
+    /// The server's wish, not the client's.
+    pub server_side: bool,
+}
+
+impl Engine {
+    /// Starts the workers and the catch-up pool.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        workers: usize,
+        rooms: &config::Rooms,
+        namespaces: config::Namespaces,
+        parts: Parts,
+    ) -> io::Result<Arc<Self>> {
+        let metrics = parts.metrics;
+        let (catch_up, pool) =
+            CatchUp::start(rooms.catch_up_workers.max(1), parts.log, parts.drained, metrics.clone())?;
+        let context = Arc::new(Context {
+            namespaces,
+            thresholds: rooms.into(),
+            idle_timeout: rooms.idle_timeout,
+            epoch: parts.epoch,
+            metrics,
+            catch_up,
+        });
+        let shards = Arc::new(Shards::new(workers, &context));
+        context.catch_up.connect(&shards);
+        let threads = Threads { workers: worker::start(&shards)?, pool };
+        Ok(Arc::new(Self {
+            shards,
+            context,
+            connections: Connections::new(),
+            threads: Mutex::new(Some(threads)),
+        }))
+    }
+
+    /// Serves what is queued and ends the threads. Later calls find an engine that answers nothing.
+    pub fn stop(&self) {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(threads) = threads {
+            worker::stop(&self.shards, threads.workers);
+            threads.pool.stop();
+        }
+    }
+
+    /// Identity of the database.
+    pub fn epoch(&self) -> &Arc<str> {
+        &self.context.epoch
+    }
+
+    /// The options of a channel's namespace; `None` when it is not configured.
+    pub fn namespace(&self, channel: &Channel) -> Option<&Arc<Namespace>> {
+        self.context.namespaces.get(channel.namespace())
+    }
+
+    // ---- publications ----
+
+    /// Takes publications of one commit, in commit order. With a single one for a small room of an
+    /// idle shard the caller gets the delivery back, to run it itself once it has let others
+    /// commit; it then holds the shard until it does.
+    pub fn committed(&self, mut batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + '_>> {
+        let committed_at = Instant::now();
+        if batch.len() == 1
+            && let Some(owned) = self.shards.of(&batch[0].channel).try_own(&batch[0].channel)
+            && let Some(publication) = batch.pop()
+        {
+            return Some(Box::new(move || owned.deliver(publication, committed_at)));
+        }
+        let mut by_shard: Vec<Vec<Publication>> = vec![Vec::new(); self.shards.len()];
+        for publication in batch {
+            by_shard[self.shards.index_of(&publication.channel)].push(publication);
+        }
+        for (shard, publications) in self.shards.iter().zip(by_shard) {
+            if !publications.is_empty() {
+                shard.send(Command::Publish { publications, committed_at });
+            }
+        }
+        None
+    }
+
+    /// Passes on a publication of a room that keeps nothing.
+    pub fn publish_ephemeral(&self, publication: Publication) {
+        let shard = self.shards.of(&publication.channel);
+        let committed_at = Instant::now();
+        shard.send(Command::Publish { publications: vec![publication], committed_at });
+    }
+
+    // ---- listeners ----
+
+    /// Makes a connection known to the server API.
+    pub fn connect(&self, listener: &Arc<Listener>) {
+        self.connections.insert(listener);
+        self.context.metrics.connections.inc();
+    }
+
+    /// Takes a connection out of everything. The number of rooms it was in is what it costs.
+    pub fn disconnect(&self, listener: &Listener) {
+        if self.connections.remove(listener) {
+            self.context.metrics.connections.dec();
+        }
+        for (channel, subscription) in listener.remove_all() {
+            self.send_leave(listener, channel, subscription.id);
+        }
+        self.context.catch_up.forget(listener.id());
+    }
+
+    /// Puts a listener into a room. The outcome comes as the request's [`Answer`] says, before
+    /// anything else of the room.
+    ///
+    /// # Errors
+    /// [`Refused`], and then no answer comes.
+    pub fn join(
+        &self,
+        listener: &Arc<Listener>,
+        request: JoinRequest,
+        channels_max: usize,
+    ) -> Result<(), Refused> {
+        let JoinRequest { channel, info, recover, extra, answer, server_side } = request;
+        let options = self.namespace(&channel).unwrap_or(&self.context.namespaces.default).clone();
+        let id = SubscriptionId::next();
+        let subscription = Subscription { id, info: info.clone(), namespace: options, server_side };
+        listener.add(&channel, subscription, channels_max)?;
+        let join =
+            Join { channel, listener: listener.clone(), subscription: id, info, recover, answer, extra };
+        self.shards.of(&join.channel).send(Command::Join(Box::new(join)));
+        Ok(())
+    }
+
+    /// Takes a listener out of a room; false when it was not in it.
+    pub fn leave(&self, listener: &Listener, channel: &Channel) -> bool {
+        let Some(subscription) = listener.remove(channel) else { return false };
+        self.send_leave(listener, channel.clone(), subscription.id);
+        true
+    }
+
+    fn send_leave(&self, listener: &Listener, channel: Channel, subscription: SubscriptionId) {
+        let shard = self.shards.of(&channel);
+        shard.send(Command::Leave { channel, connection: listener.id(), subscription });
+    }
+
+    /// Ends a user's subscription to a channel and tells the clients why: on one client, or on all.
+    /// Returns how many subscriptions ended.
+    pub fn unsubscribe_user(
+        &self,
+        user: &str,
+        client: Option<&str>,
+        channel: &Channel,
+        code: UnsubscribeCode,
+    ) -> usize {
+        let mut text = Vec::new();
+        push::unsubscribe(&mut text, channel, code);
+        let frame = frame::text(&text);
+        let mut ended = 0;
+        for listener in self.listeners_of(user, client) {
+            if self.leave(&listener, channel) {
+                let _ = listener.outbox.reply(&frame);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Ends a user's connections: one client, or all but those in `spared`. Returns how many.
+    pub fn disconnect_user(
+        &self,
+        user: &str,
+        client: Option<&str>,
+        spared: &[String],
+        close: &Close,
+    ) -> usize {
+        let mut ended = 0;
+        for listener in self.listeners_of(user, client) {
+            if !spared.iter().any(|client| **client == *listener.info.client) {
+                self.disconnect(&listener);
+                listener.outbox.close(close.code(), close.reason());
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Ends all connections with this close frame.
+    pub fn disconnect_all(&self, close: &Close) {
+        for listener in self.connections.all() {
+            listener.outbox.close(close.code(), close.reason());
+        }
+    }
+
+    /// A user's connections, or the one of them with this client id.
+    pub fn listeners_of(&self, user: &str, client: Option<&str>) -> Vec<Arc<Listener>> {
+        let mut listeners = self.connections.of_user(user);
+        if let Some(client) = client {
+            listeners.retain(|listener| *listener.info.client == *client);
+        }
+        listeners
+    }
+
+    /// Every connection.
+    pub fn listeners(&self) -> Vec<Arc<Listener>> {
+        self.connections.all()
+    }
+
+    /// Different users connected; all anonymous connections count as one.
+    pub fn users_count(&self) -> usize {
+        self.connections.users()
+    }
+
+    // ---- questions ----
+
+    /// Who is in a room, after everything that was sent to it before.
+    pub fn presence(&self, channel: &Channel) -> Presence {
+        let (answer, presence) = bounded(1);
+        self.shards.of(channel).send(Command::Presence { channel: channel.clone(), answer });
+        // No answer comes only from an engine that was stopped.
+        presence.recv().unwrap_or_default()
+    }
+
+    /// What every active room does.
+    pub fn rooms(&self) -> Vec<RoomStatus> {
+        let ask = |shard: &Arc<shard::Shard>| {
+            let (answer, statuses) = bounded(1);
+            shard.send(Command::Status { answer });
+            statuses
+        };
+        let asked: Vec<_> = self.shards.iter().map(ask).collect();
+        asked.into_iter().flat_map(|statuses| statuses.recv().unwrap_or_default()).collect()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parts")
+    }
+}

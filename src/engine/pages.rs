@@ -1,0 +1,124 @@
+//! Pages of the log, shared between the clients that need the same ones.
+//!
+//! After a restart thousands of clients resume the same room at once. Committed messages never
+//! change, so blocks of them are kept for a while, aligned to multiples of [`BLOCK_PUBLICATIONS`],
+//! and one read serves everybody. What retention hides is filtered when a page is given out.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ahash::AHashMap;
+
+use super::log::{Log, LogUnavailable};
+use crate::clock;
+use crate::ids::{Channel, Seq};
+use crate::limits::{BLOCK_PUBLICATIONS, PAGE_CACHE_BYTES_MAX};
+use crate::metrics::Metrics;
+use crate::publication::{Publication, Retention};
+
+/// See the module.
+pub(super) struct PageCache {
+    log: Arc<dyn Log>,
+    metrics: Arc<Metrics>,
+    blocks: Mutex<Blocks>,
+}
+
+/// Everything readable: the cache keeps what the log has, retention is applied later.
+const EVERYTHING: Retention = Retention { size: 0, ttl: None };
+
+type Key = (Channel, Seq);
+
+#[derive(Default)]
+struct Blocks {
+    by_start: AHashMap<Key, Block>,
+    /// In the order they came; the oldest goes first.
+    order: VecDeque<Key>,
+    bytes: usize,
+}
+
+#[derive(Clone)]
+struct Block {
+    publications: Arc<[Publication]>,
+    /// The block holds everything up to here that the log held.
+    until: Seq,
+    bytes: usize,
+}
+
+impl PageCache {
+    pub(super) fn new(log: Arc<dyn Log>, metrics: Arc<Metrics>) -> Self {
+        Self { log, metrics, blocks: Mutex::default() }
+    }
+
+    /// Messages `after < seq <= until`, in order, at least one if there is one that may be read;
+    /// fewer than all when a block ends. An empty page or one that starts later than `after + 1`
+    /// says that messages are gone.
+    pub(super) fn page(
+        &self,
+        channel: &Channel,
+        after: Seq,
+        until: Seq,
+        retention: Retention,
+    ) -> Result<Vec<Publication>, LogUnavailable> {
+        let start = after / BLOCK_PUBLICATIONS * BLOCK_PUBLICATIONS;
+        let end = until.min(start + BLOCK_PUBLICATIONS);
+        let key = (channel.clone(), start);
+        let block = match self.cached(&key, after) {
+            Some(block) => block,
+            None => self.read(key, after, end)?,
+        };
+        let now = clock::unix_ms();
+        let wanted = block.publications.iter().filter(|publication| {
+            publication.seq > after && publication.seq <= end && retention.keeps(publication, until, now)
+        });
+        Ok(wanted.cloned().collect())
+    }
+
+    /// A block that takes the reader at least one message further.
+    fn cached(&self, key: &Key, after: Seq) -> Option<Block> {
+        let block = self.lock().by_start.get(key).filter(|block| block.until > after)?.clone();
+        self.metrics.catch_up_page_hits_total.inc();
+        Some(block)
+    }
+
+    fn read(&self, key: Key, after: Seq, end: Seq) -> Result<Block, LogUnavailable> {
+        self.metrics.catch_up_pages_total.inc();
+        let (channel, start) = &key;
+        let publications = self.log.page(channel, *start, end, EVERYTHING)?;
+        let block = Block::new(publications, end);
+        if block.until > after || block.publications.is_empty() {
+            self.keep(key, block.clone());
+            return Ok(block);
+        }
+        // Large messages: the page ended before the part that is wanted.
+        let publications = self.log.page(channel, after, end, EVERYTHING)?;
+        Ok(Block::new(publications, end))
+    }
+
+    fn keep(&self, key: Key, block: Block) {
+        let mut blocks = self.lock();
+        blocks.bytes += block.bytes;
+        if let Some(old) = blocks.by_start.insert(key.clone(), block) {
+            blocks.bytes -= old.bytes;
+        } else {
+            blocks.order.push_back(key);
+        }
+        while blocks.bytes > PAGE_CACHE_BYTES_MAX {
+            let Some(oldest) = blocks.order.pop_front() else { break };
+            if let Some(old) = blocks.by_start.remove(&oldest) {
+                blocks.bytes -= old.bytes;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Block {
+    fn new(publications: Vec<Publication>, end: Seq) -> Self {
+        let last = publications.last().map_or(end, |last| last.seq);
+        let bytes = publications.iter().map(|one| one.data.len() + size_of::<Publication>()).sum();
+        Self { publications: publications.into(), until: last, bytes }
+    }
+}

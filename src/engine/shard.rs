@@ -1,0 +1,381 @@
+//! A shard: the rooms that hash to it, and the one queue through which everything reaches them.
+//!
+//! Ownership protocol: whoever holds the lock of the state owns the rooms. Commands leave the queue
+//! only while the lock is held, so "the queue is empty and I hold the lock" means that nothing is
+//! outstanding. That is what makes inline delivery and eviction safe.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
+use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
+
+use super::catch_up::CatchUp;
+use super::command::Command;
+use super::delivery::Thresholds;
+use super::room::Room;
+use crate::config::{Namespace, Namespaces};
+use crate::ids::{Channel, Seq};
+use crate::limits::{EVICTIONS_PER_TURN_MAX, SHARD_QUEUE_MAX, SHARD_TURN_COMMANDS_MAX};
+use crate::metrics::Metrics;
+use crate::publication::Publication;
+
+/// What rooms need of the world.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) namespaces: Namespaces,
+    pub(super) thresholds: Thresholds,
+    pub(super) idle_timeout: Duration,
+    pub(super) epoch: Arc<str>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) catch_up: CatchUp,
+}
+
+impl Context {
+    pub(super) fn count_recovery(&self, outcome: &str) {
+        self.metrics.recoveries_total.with_label_values(&[outcome]).inc();
+    }
+
+    fn options(&self, channel: &Channel) -> Arc<Namespace> {
+        self.namespaces.get(channel.namespace()).unwrap_or(&self.namespaces.default).clone()
+    }
+}
+
+/// All shards of an engine.
+#[derive(Debug)]
+pub(super) struct Shards(Vec<Arc<Shard>>);
+
+impl Shards {
+    pub(super) fn new(count: usize, context: &Arc<Context>) -> Self {
+        Self((0..count.max(1)).map(|_| Arc::new(Shard::new(context.clone()))).collect())
+    }
+
+    /// The shard a room lives in; the same for the whole run.
+    pub(super) fn of(&self, channel: &Channel) -> &Arc<Shard> {
+        &self.0[self.index_of(channel)]
+    }
+
+    pub(super) fn index_of(&self, channel: &Channel) -> usize {
+        (channel.stable_hash() % self.0.len() as u64) as usize
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Shard>> {
+        self.0.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shard {
+    queue: Sender<Command>,
+    commands: Receiver<Command>,
+    rooms: Mutex<Rooms>,
+    /// The worker has ended; commands would wait for ever.
+    stopped: AtomicBool,
+    context: Arc<Context>,
+}
+
+/// When the worker has to look again if no command comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// At once: a fan-out has slices left, or the queue was not emptied.
+    No,
+    /// At this time a room may be idle.
+    Until(Instant),
+    /// Only for a command.
+    ForCommand,
+    /// Never: the worker was told to stop.
+    Stop,
+}
+
+impl Shard {
+    fn new(context: Arc<Context>) -> Self {
+        let (queue, commands) = bounded(SHARD_QUEUE_MAX);
+        Self { queue, commands, rooms: Mutex::default(), stopped: AtomicBool::new(false), context }
+    }
+
+    /// Queues a command; blocks while the queue is full. After [`retire`](Self::retire) commands
+    /// are dropped, and who waits for their answer hears that none comes.
+    pub(super) fn send(&self, command: Command) {
+        if self.stopped.load(Ordering::Acquire) {
+            return;
+        }
+        if self.queue.send(command).is_err() {
+            tracing::error!("a shard has lost its queue"); // Both ends live in this struct.
+        }
+    }
+
+    /// For the time after the worker's end: nothing is queued any more, and what was is dropped.
+    pub(super) fn retire(&self) {
+        self.stopped.store(true, Ordering::Release);
+        while self.commands.try_recv().is_ok() {}
+    }
+
+    /// Sleeps until there is a command or the time is over.
+    pub(super) fn sleep(&self, wait: Wait) {
+        let mut select = Select::new();
+        select.recv(&self.commands);
+        match wait {
+            Wait::No | Wait::Stop => {}
+            Wait::Until(instant) => drop(select.ready_deadline(instant)),
+            Wait::ForCommand => drop(select.ready()),
+        }
+    }
+
+    /// One turn of the worker: applies what is queued, delivers what that brought, serves a slice of
+    /// each large fan-out, and looks for idle rooms.
+    ///
+    /// A panic while a turn runs costs the rooms of the shard their memory, not their messages: all
+    /// their listeners are told to subscribe again and recover.
+    pub(super) fn turn(&self) -> Wait {
+        let mut rooms = self.lock();
+        catch_unwind(AssertUnwindSafe(|| self.turn_with(&mut rooms))).unwrap_or_else(|_| {
+            tracing::error!("a worker panicked; its rooms start anew");
+            rooms.dissolve(&self.context);
+            Wait::No
+        })
+    }
+
+    fn turn_with(&self, rooms: &mut Rooms) -> Wait {
+        let mut batches = Vec::new();
+        let mut stop = false;
+        let mut applied = 0;
+        while applied < SHARD_TURN_COMMANDS_MAX {
+            match self.commands.try_recv() {
+                Ok(Command::Stop) => stop = true,
+                Ok(command) => rooms.apply(command, &mut batches, &self.context),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+            applied += 1;
+        }
+        if applied > 0 {
+            self.context.metrics.shard_turn_commands.observe(applied as f64);
+            self.context.metrics.shard_queue_depth.set(self.commands.len() as i64);
+        }
+        rooms.deliver(false, &self.context);
+        for committed_at in batches {
+            self.context.metrics.fanout_seconds.observe(committed_at.elapsed().as_secs_f64());
+        }
+        rooms.evict_idle(Instant::now(), &self.context);
+        if stop {
+            while rooms.has_work() {
+                rooms.deliver(false, &self.context);
+            }
+            return Wait::Stop;
+        }
+        if rooms.has_work() || !self.commands.is_empty() {
+            return Wait::No;
+        }
+        rooms.next_timer().map_or(Wait::ForCommand, Wait::Until)
+    }
+
+    /// For the thread that committed one publication: the right to deliver it itself, if the shard
+    /// is idle, nothing is queued, and the room is small.
+    pub(super) fn try_own(&self, channel: &Channel) -> Option<Owned<'_>> {
+        let rooms = match self.rooms.try_lock() {
+            Ok(rooms) => rooms,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let small = rooms.listeners(channel) <= self.context.thresholds.inline_max_listeners;
+        let idle = self.commands.is_empty() && !rooms.has_work();
+        (small && idle).then_some(Owned { shard: self, rooms })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An idle shard in the hands of a committing thread.
+pub(super) struct Owned<'a> {
+    shard: &'a Shard,
+    rooms: MutexGuard<'a, Rooms>,
+}
+
+impl Owned<'_> {
+    /// Delivers the publication inline and gives the shard back.
+    pub(super) fn deliver(mut self, publication: Publication, committed_at: Instant) {
+        let context = &self.shard.context;
+        let command = Command::Publish { publications: vec![publication], committed_at };
+        let mut batches = Vec::new();
+        let rooms = &mut *self.rooms;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let timers_before = rooms.timers.len();
+            rooms.apply(command, &mut batches, context);
+            rooms.deliver(true, context);
+            rooms.timers.len() != timers_before
+        }));
+        context.metrics.fanout_seconds.observe(committed_at.elapsed().as_secs_f64());
+        match outcome {
+            Ok(false) => {}
+            // The worker sleeps with the old timers in mind.
+            Ok(true) => self.wake_worker(),
+            Err(_) => {
+                tracing::error!("an inline delivery panicked; the rooms of its shard start anew");
+                rooms.dissolve(context);
+            }
+        }
+    }
+
+    fn wake_worker(&self) {
+        // Any command does; a full queue means that the worker is awake.
+        let (answer, _) = bounded(0);
+        let _ = self.shard.queue.try_send(Command::Status { answer });
+    }
+}
+
+/// The rooms of one shard.
+#[derive(Debug, Default)]
+struct Rooms {
+    active: AHashMap<Channel, Room>,
+    /// Rooms with something to send.
+    dirty: Vec<Channel>,
+    /// Rooms with a fan-out under way; each gets a slice a turn.
+    sliced: VecDeque<Channel>,
+    /// When to see whether a room is idle; exactly one entry an active room.
+    timers: BTreeSet<(Instant, Channel)>,
+}
+
+impl Rooms {
+    fn listeners(&self, channel: &Channel) -> usize {
+        self.active.get(channel).map_or(0, Room::listeners)
+    }
+
+    fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.sliced.is_empty()
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    fn apply(&mut self, command: Command, batches: &mut Vec<Instant>, context: &Context) {
+        match command {
+            Command::Publish { publications, committed_at } => {
+                batches.push(committed_at);
+                for publication in publications {
+                    self.publish(publication, context);
+                }
+            }
+            Command::Join(ref join) => {
+                let channel = join.channel.clone();
+                self.activate(&channel, context).apply_or_defer(command, context);
+            }
+            Command::Leave { ref channel, .. } => {
+                if let Some(room) = self.active.get_mut(channel) {
+                    room.apply_or_defer(command, context);
+                }
+            }
+            Command::CaughtUp(ref job) => {
+                if let Some(room) = self.active.get_mut(job.channel()) {
+                    room.apply_or_defer(command, context);
+                }
+            }
+            Command::Head { channel, head } => self.on_head(&channel, head, context),
+            Command::Presence { channel, answer } => {
+                let presence = self.active.get(&channel).map(Room::presence).unwrap_or_default();
+                let _ = answer.try_send(presence);
+            }
+            Command::Status { answer } => {
+                let _ = answer.try_send(self.active.values().map(Room::status).collect());
+            }
+            Command::Stop => {}
+        }
+    }
+
+    fn publish(&mut self, publication: Publication, context: &Context) {
+        context.metrics.publications_total.inc();
+        let channel = publication.channel.clone();
+        let room = self.activate(&channel, context);
+        room.publish(publication, context);
+        if room.wants_fan_out() && self.dirty.last() != Some(&channel) {
+            self.dirty.push(channel);
+        }
+    }
+
+    fn on_head(&mut self, channel: &Channel, head: Option<Seq>, context: &Context) {
+        if let Some(room) = self.active.get_mut(channel) {
+            room.on_head(head, context);
+        }
+    }
+
+    /// The room, brought into memory if it was not, and marked as used now.
+    fn activate(&mut self, channel: &Channel, context: &Context) -> &mut Room {
+        let now = Instant::now();
+        let room = self.active.entry(channel.clone()).or_insert_with(|| {
+            context.metrics.rooms_active.inc();
+            context.metrics.activations_total.inc();
+            self.timers.insert((now + context.idle_timeout, channel.clone()));
+            Room::new(channel.clone(), context.options(channel), now)
+        });
+        room.last_activity = now;
+        room
+    }
+
+    /// Starts the fan-outs of this turn and gives each large one that is under way one slice.
+    fn deliver(&mut self, sender_holds_idle_shard: bool, context: &Context) {
+        for _ in 0..self.sliced.len() {
+            let Some(channel) = self.sliced.pop_front() else { break };
+            self.step(channel, context);
+        }
+        for channel in std::mem::take(&mut self.dirty) {
+            let Some(room) = self.active.get_mut(&channel) else { continue };
+            if room.wants_fan_out() {
+                room.begin_fan_out(context.thresholds, sender_holds_idle_shard);
+                self.step(channel, context);
+            }
+        }
+    }
+
+    fn step(&mut self, channel: Channel, context: &Context) {
+        let Some(room) = self.active.get_mut(&channel) else { return };
+        room.step_fan_out(context);
+        while room.in_fan_out() && room.must_hurry() {
+            room.step_fan_out(context);
+        }
+        if room.in_fan_out() {
+            self.sliced.push_back(channel);
+        } else if room.wants_fan_out() {
+            self.dirty.push(channel);
+        }
+    }
+
+    /// Lets idle rooms go, a bounded number a turn.
+    fn evict_idle(&mut self, now: Instant, context: &Context) {
+        for _ in 0..EVICTIONS_PER_TURN_MAX {
+            match self.timers.first() {
+                Some((at, _)) if *at <= now => {}
+                _ => return,
+            }
+            let Some((_, channel)) = self.timers.pop_first() else { return };
+            let Some(room) = self.active.get_mut(&channel) else { continue };
+            let idle_at = room.last_activity + context.idle_timeout;
+            if idle_at > now {
+                self.timers.insert((idle_at, channel));
+            } else if room.is_unused() {
+                self.active.remove(&channel);
+                context.metrics.rooms_active.dec();
+                context.metrics.evictions_total.inc();
+            } else {
+                room.rest();
+                self.timers.insert((now + context.idle_timeout, channel));
+            }
+        }
+    }
+
+    /// Drops all rooms and tells their listeners to come again.
+    fn dissolve(&mut self, context: &Context) {
+        for room in std::mem::take(self).active.values_mut() {
+            context.metrics.rooms_active.dec();
+            room.dissolve(context);
+        }
+    }
+}

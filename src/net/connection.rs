@@ -1,0 +1,288 @@
+//! The reader thread of one WebSocket, from the upgrade to the end.
+//!
+//! It works in turns: it waits for a frame, takes whatever else its socket already holds, and only
+//! then commits and answers. Its read timeout is the clock for pings and expiries.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tungstenite::error::{CapacityError, Error, ProtocolError};
+use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+
+use super::http::is_timeout;
+use super::services::Services;
+use super::session::{Flow, Session};
+use super::split::Split;
+use super::timers::{Due, Timers};
+use crate::ids::ConnectionId;
+use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::outbox::{Ended, Outbox};
+use crate::protocol::code::CloseCode;
+
+/// Read buffer of a connection: allocated at once, so small; a chat command fits several times.
+const READ_BUFFER_BYTES: usize = 1024;
+
+/// Time a client has to close its side after the server closed.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How much too late a read may time out before the socket's timeout is set anew; saves a system
+/// call on most reads of a busy connection.
+const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
+
+/// Serves a WebSocket until it ends. `early` are bytes that came behind the upgrade request.
+pub(super) fn serve(id: ConnectionId, socket: &Arc<TcpStream>, early: Vec<u8>, services: &Arc<Services>) {
+    let client = &services.client;
+    let Ok(outbox) =
+        Outbox::for_socket(id, socket.clone(), client.outbox_bytes_max, services.drainer.clone())
+    else {
+        return; // The client is gone already.
+    };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(client.message_bytes_max))
+        .max_frame_size(Some(client.message_bytes_max));
+    let mut connection = Connection {
+        websocket: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
+        split: Split::new(outbox.clone()),
+        timers: Timers::new(
+            Instant::now(),
+            client.connect_timeout,
+            client.ping_interval,
+            client.pong_timeout,
+        ),
+        session: Session::new(outbox.clone(), services.clone()),
+        timeout: None,
+        outbox,
+        services: services.clone(),
+    };
+    connection.run();
+    connection.end();
+}
+
+struct Connection {
+    websocket: WebSocketContext,
+    split: Split,
+    timers: Timers,
+    session: Session,
+    /// The socket's read timeout.
+    timeout: Option<Duration>,
+    outbox: Arc<Outbox>,
+    services: Arc<Services>,
+}
+
+/// Why reading stopped.
+enum Stop {
+    /// Nothing more for now.
+    Idle,
+    /// The connection is over, or is to be closed with this code.
+    End(Option<Close>),
+}
+
+/// A close frame to send: one of the protocol's, or one of WebSocket's own.
+#[derive(Clone, Copy)]
+struct Close {
+    code: u16,
+    reason: &'static str,
+    /// Label of the metric for broken input.
+    kind: Option<&'static str>,
+}
+
+impl From<CloseCode> for Close {
+    fn from(code: CloseCode) -> Self {
+        Self { code: code.number(), reason: code.words(), kind: None }
+    }
+}
+
+impl Connection {
+    fn run(&mut self) {
+        while self.outbox.ended().is_none() {
+            let stop = self.turn();
+            self.session.end_turn();
+            match stop {
+                Stop::Idle => {
+                    if !self.outbox.wait_for_room() {
+                        return;
+                    }
+                }
+                Stop::End(close) => {
+                    if let Some(close) = close {
+                        self.close(close);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for one frame, then takes what else is there.
+    fn turn(&mut self) -> Stop {
+        if let Err(stop) = self.wait() {
+            return stop;
+        }
+        self.split.blocking = false;
+        let mut bytes = 0;
+        let mut frames = 1;
+        let stop = loop {
+            if frames >= TURN_COMMANDS_MAX || bytes >= TURN_BYTES_MAX || self.session.is_turn_full() {
+                break Stop::Idle;
+            }
+            match self.read() {
+                Ok(length) => bytes += length,
+                Err(stop) => break stop,
+            }
+            frames += 1;
+        };
+        self.split.blocking = true;
+        stop
+    }
+
+    /// Blocks for the next frame and handles it; does what is due while none comes.
+    fn wait(&mut self) -> Result<(), Stop> {
+        loop {
+            if let Some(due) = self.timers.due(Instant::now(), self.is_answerable()) {
+                self.on_due(due)?;
+                continue;
+            }
+            self.set_timeout().map_err(|_| Stop::End(None))?;
+            match self.read() {
+                Ok(_) => return Ok(()),
+                Err(Stop::Idle) => {}
+                Err(stop) => return Err(stop),
+            }
+        }
+    }
+
+    /// Makes the socket's read timeout end at the next deadline, or a little later.
+    fn set_timeout(&mut self) -> io::Result<()> {
+        let left = self.timers.next().map(|at| at.saturating_duration_since(Instant::now()));
+        let wanted = left.map(|left| left.max(Duration::from_millis(1)));
+        let good_enough = match (self.timeout, wanted) {
+            (None, None) => true,
+            (Some(set), Some(wanted)) => set <= wanted + TIMEOUT_SLACK && set * 2 >= wanted,
+            _ => false,
+        };
+        if !good_enough && let Some(socket) = self.outbox.socket() {
+            socket.set_read_timeout(wanted)?;
+            self.timeout = wanted;
+        }
+        Ok(())
+    }
+
+    /// Reads and handles one message; its length.
+    fn read(&mut self) -> Result<usize, Stop> {
+        match self.websocket.read(&mut self.split) {
+            Ok(Message::Text(text)) => {
+                self.on_text(text.as_str())?;
+                Ok(text.len())
+            }
+            Ok(Message::Binary(_)) => {
+                Err(Stop::End(Some(Close { kind: Some("binary"), ..CloseCode::BadRequest.into() })))
+            }
+            Ok(Message::Close(_)) => Err(Stop::End(None)),
+            Ok(message) => Ok(message.len()),
+            Err(Error::Io(error)) if is_timeout(&error) => Err(Stop::Idle),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(Stop::End(answer_to(&error))),
+        }
+    }
+
+    fn on_text(&mut self, text: &str) -> Result<(), Stop> {
+        let was_connected = self.session.is_connected();
+        let flow = self.session.on_text(text);
+        if self.session.is_connected() && !was_connected {
+            self.timers.connected(Instant::now(), self.session.spread());
+        }
+        if self.session.take_pong() {
+            self.timers.pong();
+        }
+        self.timers.set_expiry(self.session.next_expiry());
+        self.follow(flow)
+    }
+
+    fn on_due(&mut self, due: Due) -> Result<(), Stop> {
+        match due {
+            Due::Ping => {
+                let _ = self.outbox.reply(&Bytes::from_static(b"\x81\x02{}"));
+                Ok(())
+            }
+            Due::NoPong => Err(Stop::End(Some(CloseCode::NoPong.into()))),
+            Due::NoConnect => Err(Stop::End(Some(CloseCode::Stale.into()))),
+            Due::Expiry => {
+                let flow = self.session.on_expiry();
+                self.timers.set_expiry(self.session.next_expiry());
+                self.follow(flow)
+            }
+        }
+    }
+
+    fn follow(&mut self, flow: Flow) -> Result<(), Stop> {
+        match flow {
+            Flow::Continue => Ok(()),
+            Flow::Disconnect(code) => Err(Stop::End(Some(code.into()))),
+            // The client was told why and is expected to leave; it is not listened to any more.
+            Flow::Refused => Err(Stop::End(None)),
+        }
+    }
+
+    /// True while a missing pong says something: nothing queues before the ping.
+    fn is_answerable(&self) -> bool {
+        self.outbox.queued_bytes() == 0
+    }
+
+    fn close(&self, close: Close) {
+        if let Some(kind) = close.kind {
+            self.services.metrics.bad_input_total.with_label_values(&[kind]).inc();
+        }
+        self.outbox.close(close.code, close.reason);
+    }
+
+    /// Leaves every room, then gives the client a moment to take the last frames.
+    fn end(&mut self) {
+        self.session.leave_all();
+        if let Some(socket) = self.outbox.socket() {
+            self.outbox.wait_flushed(Instant::now() + self.services.flush_grace);
+            drain(socket, Instant::now() + GOODBYE);
+        }
+        let code = match self.outbox.ended() {
+            Some(Ended::Closed(code)) => code,
+            Some(Ended::Stalled) => CloseCode::Slow.number(),
+            Some(Ended::Broken) | None => CloseCode::ConnectionClosed.number(),
+        };
+        self.services.metrics.disconnects_total.with_label_values(&[&code.to_string()]).inc();
+        self.outbox.abort();
+    }
+}
+
+/// Reads what the client still sends until it closes, so that the kernel does not answer it with a
+/// reset that could take the last frames from it.
+fn drain(socket: &TcpStream, deadline: Instant) {
+    let mut scrap = [0; 512];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
+            return;
+        }
+        match io::Read::read(&mut &*socket, &mut scrap) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// The close frame for input that tungstenite refused; `None` when the connection is just gone.
+fn answer_to(error: &Error) -> Option<Close> {
+    let close = |code, reason, kind| Some(Close { code, reason, kind: Some(kind) });
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => close(1009, "message too big", "too_big"),
+        Error::Utf8(_) => close(1007, "invalid utf-8", "utf8"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => close(1002, "protocol error", "websocket"),
+        _ => None,
+    }
+}

@@ -1,0 +1,20 @@
+//! The network side: sockets, HTTP, the WebSocket protocol and its sessions.
+//!
+//! One thread a connection reads it; nothing here writes a WebSocket's bytes but through its outbox.
+//! Holds handles of the engine and the store; neither knows this module.
+
+mod access;
+mod acceptor;
+mod api;
+mod connection;
+mod http;
+mod origin;
+mod page;
+mod routes;
+mod services;
+mod session;
+mod split;
+mod timers;
+
+pub use acceptor::{Acceptor, connections_allowed};
+pub use services::Services;

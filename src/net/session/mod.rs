@@ -1,0 +1,270 @@
+//! One client's session: commands in, replies and effects out.
+//!
+//! Knows no socket: text comes in, frames go to the outbox. Commands take effect in the order they
+//! came; publishes that follow each other are committed together and acknowledged in one frame when
+//! the turn ends.
+
+mod connect;
+mod publish;
+mod query;
+mod rate;
+mod refresh;
+mod rpc;
+mod subscribe;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::access::Asker;
+use super::services::Services;
+use crate::clock;
+use crate::engine::Listener;
+use crate::ids::Channel;
+use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::outbox::Outbox;
+use crate::outbox::frame::LineFrames;
+use crate::protocol::code::{CloseCode, ErrorCode};
+use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
+use crate::protocol::reply;
+use publish::PendingPublishes;
+use rate::RateLimit;
+use refresh::Expiries;
+
+/// What the connection does after a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Flow {
+    /// Goes on.
+    Continue,
+    /// Closes with this code.
+    Disconnect(CloseCode),
+    /// Reads no more; connect was answered with an error and the client is to leave.
+    Refused,
+}
+
+/// What a command came to; an error is answered with its code, a close ends the connection.
+enum Failure {
+    Error(ErrorCode),
+    Close(CloseCode),
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
+}
+
+impl From<CloseCode> for Failure {
+    fn from(code: CloseCode) -> Self {
+        Self::Close(code)
+    }
+}
+
+/// See the module.
+pub(super) struct Session {
+    services: Arc<Services>,
+    outbox: Arc<Outbox>,
+    /// Present once connected.
+    listener: Option<Arc<Listener>>,
+    expiries: Expiries,
+    rate: RateLimit,
+    publishes: PendingPublishes,
+    replies: LineFrames,
+    /// Commands handled in this turn.
+    turn_commands: usize,
+    saw_pong: bool,
+}
+
+impl Session {
+    pub(super) fn new(outbox: Arc<Outbox>, services: Arc<Services>) -> Self {
+        let rate = RateLimit::new(services.client.commands_per_second_max, Instant::now());
+        Self {
+            services,
+            outbox,
+            listener: None,
+            expiries: Expiries::default(),
+            rate,
+            publishes: PendingPublishes::default(),
+            replies: LineFrames::default(),
+            turn_commands: 0,
+            saw_pong: false,
+        }
+    }
+
+    /// Handles the commands of one text frame.
+    pub(super) fn on_text(&mut self, text: &str) -> Flow {
+        for command in decode_frame(text) {
+            self.turn_commands += 1;
+            let flow = match command {
+                Ok(command) => self.on_command(command),
+                Err(bad) => self.on_bad(bad),
+            };
+            if flow != Flow::Continue {
+                return flow;
+            }
+        }
+        Flow::Continue
+    }
+
+    /// True when the turn should end before more is read.
+    pub(super) fn is_turn_full(&self) -> bool {
+        self.turn_commands >= TURN_COMMANDS_MAX || self.publishes.is_full()
+    }
+
+    /// Commits what waits for it and sends the replies of the turn.
+    pub(super) fn end_turn(&mut self) {
+        self.flush_publishes();
+        self.flush_replies();
+        self.turn_commands = 0;
+    }
+
+    /// Leaves every room; the connection ends.
+    pub(super) fn leave_all(&mut self) {
+        if let Some(listener) = &self.listener {
+            self.services.engine.disconnect(listener);
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// A number that differs between connections, to spread their pings.
+    pub(super) fn spread(&self) -> u8 {
+        self.listener.as_ref().map_or(0, |listener| (listener.id().0.wrapping_mul(97) % 256) as u8)
+    }
+
+    /// True once for each answer to a ping.
+    pub(super) fn take_pong(&mut self) -> bool {
+        std::mem::take(&mut self.saw_pong)
+    }
+
+    /// When the next token's grace is over.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.next()
+    }
+
+    fn on_command(&mut self, Command { id, method }: Command) -> Flow {
+        self.services.metrics.commands_total.with_label_values(&[method.name()]).inc();
+        if matches!(method, Method::Pong) {
+            self.saw_pong = true;
+            return Flow::Continue;
+        }
+        if !self.rate.allows(Instant::now()) {
+            return self.fail(id, ErrorCode::TooManyRequests);
+        }
+        let connecting = matches!(method, Method::Connect(_));
+        if self.is_connected() == connecting {
+            return self.disconnect(CloseCode::BadRequest, "order");
+        }
+        if !matches!(method, Method::Publish(_)) {
+            self.flush_publishes();
+        }
+        match self.dispatch(id, method) {
+            Ok(()) => Flow::Continue,
+            Err(Failure::Close(code)) => Flow::Disconnect(code),
+            Err(Failure::Error(code)) => {
+                let flow = self.fail(id, code);
+                if connecting { self.refuse() } else { flow }
+            }
+        }
+    }
+
+    fn dispatch(&mut self, id: u32, method: Method) -> Result<(), Failure> {
+        match method {
+            Method::Connect(request) => self.connect(id, request),
+            Method::Subscribe(request) => self.subscribe(id, request),
+            Method::Unsubscribe(request) => {
+                self.unsubscribe(&request.channel);
+                self.reply(|out| reply::unsubscribe(out, id));
+                Ok(())
+            }
+            Method::Publish(request) => self.publish(id, request),
+            Method::Presence(request) => self.presence(id, &request.channel),
+            Method::PresenceStats(request) => self.presence_stats(id, &request.channel),
+            Method::History(request) => self.history(id, &request),
+            Method::Rpc(request) => self.rpc(id, request),
+            Method::Refresh(request) => self.refresh(id, &request.token),
+            Method::SubRefresh(request) => self.sub_refresh(id, &request),
+            Method::Ping => {
+                self.reply(|out| reply::ping(out, id));
+                Ok(())
+            }
+            // Nobody listens for what has no reply.
+            Method::Send(_) => Err(CloseCode::NotAvailable.into()),
+            Method::Pong => Ok(()),
+        }
+    }
+
+    fn on_bad(&mut self, bad: BadCommand) -> Flow {
+        match bad {
+            BadCommand::Close(broken) => self.disconnect(CloseCode::BadRequest, broken.name()),
+            BadCommand::Refuse { connect: true, .. } => self.disconnect(CloseCode::BadRequest, "connect"),
+            BadCommand::Refuse { .. } if !self.is_connected() => {
+                self.disconnect(CloseCode::BadRequest, "order")
+            }
+            BadCommand::Refuse { id, connect: false } => {
+                self.services.metrics.bad_input_total.with_label_values(&["parameters"]).inc();
+                self.fail(id, ErrorCode::BadRequest)
+            }
+        }
+    }
+
+    fn disconnect(&self, code: CloseCode, kind: &str) -> Flow {
+        self.services.metrics.bad_input_total.with_label_values(&[kind]).inc();
+        Flow::Disconnect(code)
+    }
+
+    /// Sends the error reply to connect past the cork and stops listening.
+    fn refuse(&mut self) -> Flow {
+        let _ = self.outbox.uncork(&self.replies.take());
+        Flow::Refused
+    }
+
+    fn fail(&mut self, id: u32, code: ErrorCode) -> Flow {
+        self.services.metrics.errors_total.with_label_values(&[&code.number().to_string()]).inc();
+        // Commands without a reply have no id.
+        if id != 0 {
+            self.reply(|out| reply::error(out, id, code));
+        }
+        Flow::Continue
+    }
+
+    fn reply(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.replies.line(encode);
+        if self.replies.len() > FRAME_BYTES_MAX / 2 {
+            self.flush_replies();
+            // A client that asks faster than it reads waits here, not in our memory.
+            self.outbox.wait_for_room();
+        }
+    }
+
+    fn flush_replies(&mut self) {
+        if !self.replies.is_empty() {
+            let _ = self.outbox.reply(&self.replies.take());
+        }
+    }
+
+    /// The connected listener; commands before connect never get this far.
+    fn listener(&self) -> Result<&Arc<Listener>, Failure> {
+        self.listener.as_ref().ok_or(Failure::Close(CloseCode::BadRequest))
+    }
+
+    fn asker(&self, channel: &Channel) -> Asker<'_> {
+        self.listener.as_ref().map_or(Asker { user: "", subscribed: false }, |listener| Asker {
+            user: &listener.info.user,
+            subscribed: listener.subscription(channel).is_some(),
+        })
+    }
+
+    /// The instant a token's grace is over, by its expiry in Unix seconds.
+    fn end_of_grace(&self, expires_at: i64) -> Instant {
+        let left = Duration::from_secs(u64::try_from(expires_at - clock::unix_seconds()).unwrap_or(0));
+        Instant::now() + left + self.services.client.expired_close_delay
+    }
+}
+
+/// Seconds from now to an expiry in Unix seconds, as replies tell it; at least 1.
+fn ttl_seconds(expires_at: i64) -> u32 {
+    u32::try_from((expires_at - clock::unix_seconds()).max(1)).unwrap_or(u32::MAX)
+}

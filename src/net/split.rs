@@ -1,0 +1,58 @@
+//! The stream that tungstenite is given: it reads from the socket and writes into the outbox.
+//!
+//! So the only writer of the socket is the outbox, and frames of the reader and of workers cannot
+//! interleave. With a write buffer of 0 tungstenite hands over each pong and close as one whole
+//! frame.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::net::RecvFlags;
+
+use crate::outbox::{Outbox, Push};
+
+/// First byte of a final close frame (RFC 6455 §5.2).
+const CLOSE: u8 = 0x88;
+
+/// Code noted for a connection that the client closed.
+const CLOSED_BY_CLIENT: u16 = 1000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Split {
+    outbox: Arc<Outbox>,
+    /// Reads wait for bytes, up to the socket's read timeout.
+    pub(super) blocking: bool,
+}
+
+impl Split {
+    pub(super) fn new(outbox: Arc<Outbox>) -> Self {
+        Self { outbox, blocking: true }
+    }
+}
+
+impl Read for Split {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(socket) = self.outbox.socket() else { return Ok(0) };
+        let flags = if self.blocking { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+        let (count, _) = rustix::net::recv(socket, buffer, flags)?;
+        Ok(count)
+    }
+}
+
+impl Write for Split {
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        let bytes = Bytes::copy_from_slice(frame);
+        if frame.first() == Some(&CLOSE) {
+            self.outbox.finish_with(CLOSED_BY_CLIENT, &bytes);
+        } else if self.outbox.reply(&bytes) == Push::Closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! The clock of one connection: pings, pongs, and the deadlines of connect and tokens.
+//!
+//! The reader has no timer thread; it asks for the next deadline, reads with that as its timeout,
+//! and comes back here when nothing was read. Pure: time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Send a ping.
+    Ping,
+    /// The client did not answer a ping in time.
+    NoPong,
+    /// The client did not send connect in time.
+    NoConnect,
+    /// A token expired and its grace is over; the session knows which.
+    Expiry,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Timers {
+    ping_interval: Duration,
+    pong_timeout: Duration,
+    /// Until connect: when it must have come.
+    connect_by: Option<Instant>,
+    ping_at: Option<Instant>,
+    pong_by: Option<Instant>,
+    expiry_at: Option<Instant>,
+}
+
+impl Timers {
+    /// The clock of a socket that has just become a WebSocket.
+    pub(super) fn new(
+        now: Instant,
+        connect_timeout: Duration,
+        ping_interval: Duration,
+        pong_timeout: Duration,
+    ) -> Self {
+        Self {
+            ping_interval,
+            pong_timeout,
+            connect_by: Some(now + connect_timeout),
+            ping_at: None,
+            pong_by: None,
+            expiry_at: None,
+        }
+    }
+
+    /// The client is connected; `spread` in 0..=255 places the first ping between half an interval
+    /// and a whole one, so that connections made at once are not pinged at once.
+    pub(super) fn connected(&mut self, now: Instant, spread: u8) {
+        self.connect_by = None;
+        let half = self.ping_interval / 2;
+        self.ping_at = Some(now + half + half * u32::from(spread) / 255);
+    }
+
+    /// The client answered a ping.
+    pub(super) fn pong(&mut self) {
+        self.pong_by = None;
+    }
+
+    /// When a token's grace is over; `None`: nothing expires.
+    pub(super) fn set_expiry(&mut self, at: Option<Instant>) {
+        self.expiry_at = at;
+    }
+
+    /// The next moment at which something is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        [self.connect_by, self.ping_at, self.pong_by, self.expiry_at].into_iter().flatten().min()
+    }
+
+    /// What is due now, most urgent first. A ping that is due is taken as sent. `answerable` is
+    /// false while the client cannot have seen the ping because frames queue before it; then a
+    /// missing pong is no sign of death.
+    pub(super) fn due(&mut self, now: Instant, answerable: bool) -> Option<Due> {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if passed(self.connect_by) {
+            return Some(Due::NoConnect);
+        }
+        if passed(self.expiry_at) {
+            self.expiry_at = None;
+            return Some(Due::Expiry);
+        }
+        if passed(self.pong_by) {
+            if answerable {
+                return Some(Due::NoPong);
+            }
+            self.pong_by = Some(now + self.pong_timeout);
+        }
+        if passed(self.ping_at) {
+            self.ping_at = Some(now + self.ping_interval);
+            self.pong_by.get_or_insert(now + self.pong_timeout);
+            return Some(Due::Ping);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn a_client_must_connect_then_answer_pings() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start, seconds(15), seconds(25), seconds(8));
+        assert_eq!(timers.next(), Some(start + seconds(15)));
+        assert_eq!(timers.due(start + seconds(14), true), None);
+        assert_eq!(timers.due(start + seconds(15), true), Some(Due::NoConnect));
+
+        timers.connected(start, 255);
+        assert_eq!(timers.next(), Some(start + seconds(25)));
+        assert_eq!(timers.due(start + seconds(25), true), Some(Due::Ping));
+        assert_eq!(timers.next(), Some(start + seconds(33)));
+        timers.pong();
+        assert_eq!(timers.due(start + seconds(40), true), None);
+        assert_eq!(timers.due(start + seconds(50), true), Some(Due::Ping));
+        assert_eq!(timers.due(start + seconds(58), false), None, "a client that lags is not judged");
+        assert_eq!(timers.due(start + seconds(66), true), Some(Due::NoPong));
+    }
+
+    #[test]
+    fn the_first_ping_is_spread_over_half_an_interval() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start, seconds(15), seconds(20), seconds(8));
+        timers.connected(start, 0);
+        assert_eq!(timers.next(), Some(start + seconds(10)));
+    }
+
+    #[test]
+    fn an_expiry_is_told_once() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start, seconds(15), seconds(25), seconds(8));
+        timers.connected(start, 255);
+        timers.set_expiry(Some(start + seconds(3)));
+        assert_eq!(timers.due(start + seconds(3), true), Some(Due::Expiry));
+        assert_eq!(timers.due(start + seconds(3), true), None);
+    }
+}
