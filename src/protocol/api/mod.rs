@@ -6,6 +6,7 @@ pub mod results;
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::code::ErrorCode;
 use super::fields::Fields;
@@ -36,11 +37,15 @@ impl std::error::Error for BadParams {}
 /// # Errors
 /// [`BadParams`] says what is wrong and how to answer.
 pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams> {
-    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    match serde_json::from_slice::<Fields<T>>(body) {
+    let text = str::from_utf8(body).map_err(|error| BadParams::Malformed(error.to_string()))?;
+    let text = if text.trim_ascii().is_empty() { "{}" } else { text };
+    match serde_json::from_str::<Fields<T>>(text) {
         Ok(fields) => Ok(fields.0),
-        Err(error) if error.is_data() => Err(BadParams::Rejected(error.to_string())),
-        Err(error) => Err(BadParams::Malformed(error.to_string())),
+        // The first thing wrong may be a value although the rest is no JSON: that weighs more.
+        Err(error) => match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Err(BadParams::Rejected(error.to_string())),
+            Err(malformed) => Err(BadParams::Malformed(malformed.to_string())),
+        },
     }
 }
 
@@ -118,3 +123,6 @@ pub fn error(out: &mut Vec<u8>, mode: ErrorMode, error: &ApiError) -> u16 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
