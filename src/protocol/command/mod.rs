@@ -122,6 +122,28 @@ pub struct ConnectRequest {
     pub subs: Vec<(Channel, RecoverRequest)>,
 }
 
+impl ConnectRequest {
+    /// The user id that the client gives itself in `data: {"user": …}`; empty when it gives none.
+    /// Only a server in open mode believes it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadRequest`] when the id is not legal.
+    pub fn named_user(&self) -> Result<Arc<str>, ErrorCode> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Introduction {
+            #[serde(deserialize_with = "fields::any_user")]
+            user: Arc<str>,
+        }
+
+        let Some(data) = self.data.as_deref().filter(|data| data.starts_with('{')) else {
+            return Ok(Arc::from(""));
+        };
+        let introduction: Introduction = serde_json::from_str(data).map_err(|_| ErrorCode::BadRequest)?;
+        Ok(introduction.user)
+    }
+}
+
 /// Where a server-side subscription shall continue.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

@@ -71,6 +71,27 @@ fn connect_is_decoded() {
 }
 
 #[test]
+fn a_client_may_name_its_user() {
+    let user = |data: Option<&str>| {
+        let data = data.map(Arc::from);
+        ConnectRequest { data, ..ConnectRequest::default() }.named_user().map(|user| user.to_string())
+    };
+    for (data, wanted) in [
+        (None, Ok("")),
+        (Some("7"), Ok("")),
+        (Some("[1]"), Ok("")),
+        (Some("{}"), Ok("")),
+        (Some(r#"{"user":null}"#), Ok("")),
+        (Some(r#"{"x":1,"user":"ann\u00e4"}"#), Ok("annä")),
+        (Some(r#"{"user":5}"#), Err(ErrorCode::BadRequest)),
+        (Some(r#"{"user":"a\u0000b"}"#), Err(ErrorCode::BadRequest)),
+    ] {
+        assert_eq!(user(data), wanted.map(str::to_owned), "{data:?}");
+    }
+    assert_eq!(user(Some(&format!(r#"{{"user":"{}"}}"#, "u".repeat(256)))), Err(ErrorCode::BadRequest));
+}
+
+#[test]
 fn subscribe_is_decoded() {
     let cases = [
         (r#"{"id":1,"subscribe":{"channel":"news"}}"#, subscribe("news")),
