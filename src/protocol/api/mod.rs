@@ -4,12 +4,14 @@ pub mod params;
 pub mod results;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::code::ErrorCode;
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use super::object::{Members, Object, write_object};
 
 /// Why parameters were not understood.
@@ -55,6 +57,19 @@ pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams>
 /// [`ErrorCode::BadRequest`] when the method does not take them.
 pub fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Result<T, ErrorCode> {
     decode(data.unwrap_or("{}").as_bytes()).map_err(|_| ErrorCode::BadRequest)
+}
+
+/// Checks text that shall become a payload, and makes it compact: for publishing from code.
+///
+/// # Errors
+/// [`BadParams`] when it is no JSON, `null`, or JSON that clients could not read.
+pub fn payload(text: &str) -> Result<Arc<str>, BadParams> {
+    let raw: &RawValue =
+        serde_json::from_str(text).map_err(|error| BadParams::Malformed(error.to_string()))?;
+    if raw.get() == "null" {
+        return Err(BadParams::Rejected("data is missing".to_owned()));
+    }
+    fields::compact(raw).map_err(|unfit| BadParams::Rejected(unfit.to_string()))
 }
 
 /// How errors are told to the caller of the API.

@@ -79,6 +79,18 @@ fn publish_params() {
 }
 
 #[test]
+fn payloads_from_code_are_checked() {
+    assert_eq!(payload(" { \"a\" : 1 }\n"), Ok(Arc::from(r#"{"a":1}"#)));
+    for text in ["", "{", "{} {}", "NaN"] {
+        assert!(matches!(payload(text), Err(BadParams::Malformed(_))), "{text}");
+    }
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for text in [" null ", &deep] {
+        assert!(matches!(payload(text), Err(BadParams::Rejected(_))), "{text:.20}");
+    }
+}
+
+#[test]
 fn broadcast_params() {
     assert_eq!(
         params::<BroadcastParams>(r#"{"channels":["a","b"],"data":[1, 2]}"#),
