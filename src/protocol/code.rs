@@ -234,3 +234,97 @@ impl From<CloseCode> for Close {
         Self { code: code.number(), reason: Cow::Borrowed(code.words()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_close_code() {
+        let table: &[(u16, &str, bool)] = &[
+            (3000, "connection closed", true),
+            (3001, "shutdown", true),
+            (3004, "internal server error", true),
+            (3005, "connection expired", true),
+            (3006, "subscription expired", true),
+            (3008, "slow", true),
+            (3009, "write error", true),
+            (3010, "insufficient state", true),
+            (3011, "force reconnect", true),
+            (3012, "no pong", true),
+            (3013, "too many requests", true),
+            (3014, "state invalidated", true),
+            (3500, "invalid token", false),
+            (3501, "bad request", false),
+            (3502, "stale", false),
+            (3503, "force disconnect", false),
+            (3504, "connection limit", false),
+            (3505, "channel limit", false),
+            (3506, "inappropriate protocol", false),
+            (3507, "permission denied", false),
+            (3508, "not available", false),
+            (3509, "too many errors", false),
+        ];
+        let ours: Vec<_> =
+            CloseCode::ALL.iter().map(|code| (code.number(), code.words(), code.reconnects())).collect();
+        assert_eq!(ours, table);
+        for &code in CloseCode::ALL {
+            assert!(Close::custom(code.number(), code.words().to_owned()).is_ok(), "{code}");
+            let close = Close::from(code);
+            assert_eq!((close.code(), close.reason()), (code.number(), code.words()));
+        }
+        assert_eq!(CloseCode::NoPong.to_string(), "3012 no pong");
+    }
+
+    #[test]
+    fn close_reasons_of_operators_are_checked() {
+        let custom = |code, reason: &str| Close::custom(code, reason.to_owned());
+        assert!(custom(4999, "bye").is_ok_and(|close| !close.reconnects()));
+        assert!(custom(4000, &"x".repeat(123)).is_ok_and(|close| close.reconnects()));
+        for (code, reason) in [
+            (2999, "bye"),
+            (5000, "bye"),
+            (4000, ""),
+            (4000, "123"),
+            (4000, "null"),
+            (4000, "{}"),
+            (4000, &"x".repeat(124)),
+        ] {
+            assert!(custom(code, reason).is_err(), "{code} {reason}");
+        }
+    }
+
+    #[test]
+    fn every_error_code_has_a_status() {
+        let statuses: Vec<_> =
+            ErrorCode::ALL.iter().map(|code| (code.number(), code.http_status())).collect();
+        assert_eq!(
+            statuses,
+            [
+                (100, 500),
+                (101, 401),
+                (102, 404),
+                (103, 403),
+                (104, 404),
+                (105, 409),
+                (106, 400),
+                (107, 400),
+                (108, 400),
+                (109, 401),
+                (110, 401),
+                (111, 429),
+                (112, 416),
+                (113, 409)
+            ]
+        );
+        assert_eq!(ErrorCode::MethodNotFound.api_words(), "not found");
+        assert_eq!(ErrorCode::ConcurrentPagination.api_words(), "conflict");
+        assert_eq!(ErrorCode::BadRequest.api_words(), "bad request");
+    }
+
+    #[test]
+    fn unsubscribe_codes_say_whether_to_come_back() {
+        let back: Vec<_> = UnsubscribeCode::ALL.iter().map(|code| code.resubscribes()).collect();
+        assert_eq!(back, [false, true, true, true]);
+    }
+}

@@ -112,3 +112,115 @@ fn push(out: &mut Vec<u8>, body: impl FnOnce(&mut Object<'_>)) {
     object.end();
     out.push(b'}');
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::code::CloseCode;
+    use super::*;
+
+    fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        encode(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object(), "{text}");
+        text
+    }
+
+    fn channel() -> Channel {
+        Channel::new("news").unwrap()
+    }
+
+    fn info() -> ClientInfo {
+        ClientInfo { user: "42".into(), client: "1bc9".into(), conn_info: None, chan_info: None }
+    }
+
+    #[test]
+    fn publications_are_pushed() {
+        let mut publication = Publication {
+            channel: channel(),
+            seq: 8,
+            data: r#"{"a":1}"#.into(),
+            info: Some(Arc::new(info())),
+            tags: Some(r#"{"k":"v"}"#.into()),
+            created_at_ms: 1,
+        };
+        let push = |publication: &Publication| text(|out| super::publication(out, publication));
+        assert_eq!(
+            push(&publication),
+            r#"{"push":{"channel":"news","pub":{"data":{"a":1},"info":{"user":"42","client":"1bc9"},"offset":8,"tags":{"k":"v"}}}}"#
+        );
+        publication.info = None;
+        publication.tags = None;
+        publication.seq = 0;
+        publication.channel = Channel::new("a\"\\").unwrap();
+        assert_eq!(push(&publication), r#"{"push":{"channel":"a\"\\","pub":{"data":{"a":1}}}}"#);
+    }
+
+    #[test]
+    fn joins_and_leaves_are_pushed() {
+        let full = ClientInfo {
+            conn_info: Some(r#"{"name":"A"}"#.into()),
+            chan_info: Some(r#"{"role":"x"}"#.into()),
+            ..info()
+        };
+        assert_eq!(
+            text(|out| join(out, &channel(), &full)),
+            r#"{"push":{"channel":"news","join":{"info":{"user":"42","client":"1bc9","conn_info":{"name":"A"},"chan_info":{"role":"x"}}}}}"#
+        );
+        assert_eq!(
+            text(|out| leave(out, &channel(), &info())),
+            r#"{"push":{"channel":"news","leave":{"info":{"user":"42","client":"1bc9"}}}}"#
+        );
+    }
+
+    #[test]
+    fn every_unsubscribe_is_pushed() {
+        for (code, wanted) in UnsubscribeCode::ALL.iter().zip([
+            r#"{"code":2000,"reason":"server unsubscribe"}"#,
+            r#"{"code":2500,"reason":"insufficient state"}"#,
+            r#"{"code":2501,"reason":"subscription expired"}"#,
+            r#"{"code":2502,"reason":"state invalidated"}"#,
+        ]) {
+            let wanted = format!(r#"{{"push":{{"channel":"news","unsubscribe":{wanted}}}}}"#);
+            assert_eq!(text(|out| unsubscribe(out, &channel(), *code)), wanted);
+        }
+        assert_eq!(UnsubscribeCode::ALL.len(), 4);
+    }
+
+    #[test]
+    fn subscribes_are_pushed() {
+        let result = SubscribeResult {
+            ttl_seconds: Some(5),
+            recoverable: true,
+            positioned: true,
+            epoch: "aXbYcZdW",
+            offset: 1,
+            was_recovering: true,
+            recovered: true,
+            publications: None,
+            data: Some("[]"),
+        };
+        assert_eq!(
+            text(|out| subscribe(out, &channel(), &result)),
+            r#"{"push":{"channel":"news","subscribe":{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":1,"data":[]}}}"#
+        );
+        assert_eq!(
+            text(|out| subscribe(out, &channel(), &SubscribeResult::default())),
+            r#"{"push":{"channel":"news","subscribe":{}}}"#
+        );
+    }
+
+    #[test]
+    fn the_other_pushes() {
+        assert_eq!(text(|out| message(out, r#"{"hi":1}"#)), r#"{"push":{"message":{"data":{"hi":1}}}}"#);
+        assert_eq!(
+            text(|out| disconnect(out, &CloseCode::Shutdown.into())),
+            r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#
+        );
+        assert_eq!(text(|out| refresh(out, Some(60))), r#"{"push":{"refresh":{"expires":true,"ttl":60}}}"#);
+        assert_eq!(text(|out| refresh(out, None)), r#"{"push":{"refresh":{}}}"#);
+        assert_eq!(PING, b"{}");
+    }
+}

@@ -355,3 +355,230 @@ fn reply(out: &mut Vec<u8>, id: u32, method: &'static str, result: &impl Members
     object.object(method, result);
     object.end();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// What `encode` appends, checked to be one JSON object in one line.
+    fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        encode(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object(), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+        text
+    }
+
+    fn info(user: &str, client: &str) -> ClientInfo {
+        ClientInfo { user: user.into(), client: client.into(), conn_info: None, chan_info: None }
+    }
+
+    fn publication(seq: Seq) -> Publication {
+        Publication {
+            channel: Channel::new("news").unwrap(),
+            seq,
+            data: r#"{"a":1}"#.into(),
+            info: None,
+            tags: None,
+            created_at_ms: 1,
+        }
+    }
+
+    const PLAIN: ConnectResult<'static> = ConnectResult {
+        client: "1bc9",
+        version: "1.0.0",
+        ttl_seconds: None,
+        data: None,
+        subs: &[],
+        ping_seconds: 0,
+        pong: false,
+    };
+
+    #[test]
+    fn connect() {
+        assert_eq!(
+            text(|out| super::connect(out, 1, &PLAIN)),
+            r#"{"id":1,"connect":{"client":"1bc9","version":"1.0.0"}}"#
+        );
+        let own = SubscribeResult {
+            recoverable: true,
+            positioned: true,
+            epoch: "aXbYcZdW",
+            offset: 3,
+            ..SubscribeResult::default()
+        };
+        let subs = [
+            (Channel::new("#42").unwrap(), own),
+            (Channel::new("a\"b\\c").unwrap(), SubscribeResult::default()),
+        ];
+        let full = ConnectResult {
+            ttl_seconds: Some(60),
+            data: Some(r#"{"x":[]}"#),
+            subs: &subs,
+            ping_seconds: 25,
+            pong: true,
+            ..PLAIN
+        };
+        assert_eq!(
+            text(|out| super::connect(out, u32::MAX, &full)),
+            concat!(
+                r#"{"id":4294967295,"connect":{"client":"1bc9","version":"1.0.0","expires":true,"ttl":60,"#,
+                r#""data":{"x":[]},"subs":{"#,
+                r##""#42":{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":3},"##,
+                r#""a\"b\\c":{}},"ping":25,"pong":true}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn subscribe() {
+        let reply = |result: SubscribeResult<'_>| text(|out| super::subscribe(out, 2, &result));
+        let none = SubscribeResult::default();
+        let kept = SubscribeResult { recoverable: true, positioned: true, epoch: "aXbYcZdW", ..none };
+        let nothing = PublicationList::new();
+        let missed: PublicationList = [&publication(9), &publication(10)].into_iter().collect();
+        assert_eq!((missed.count(), missed.bytes()), (2, 56));
+        let recovering = SubscribeResult { was_recovering: true, recovered: true, offset: 8, ..kept };
+        for (result, wanted) in [
+            (none, "{}"),
+            (kept, r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW"}"#),
+            (
+                SubscribeResult { offset: 7, ..kept },
+                r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":7}"#,
+            ),
+            (
+                SubscribeResult { publications: Some(&missed), ..recovering },
+                r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":8,"was_recovering":true,"recovered":true,"publications":[{"data":{"a":1},"offset":9},{"data":{"a":1},"offset":10}]}"#,
+            ),
+            (
+                SubscribeResult { publications: Some(&nothing), ..recovering },
+                r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":8,"was_recovering":true,"recovered":true}"#,
+            ),
+            (
+                SubscribeResult { was_recovering: true, offset: 3, ..kept },
+                r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":3,"was_recovering":true}"#,
+            ),
+            (
+                SubscribeResult { ttl_seconds: Some(0), data: Some("null"), ..none },
+                r#"{"expires":true,"ttl":0,"data":null}"#,
+            ),
+        ] {
+            assert_eq!(reply(result), format!(r#"{{"id":2,"subscribe":{wanted}}}"#));
+        }
+    }
+
+    #[test]
+    fn empty_results_are_there() {
+        for (encode, wanted) in [
+            (super::unsubscribe as fn(&mut Vec<u8>, u32), r#"{"id":5,"unsubscribe":{}}"#),
+            (super::publish, r#"{"id":5,"publish":{}}"#),
+            (super::ping, r#"{"id":5,"ping":{}}"#),
+            (|out, id| super::rpc(out, id, None), r#"{"id":5,"rpc":{}}"#),
+            (|out, id| super::rpc(out, id, Some("[1]")), r#"{"id":5,"rpc":{"data":[1]}}"#),
+            (|out, id| super::refresh(out, id, None), r#"{"id":5,"refresh":{}}"#),
+            (|out, id| super::refresh(out, id, Some(60)), r#"{"id":5,"refresh":{"expires":true,"ttl":60}}"#),
+            (|out, id| super::sub_refresh(out, id, None), r#"{"id":5,"sub_refresh":{}}"#),
+            (
+                |out, id| super::sub_refresh(out, id, Some(9)),
+                r#"{"id":5,"sub_refresh":{"expires":true,"ttl":9}}"#,
+            ),
+            (
+                |out, id| super::rpc_result(out, id, &PresenceStatsResult::default()),
+                r#"{"id":5,"rpc":{"data":{"num_clients":0,"num_users":0}}}"#,
+            ),
+        ] {
+            assert_eq!(text(|out| encode(out, 5)), wanted);
+        }
+    }
+
+    #[test]
+    fn presence() {
+        let nobody: [ClientInfo; 0] = [];
+        assert_eq!(text(|out| super::presence(out, 6, &nobody)), r#"{"id":6,"presence":{"presence":{}}}"#);
+        let shown = ClientInfo {
+            conn_info: Some(r#"{"name":"A"}"#.into()),
+            chan_info: Some("1".into()),
+            ..info("42", "c1")
+        };
+        assert_eq!(
+            text(|out| super::presence(out, 6, &[Arc::new(shown), Arc::new(info("", "c2"))])),
+            concat!(
+                r#"{"id":6,"presence":{"presence":{"#,
+                r#""c1":{"user":"42","client":"c1","conn_info":{"name":"A"},"chan_info":1},"#,
+                r#""c2":{"user":"","client":"c2"}}}}"#
+            )
+        );
+        let stats = PresenceStatsResult { num_clients: 2, num_users: 1 };
+        assert_eq!(
+            text(|out| super::presence_stats(out, 6, stats)),
+            r#"{"id":6,"presence_stats":{"num_clients":2,"num_users":1}}"#
+        );
+    }
+
+    #[test]
+    fn history() {
+        let reply = |publications: &PublicationList, epoch, offset| {
+            text(|out| super::history(out, 4, &HistoryResult { publications, epoch, offset }))
+        };
+        assert_eq!(
+            reply(&PublicationList::new(), "", 0),
+            r#"{"id":4,"history":{"publications":[],"epoch":"","offset":0}}"#
+        );
+        let page = PublicationList::from_iter([&publication(8)]);
+        assert_eq!(
+            reply(&page, "aXbYcZdW", 9_007_199_254_740_992),
+            r#"{"id":4,"history":{"publications":[{"data":{"a":1},"offset":8}],"epoch":"aXbYcZdW","offset":9007199254740992}}"#
+        );
+    }
+
+    #[test]
+    fn publications() {
+        let object = |publication: &Publication| text(|out| encode_publication_object(out, publication));
+        assert_eq!(object(&publication(0)), r#"{"data":{"a":1}}"#);
+        let full = Publication {
+            info: Some(Arc::new(info("ann \"x\"", "c1"))),
+            tags: Some(r#"{"k":"v"}"#.into()),
+            ..publication(7)
+        };
+        assert_eq!(
+            object(&full),
+            r#"{"data":{"a":1},"info":{"user":"ann \"x\"","client":"c1"},"offset":7,"tags":{"k":"v"}}"#
+        );
+    }
+
+    #[test]
+    fn every_error() {
+        for (code, wanted) in ErrorCode::ALL.iter().zip([
+            r#"{"code":100,"message":"internal server error","temporary":true}"#,
+            r#"{"code":101,"message":"unauthorized"}"#,
+            r#"{"code":102,"message":"unknown channel"}"#,
+            r#"{"code":103,"message":"permission denied"}"#,
+            r#"{"code":104,"message":"method not found"}"#,
+            r#"{"code":105,"message":"already subscribed"}"#,
+            r#"{"code":106,"message":"limit exceeded"}"#,
+            r#"{"code":107,"message":"bad request"}"#,
+            r#"{"code":108,"message":"not available"}"#,
+            r#"{"code":109,"message":"token expired"}"#,
+            r#"{"code":110,"message":"expired"}"#,
+            r#"{"code":111,"message":"too many requests","temporary":true}"#,
+            r#"{"code":112,"message":"unrecoverable position"}"#,
+            r#"{"code":113,"message":"concurrent pagination","temporary":true}"#,
+        ]) {
+            assert_eq!(text(|out| error(out, 9, *code)), format!(r#"{{"id":9,"error":{wanted}}}"#));
+        }
+        assert_eq!(ErrorCode::ALL.len(), 14);
+    }
+
+    #[test]
+    fn messages_of_a_frame_are_separated() {
+        let mut out = Vec::new();
+        for id in [1, 2] {
+            separate(&mut out);
+            super::publish(&mut out, id);
+        }
+        assert_eq!(out, b"{\"id\":1,\"publish\":{}}\n{\"id\":2,\"publish\":{}}");
+    }
+}

@@ -4,11 +4,14 @@ pub mod params;
 pub mod results;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::code::ErrorCode;
-use super::fields::Fields;
+use super::fields::{self, Fields};
 use super::object::{Members, Object, write_object};
 
 /// Why parameters were not understood.
@@ -36,11 +39,15 @@ impl std::error::Error for BadParams {}
 /// # Errors
 /// [`BadParams`] says what is wrong and how to answer.
 pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams> {
-    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    match serde_json::from_slice::<Fields<T>>(body) {
+    let text = str::from_utf8(body).map_err(|error| BadParams::Malformed(error.to_string()))?;
+    let text = if text.trim_ascii().is_empty() { "{}" } else { text };
+    match serde_json::from_str::<Fields<T>>(text) {
         Ok(fields) => Ok(fields.0),
-        Err(error) if error.is_data() => Err(BadParams::Rejected(error.to_string())),
-        Err(error) => Err(BadParams::Malformed(error.to_string())),
+        // The first thing wrong may be a value although the rest is no JSON: that weighs more.
+        Err(error) => match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Err(BadParams::Rejected(error.to_string())),
+            Err(malformed) => Err(BadParams::Malformed(malformed.to_string())),
+        },
     }
 }
 
@@ -50,6 +57,19 @@ pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams>
 /// [`ErrorCode::BadRequest`] when the method does not take them.
 pub fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Result<T, ErrorCode> {
     decode(data.unwrap_or("{}").as_bytes()).map_err(|_| ErrorCode::BadRequest)
+}
+
+/// Checks text that shall become a payload, and makes it compact: for publishing from code.
+///
+/// # Errors
+/// [`BadParams`] when it is no JSON, `null`, or JSON that clients could not read.
+pub fn payload(text: &str) -> Result<Arc<str>, BadParams> {
+    let raw: &RawValue =
+        serde_json::from_str(text).map_err(|error| BadParams::Malformed(error.to_string()))?;
+    if raw.get() == "null" {
+        return Err(BadParams::Rejected("data is missing".to_owned()));
+    }
+    fields::compact(raw).map_err(|unfit| BadParams::Rejected(unfit.to_string()))
 }
 
 /// How errors are told to the caller of the API.
@@ -118,3 +138,6 @@ pub fn error(out: &mut Vec<u8>, mode: ErrorMode, error: &ApiError) -> u16 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,15 +3,20 @@
 //! A command that leaves here is well formed: its channel is a legal name, its payload compact
 //! JSON that every client can read. Whether it is allowed is for others to say.
 
+mod diagnose;
+mod envelope;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::code::ErrorCode;
 use super::fields::{self, Fields};
 use crate::ids::{Channel, Seq};
+use diagnose::diagnose;
+use envelope::Envelope;
 
 /// Flag bit of a subscribe: answer error 112 instead of a failed recovery.
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
@@ -115,6 +120,28 @@ pub struct ConnectRequest {
     /// Server-side subscriptions of the previous connection, with the position each one reached.
     #[serde(deserialize_with = "recover_requests")]
     pub subs: Vec<(Channel, RecoverRequest)>,
+}
+
+impl ConnectRequest {
+    /// The user id that the client gives itself in `data: {"user": …}`; empty when it gives none.
+    /// Only a server in open mode believes it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadRequest`] when the id is not legal.
+    pub fn named_user(&self) -> Result<Arc<str>, ErrorCode> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Introduction {
+            #[serde(deserialize_with = "fields::any_user")]
+            user: Arc<str>,
+        }
+
+        let Some(data) = self.data.as_deref().filter(|data| data.starts_with('{')) else {
+            return Ok(Arc::from(""));
+        };
+        let introduction: Introduction = serde_json::from_str(data).map_err(|_| ErrorCode::BadRequest)?;
+        Ok(introduction.user)
+    }
 }
 
 /// Where a server-side subscription shall continue.
@@ -374,179 +401,6 @@ fn decode(line: &str) -> Result<Command, BadCommand> {
     }
 }
 
-/// A command with its parameters, read in one pass.
-struct Envelope {
-    id: u32,
-    method: Option<Method>,
-    empty: bool,
-}
-
-/// The members of a command that mean something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(field_identifier, rename_all = "snake_case")]
-enum Member {
-    Connect,
-    Ping,
-    Subscribe,
-    Unsubscribe,
-    Publish,
-    Presence,
-    PresenceStats,
-    History,
-    Rpc,
-    Send,
-    Refresh,
-    SubRefresh,
-    Id,
-    #[serde(other)]
-    Unknown,
-}
-
-impl<'de> Deserialize<'de> for Envelope {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct EnvelopeVisitor;
-
-        impl<'de> Visitor<'de> for EnvelopeVisitor {
-            type Value = Envelope;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a command")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope, A::Error> {
-                let mut envelope = Envelope { id: 0, method: None, empty: true };
-                while let Some(member) = map.next_key()? {
-                    envelope.read(member, &mut map)?;
-                }
-                Ok(envelope)
-            }
-        }
-
-        deserializer.deserialize_map(EnvelopeVisitor)
-    }
-}
-
-impl Envelope {
-    fn read<'de, A: MapAccess<'de>>(&mut self, member: Member, map: &mut A) -> Result<(), A::Error> {
-        let method = match member {
-            Member::Connect => parameters(map)?.map(Method::Connect),
-            Member::Ping => map.next_value::<Option<IgnoredAny>>()?.map(|_| Method::Ping),
-            Member::Subscribe => parameters(map)?.map(Method::Subscribe),
-            Member::Unsubscribe => parameters(map)?.map(Method::Unsubscribe),
-            Member::Publish => parameters(map)?.map(Method::Publish),
-            Member::Presence => parameters(map)?.map(Method::Presence),
-            Member::PresenceStats => parameters(map)?.map(Method::PresenceStats),
-            Member::History => parameters(map)?.map(Method::History),
-            Member::Rpc => parameters(map)?.map(Method::Rpc),
-            Member::Send => parameters(map)?.map(Method::Send),
-            Member::Refresh => parameters(map)?.map(Method::Refresh),
-            Member::SubRefresh => parameters(map)?.map(Method::SubRefresh),
-            Member::Id => {
-                let id = map.next_value::<Option<u32>>()?;
-                self.empty &= id.is_none();
-                self.id = id.unwrap_or(0);
-                return Ok(());
-            }
-            Member::Unknown => {
-                self.empty &= map.next_value::<Option<IgnoredAny>>()?.is_none();
-                return Ok(());
-            }
-        };
-        let Some(method) = method else { return Ok(()) };
-        self.empty = false;
-        if self.method.as_ref().is_none_or(|chosen| method.rank() <= chosen.rank()) {
-            self.method = Some(method);
-        }
-        Ok(())
-    }
-}
-
-fn parameters<'de, A: MapAccess<'de>, T: Deserialize<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
-    Ok(map.next_value::<Option<Fields<T>>>()?.map(|fields| fields.0))
-}
-
-/// Finds out why a line is no command. Only bad input pays for this second look.
-fn diagnose(line: &str) -> BadCommand {
-    if line.trim_ascii().is_empty() {
-        return BadCommand::Close(Broken::Blank);
-    }
-    let Ok(Outline { id, method }) = serde_json::from_str(line) else {
-        return BadCommand::Close(Broken::Malformed);
-    };
-    match method {
-        Some((Member::Send, _)) => BadCommand::Close(Broken::Malformed),
-        Some(_) if id == 0 => BadCommand::Close(Broken::NoId),
-        Some((member, channel)) if channel.is_missing_in(member) => BadCommand::Close(Broken::NoChannel),
-        Some((member, _)) => BadCommand::Refuse { id, connect: member == Member::Connect },
-        None => BadCommand::Close(Broken::Malformed),
-    }
-}
-
-/// What little of a bad command has to make sense for it to be answered by its id.
-struct Outline {
-    id: u32,
-    method: Option<(Member, NamedChannel)>,
-}
-
-/// Whether the parameters name a channel at all, legal or not.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-struct NamedChannel {
-    #[serde(deserialize_with = "is_named")]
-    channel: bool,
-}
-
-impl NamedChannel {
-    const fn is_missing_in(self, member: Member) -> bool {
-        let needed = !matches!(
-            member,
-            Member::Connect | Member::Ping | Member::Rpc | Member::Refresh | Member::SubRefresh
-        );
-        needed && !self.channel
-    }
-}
-
-impl<'de> Deserialize<'de> for Outline {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OutlineVisitor;
-
-        impl<'de> Visitor<'de> for OutlineVisitor {
-            type Value = Outline;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a command")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Outline, A::Error> {
-                let mut outline = Outline { id: 0, method: None };
-                while let Some(member) = map.next_key()? {
-                    match member {
-                        Member::Id => outline.id = map.next_value::<Option<u32>>()?.unwrap_or(0),
-                        Member::Unknown => drop(map.next_value::<IgnoredAny>()?),
-                        member => outline.note(member, parameters(&mut map)?),
-                    }
-                }
-                Ok(outline)
-            }
-        }
-
-        deserializer.deserialize_map(OutlineVisitor)
-    }
-}
-
-impl Outline {
-    fn note(&mut self, member: Member, parameters: Option<NamedChannel>) {
-        let Some(channel) = parameters else { return };
-        if self.method.is_none_or(|(chosen, _)| member <= chosen) {
-            self.method = Some((member, channel));
-        }
-    }
-}
-
-fn is_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(fields::text(deserializer)?.is_some())
-}
-
 fn recover_requests<'de, D>(deserializer: D) -> Result<Vec<(Channel, RecoverRequest)>, D::Error>
 where
     D: Deserializer<'de>,
@@ -577,3 +431,6 @@ where
 
     deserializer.deserialize_any(ListVisitor)
 }
+
+#[cfg(test)]
+mod tests;
