@@ -1,5 +1,6 @@
 //! Roomcast: a chat-room broadcast server and library.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod ids;
