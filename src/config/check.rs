@@ -257,7 +257,7 @@ fn place<T>(given: &Option<Given<T>>, key: &str) -> Place {
 /// What keeps a browser's `Origin` header from ever matching this pattern.
 fn flaw_of_origin(origin: &str) -> Option<&'static str> {
     if origin.contains('*') && !origin.contains("://") {
-        return (origin.trim_matches('*') != "").then_some("has no scheme");
+        return (!origin.trim_matches('*').is_empty()).then_some("has no scheme");
     }
     match origin.split_once("://") {
         None if origin == "null" => None,

@@ -13,8 +13,8 @@ use super::{Origin, Problem};
 
 const PREFIX: &str = "ROOMCAST_";
 
-/// Names the configuration file, in place of `--config`; read by the command line.
-pub(super) const CONFIG_FILE: &str = "ROOMCAST_CONFIG";
+/// Variable that names the configuration file when `--config` does not; read by the command line.
+pub const CONFIG_FILE: &str = "ROOMCAST_CONFIG";
 
 /// Takes every variable that is ours. An empty one counts as not set.
 pub(super) fn read(variables: &[(OsString, OsString)], raw: &mut RawConfig, problems: &mut Vec<Problem>) {

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use env::CONFIG_FILE;
 pub use error::{ConfigError, Origin, Problem};
 pub use load::{Flag, Loaded, Sources};
 pub use raw::{Key, keys};
