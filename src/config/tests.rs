@@ -95,6 +95,7 @@ fn variables_set_everything() {
         ("ROOMCAST_CLIENT_ALLOWED_ORIGINS", "https://a.example, https://B.example"),
         ("ROOMCAST_NAMESPACE_TYPING_PERSIST", "false"),
         ("ROOMCAST_API_KEY", ""),
+        ("ROOMCAST_WORKERS", ""),
     ])
     .unwrap()
     .config;
