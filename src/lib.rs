@@ -1,6 +1,7 @@
 //! Roomcast: a chat-room broadcast server and library.
 
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;

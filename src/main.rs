@@ -1,3 +1,7 @@
-//! The program.
+//! The program: hands the command line to the library and returns its exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    roomcast::cli::run(std::env::args_os())
+}

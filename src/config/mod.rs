@@ -1,12 +1,42 @@
 //! What an operator can set: the checked configuration, one struct a section.
 //!
-//! `raw` reads file, environment and flags as given; `check` turns that into the types below, which
+//! `file` and `env` read what was given into `raw`; `check` turns that into the types below, which
 //! hold no illegal value. A part of the program is handed its section, never the whole.
+
+mod check;
+mod database_url;
+pub mod defaults;
+mod env;
+mod error;
+mod file;
+mod load;
+mod nearest;
+mod raw;
+mod secret;
+mod show;
+mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use env::CONFIG_FILE;
+pub use error::{ConfigError, Origin, Problem};
+pub use load::{Flag, Loaded, Sources};
+pub use raw::{Key, keys};
+pub use secret::Secret;
+
+/// Who is let in, as the secret and `client.insecure` say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// No secret and not `insecure`: everybody on this machine, nobody else.
+    Open,
+    /// `insecure`: everybody who can reach the address.
+    Insecure,
+    /// A secret: who brings a token signed with it.
+    Secured,
+}
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone)]
@@ -31,6 +61,18 @@ pub struct Config {
     pub shutdown_grace: Duration,
 }
 
+impl Config {
+    /// Who is let in.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match (self.client.insecure, &self.client.token_hmac_secret) {
+            (true, _) => Mode::Insecure,
+            (false, Some(_)) => Mode::Secured,
+            (false, None) => Mode::Open,
+        }
+    }
+}
+
 /// Where messages live.
 #[derive(Debug, Clone)]
 pub struct Database {
@@ -48,8 +90,8 @@ pub struct Database {
     pub batch_bytes_max: usize,
 }
 
-/// Which database, from `database.url`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which database, from `database.url`. Shown without the password.
+#[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// A file of the embedded SQLite.
     Sqlite(PathBuf),
@@ -72,7 +114,7 @@ pub struct Client {
     /// Anyone may connect, subscribe and publish; tokens that are presented are still verified.
     pub insecure: bool,
     /// HS256 key of connection and subscription tokens; `None` when not set.
-    pub token_hmac_secret: Option<Arc<str>>,
+    pub token_hmac_secret: Option<Secret>,
     /// Required `aud` claim, if any.
     pub token_audience: Option<String>,
     /// Required `iss` claim, if any.
@@ -107,7 +149,7 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub struct Api {
     /// Key that `X-API-Key` must carry; `None`: the API is only served in open mode.
-    pub key: Option<Arc<str>>,
+    pub key: Option<Secret>,
 }
 
 /// Rooms in memory and how they are served.
@@ -207,3 +249,6 @@ pub struct Log {
     /// One JSON object a line instead of text for people.
     pub json: bool,
 }
+
+#[cfg(test)]
+mod tests;

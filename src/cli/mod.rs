@@ -1,0 +1,125 @@
+//! The command line: what a person types, what is printed, and which exit code results.
+//!
+//! Results go to standard output, everything else to standard error. One file per command.
+
+pub mod check_config;
+mod failure;
+pub mod serve;
+mod sources;
+pub mod token;
+pub mod version;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::Failure;
+pub use sources::ConfigFile;
+
+/// A chat-room broadcast server: durable rooms over WebSocket, kept in a SQL database.
+#[derive(Debug, Parser)]
+#[command(name = "roomcast", version, propagate_version = false, after_help = NEXT_STEPS)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the server
+    Serve(serve::ServeArgs),
+    /// Print a signed token for a user, to try out a server that has a secret
+    Token(token::TokenArgs),
+    /// Print the configuration in effect, or say what is wrong with it
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Print the version, and those of the databases compiled in
+    Version,
+}
+
+const NEXT_STEPS: &str = "\
+First steps:
+  roomcast serve                     start on 127.0.0.1:8000 with the file roomcast.db
+  open http://127.0.0.1:8000/        chat with yourself in two windows
+  websocat ws://127.0.0.1:8000/connection/websocket
+                                     type {\"id\":1,\"connect\":{}} and see the reply
+
+Letting others in:
+  export ROOMCAST_CLIENT_TOKEN_HMAC_SECRET=$(openssl rand -hex 32)
+  roomcast serve --listen 0.0.0.0:8000
+  roomcast token --user ann          a token for the user \"ann\", signed with that secret
+
+`roomcast COMMAND --help` tells more about a command; docs/configuration.md lists every setting.";
+
+/// Runs one command line, the program's name first.
+///
+/// Exit codes: 0 done, 1 wrong configuration or failed start, 2 wrong command line.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "roomcast: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Token(args) => token::run(args),
+        Command::CheckConfig(args) => check_config::run(args),
+        Command::Version => print(&version::text()),
+    }
+}
+
+/// Writes a result; a reader that went away, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("standard output can not be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_a_usage_error() {
+        for line in [&["roomcast"][..], &["roomcast", "sevre"], &["roomcast", "serve", "--workers", "many"]] {
+            assert_eq!(Cli::try_parse_from(line).unwrap_err().exit_code(), 2, "{line:?}");
+        }
+        assert_eq!(Cli::try_parse_from(["roomcast", "--help"]).unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn every_command_has_examples_in_its_help() {
+        for command in ["serve", "token", "check-config"] {
+            let help = Cli::try_parse_from(["roomcast", command, "--help"]).unwrap_err().to_string();
+            assert!(help.contains(&format!("  roomcast {command}")), "{help}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Where the commands take their configuration from.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::config::{CONFIG_FILE, Flag, Loaded, Sources};
+
+/// `--config`, the same for every command.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigFile {
+    /// Configuration file (TOML), else the one named by ROOMCAST_CONFIG; see roomcast.example.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// The file, this process's environment, and the given flags.
+    ///
+    /// # Errors
+    /// When anything in them is wrong; the failure lists all of it.
+    pub fn load(&self, flags: Vec<Flag>) -> Result<Loaded, Failure> {
+        // An empty variable counts as not set, as everywhere; clap would refuse it.
+        let named = || std::env::var_os(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let file = self.config.clone().or_else(named);
+        let variables = std::env::vars_os().collect();
+        Ok(Sources { file, variables, flags }.load()?)
+    }
+}
