@@ -88,6 +88,7 @@ impl Join {
 
     /// Tells the client that it is subscribed.
     pub(super) fn succeed(self, joined: Joined) {
+        let publications = joined.encode_publications();
         let mut text = Vec::new();
         match self.answer {
             Answer::Collect(sender) => {
@@ -95,8 +96,8 @@ impl Join {
                 let _ = sender.send((self.channel, Ok(joined)));
                 return;
             }
-            Answer::Reply(id) => joined.with_wire(|result| reply::subscribe(&mut text, id, result)),
-            Answer::Push => joined.with_wire(|result| push::subscribe(&mut text, &self.channel, result)),
+            Answer::Reply(id) => reply::subscribe(&mut text, id, &joined.to_wire(&publications)),
+            Answer::Push => push::subscribe(&mut text, &self.channel, &joined.to_wire(&publications)),
         }
         let _ = self.listener.outbox.reply(&frame::text(&text));
     }
@@ -117,10 +118,17 @@ impl Join {
 }
 
 impl Joined {
-    /// The result as the protocol tells it.
-    pub fn with_wire<T>(&self, encode: impl FnOnce(&SubscribeResult<'_>) -> T) -> T {
-        let publications: PublicationList = self.publications.iter().collect();
-        encode(&SubscribeResult {
+    /// The missed messages, encoded.
+    #[must_use]
+    pub fn encode_publications(&self) -> PublicationList {
+        self.publications.iter().collect()
+    }
+
+    /// The result as the protocol tells it, with what
+    /// [`encode_publications`](Self::encode_publications) gave.
+    #[must_use]
+    pub fn to_wire<'a>(&'a self, publications: &'a PublicationList) -> SubscribeResult<'a> {
+        SubscribeResult {
             ttl_seconds: self.extra.ttl_seconds,
             recoverable: self.positioned,
             positioned: self.positioned,
@@ -128,8 +136,8 @@ impl Joined {
             offset: self.offset,
             was_recovering: self.was_recovering,
             recovered: self.recovered,
-            publications: Some(&publications),
+            publications: Some(publications),
             data: self.extra.data.as_deref(),
-        })
+        }
     }
 }

@@ -66,6 +66,13 @@ impl Listener {
         self.lock().keys().cloned().collect()
     }
 
+    /// The channels the server subscribed it to.
+    pub fn server_side_channels(&self) -> Vec<Channel> {
+        let subscriptions = self.lock();
+        let server_side = subscriptions.iter().filter(|(_, subscription)| subscription.server_side);
+        server_side.map(|(channel, _)| channel.clone()).collect()
+    }
+
     /// Adds a subscription unless there is one already or `most` are reached.
     pub(super) fn add(
         &self,

@@ -140,6 +140,17 @@ impl Engine {
         self.context.namespaces.get(channel.namespace())
     }
 
+    /// The channels every connection of this user is subscribed to by the server.
+    pub fn personal_channels(&self, user: &str) -> Vec<Channel> {
+        let namespaces = self.context.namespaces.iter().filter(|namespace| namespace.personal);
+        let name = |namespace: &Arc<Namespace>| match namespace.name.as_str() {
+            "" => format!("#{user}"),
+            name => format!("{name}:#{user}"),
+        };
+        // A user whose id makes no channel name has no personal channel.
+        namespaces.filter_map(|namespace| Channel::new(&name(namespace)).ok()).collect()
+    }
+
     // ---- publications ----
 
     /// Takes publications of one commit, in commit order. With a single one for a small room of an
@@ -266,13 +277,6 @@ impl Engine {
         ended
     }
 
-    /// Ends all connections with this close frame.
-    pub fn disconnect_all(&self, close: &Close) {
-        for listener in self.connections.all() {
-            listener.outbox.close(close.code(), close.reason());
-        }
-    }
-
     /// A user's connections, or the one of them with this client id.
     pub fn listeners_of(&self, user: &str, client: Option<&str>) -> Vec<Arc<Listener>> {
         let mut listeners = self.connections.of_user(user);
@@ -325,3 +329,6 @@ impl fmt::Debug for Parts {
         f.write_str("Parts")
     }
 }
+
+#[cfg(test)]
+mod tests;

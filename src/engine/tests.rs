@@ -1,0 +1,372 @@
+//! The engine under random rooms, joins, leaves, slow readers and evictions.
+//!
+//! A log in memory stands for the database, because what is attacked here is the engine: it commits
+//! under one lock and hands over in commit order, as the commit lane does. Listeners are outboxes of
+//! this process with small budgets; each checks that it gets exactly the contiguous sequence of its
+//! room. `tests/` does the same against real databases and sockets.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+
+use super::*;
+use crate::config::Config;
+use crate::ids::Seq;
+use crate::outbox::{Drainer, Outbox};
+use crate::protocol::code::ErrorCode;
+use crate::protocol::push::{Pushed, decode};
+use crate::publication::Retention;
+
+#[derive(Default)]
+struct MemoryLog {
+    rooms: Mutex<HashMap<Channel, Vec<Publication>>>,
+    fail_reads: AtomicBool,
+}
+
+impl Log for MemoryLog {
+    fn head(&self, channel: &Channel) -> Result<Seq, LogUnavailable> {
+        if self.fail_reads.load(Ordering::Relaxed) {
+            return Err(LogUnavailable("told to fail".into()));
+        }
+        Ok(self.rooms.lock().unwrap().get(channel).map_or(0, |room| room.len() as Seq))
+    }
+
+    fn page(
+        &self,
+        channel: &Channel,
+        after: Seq,
+        until: Seq,
+        _: Retention,
+    ) -> Result<Vec<Publication>, LogUnavailable> {
+        if self.fail_reads.load(Ordering::Relaxed) {
+            return Err(LogUnavailable("told to fail".into()));
+        }
+        let rooms = self.rooms.lock().unwrap();
+        let room = rooms.get(channel).map_or(&[][..], Vec::as_slice);
+        Ok(room[after as usize..until as usize].iter().take(100).cloned().collect())
+    }
+}
+
+struct Rig {
+    engine: Arc<Engine>,
+    drainer: Option<Drainer>,
+    log: Arc<MemoryLog>,
+    metrics: Arc<Metrics>,
+    /// Stands for the lane: held from commit to hand-off.
+    lane: Mutex<()>,
+    budget: usize,
+}
+
+impl Rig {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.workers = 2;
+        change(&mut config);
+        let metrics = Arc::new(Metrics::new());
+        let (notices, drained) = unbounded();
+        let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
+        let log = Arc::new(MemoryLog::default());
+        let parts =
+            Parts { log: log.clone(), epoch: "epoch".into(), drained, metrics: metrics.clone() };
+        let engine = Engine::start(config.workers, &config.rooms, config.namespaces, parts).unwrap();
+        let budget = config.client.outbox_bytes_max;
+        Self { engine, drainer: Some(drainer), log, metrics, lane: Mutex::new(()), budget }
+    }
+
+    fn publish(&self, channel: &Channel, count: usize) {
+        let lane = self.lane.lock().unwrap();
+        let mut batch = Vec::new();
+        {
+            let mut rooms = self.log.rooms.lock().unwrap();
+            let room = rooms.entry(channel.clone()).or_default();
+            for _ in 0..count {
+                let seq = room.len() as Seq + 1;
+                let publication = Publication {
+                    channel: channel.clone(),
+                    seq,
+                    data: format!(r#"{{"n":{seq},"pad":"{}"}}"#, "x".repeat(seq as usize % 200)).into(),
+                    info: None,
+                    tags: None,
+                    created_at_ms: crate::clock::unix_ms(),
+                };
+                room.push(publication.clone());
+                batch.push(publication);
+            }
+        }
+        let inline = self.engine.committed(batch);
+        drop(lane);
+        if let Some(deliver) = inline {
+            deliver();
+        }
+    }
+
+    fn listen(&self, channel: &Channel, after: Option<Seq>) -> Result<Ear, ErrorCode> {
+        let outbox =
+            Outbox::for_consumer(ConnectionId::next(), self.budget, self.drainer.as_ref().unwrap().handle());
+        let info = Arc::new(ClientInfo {
+            user: "".into(),
+            client: outbox.id().0.to_string().into(),
+            conn_info: None,
+            chan_info: None,
+        });
+        let listener = Listener::new(info.clone(), outbox);
+        self.engine.connect(&listener);
+        let (sender, answer) = bounded(1);
+        let request = JoinRequest {
+            channel: channel.clone(),
+            info,
+            recover: after.map(|after| Recover {
+                after,
+                epoch: "epoch".into(),
+                permitted: true,
+                reject_unrecovered: true,
+            }),
+            extra: Extra::default(),
+            answer: Answer::Collect(sender),
+            server_side: false,
+        };
+        self.engine.join(&listener, request, 10).unwrap();
+        let (_, joined) = answer.recv_timeout(Duration::from_secs(60)).expect("a join is always answered");
+        let joined = joined?;
+        let mut ear = Ear { listener, channel: channel.clone(), position: joined.offset };
+        if after.is_some() {
+            assert!(joined.recovered, "everything is kept, so everything is recovered");
+        }
+        for publication in joined.publications {
+            ear.hear(publication.seq);
+        }
+        Ok(ear)
+    }
+
+    fn head(&self, channel: &Channel) -> Seq {
+        self.log.rooms.lock().unwrap().get(channel).map_or(0, |room| room.len() as Seq)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.engine.stop();
+        self.drainer.take().unwrap().stop();
+    }
+}
+
+struct Ear {
+    listener: Arc<Listener>,
+    channel: Channel,
+    position: Seq,
+}
+
+impl Ear {
+    fn hear(&mut self, seq: Seq) {
+        assert_eq!(seq, self.position + 1, "{} lost, repeated or reordered a message", self.channel);
+        self.position = seq;
+    }
+
+    /// Takes one buffer; false when none came in time.
+    fn take(&mut self, wait: Duration) -> bool {
+        let Some(frames) = self.listener.outbox.take(Some(Instant::now() + wait)) else { return false };
+        for line in frame::lines(&frames) {
+            match decode(&self.channel, line) {
+                Pushed::Publication(publication) => self.hear(publication.seq),
+                Pushed::Unsubscribed => panic!("{} gave a listener up", self.channel),
+                Pushed::Other => {}
+            }
+        }
+        true
+    }
+
+    fn hear_until(&mut self, seq: Seq) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.position < seq {
+            assert!(Instant::now() < deadline, "{} is stuck at {} of {seq}", self.channel, self.position);
+            self.take(Duration::from_secs(1));
+        }
+    }
+}
+
+/// A small generator, so that a failing seed can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn channel(name: &str) -> Channel {
+    Channel::new(name).unwrap()
+}
+
+#[test]
+fn a_listener_hears_what_is_published_after_it_joined() {
+    let rig = Rig::new(|_| {});
+    let room = channel("room");
+    rig.publish(&room, 3);
+    let mut ear = rig.listen(&room, None).unwrap();
+    assert_eq!(ear.position, 3);
+    rig.publish(&room, 1);
+    rig.publish(&room, 2);
+    ear.hear_until(6);
+}
+
+#[test]
+fn a_resume_of_any_length_is_whole() {
+    let rig = Rig::new(|_| {});
+    let room = channel("room");
+    rig.publish(&room, 5000);
+    for after in [0, 1, 255, 256, 257, 4700, 4999, 5000] {
+        let mut ear = rig.listen(&room, Some(after)).unwrap();
+        ear.hear_until(5000);
+    }
+    rig.publish(&room, 1);
+    let mut ear = rig.listen(&room, Some(5000)).unwrap();
+    ear.hear_until(5001);
+    assert_eq!(rig.listen(&room, Some(5002)).err(), Some(ErrorCode::UnrecoverablePosition));
+}
+
+#[test]
+fn a_listener_that_does_not_read_costs_its_budget_and_misses_nothing() {
+    let rig = Rig::new(|config| config.client.outbox_bytes_max = 10_000);
+    let room = channel("room");
+    let mut slow = rig.listen(&room, None).unwrap();
+    let mut fast = rig.listen(&room, None).unwrap();
+    for _ in 0..500 {
+        rig.publish(&room, 10);
+        fast.hear_until(rig.head(&room));
+        assert!(slow.listener.outbox.queued_bytes() <= 10_000 + 4096);
+    }
+    assert!(rig.metrics.catch_ups_total.get() > 0);
+    slow.hear_until(5000);
+    rig.publish(&room, 1);
+    slow.hear_until(5001);
+    assert_eq!(rig.metrics.catch_ups_active.get(), 0);
+}
+
+#[test]
+fn a_log_that_fails_for_a_while_delays_and_loses_nothing() {
+    let rig = Rig::new(|config| config.client.outbox_bytes_max = 5_000);
+    let room = channel("room");
+    let mut slow = rig.listen(&room, None).unwrap();
+    for _ in 0..200 {
+        rig.publish(&room, 5);
+    }
+    rig.log.fail_reads.store(true, Ordering::Relaxed);
+    assert_eq!(rig.listen(&channel("other"), None).err(), Some(ErrorCode::Internal));
+    while slow.take(Duration::from_millis(100)) {}
+    assert!(slow.position < 1000, "the log was needed");
+    rig.log.fail_reads.store(false, Ordering::Relaxed);
+    slow.hear_until(1000);
+}
+
+#[test]
+fn an_idle_room_leaves_memory_and_comes_back() {
+    let rig = Rig::new(|config| config.rooms.idle_timeout = Duration::from_millis(5));
+    let room = channel("room");
+    let mut ear = rig.listen(&room, None).unwrap();
+    rig.publish(&room, 2);
+    ear.hear_until(2);
+    rig.engine.disconnect(&ear.listener);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rig.metrics.evictions_total.get() == 0 {
+        assert!(Instant::now() < deadline, "the room is never let go");
+        thread::yield_now();
+    }
+    assert!(rig.engine.rooms().is_empty());
+    let mut ear = rig.listen(&room, Some(1)).unwrap();
+    rig.publish(&room, 1);
+    ear.hear_until(3);
+}
+
+#[test]
+fn presence_follows_joins_and_leaves() {
+    let rig = Rig::new(|_| {});
+    let room = channel("room");
+    let first = rig.listen(&room, None).unwrap();
+    let second = rig.listen(&room, None).unwrap();
+    let presence = rig.engine.presence(&room);
+    assert_eq!((presence.clients_count, presence.users_count, presence.clients.len()), (2, 1, 2));
+    rig.engine.leave(&first.listener, &room);
+    assert_eq!(rig.engine.presence(&room).clients_count, 1);
+    rig.engine.disconnect(&second.listener);
+    assert_eq!(rig.engine.presence(&room).clients_count, 0);
+}
+
+/// All strategies, tiny budgets and timeouts; every listener checks every seq it hears.
+#[test]
+fn whatever_happens_every_listener_hears_its_room_in_order_and_once() {
+    let seed = std::env::var("ROOMCAST_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| crate::clock::unix_ms() as u64 | 1);
+    println!("ROOMCAST_TEST_SEED={seed}");
+    let rig = Rig::new(|config| {
+        config.client.outbox_bytes_max = 3_000;
+        config.rooms.idle_timeout = Duration::from_millis(2);
+        config.rooms.inline_max_listeners = 2;
+        config.rooms.parallel_min_listeners = 4;
+        config.rooms.catch_up_workers = 2;
+    });
+    let rooms: Vec<Channel> = (0..6).map(|number| channel(&format!("room{number}"))).collect();
+    let heard = AtomicU64::new(0);
+    let publishing = AtomicU64::new(3);
+    thread::scope(|scope| {
+        for publisher in 0..3_u64 {
+            let (rig, rooms, publishing) = (&rig, &rooms, &publishing);
+            scope.spawn(move || {
+                let mut random = Random(seed.wrapping_add(publisher * 7919) | 1);
+                for _ in 0..1500 {
+                    let room = &rooms[random.below(rooms.len() as u64) as usize];
+                    rig.publish(room, if random.below(4) == 0 { random.below(40) as usize + 1 } else { 1 });
+                    // Waiting for the shard now and then keeps turns short and strategies changing.
+                    if random.below(2) == 0 {
+                        rig.engine.presence(room);
+                    }
+                }
+                publishing.fetch_sub(1, Ordering::AcqRel);
+            });
+        }
+        for number in 0..12_u64 {
+            let (rig, rooms, heard, publishing) = (&rig, &rooms, &heard, &publishing);
+            scope.spawn(move || {
+                let mut random = Random(seed.wrapping_mul(31).wrapping_add(number * 104_729) | 1);
+                // Two large rooms, some small ones, and some where nobody listens.
+                let room = &rooms[[0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3][number as usize]];
+                let mut ear = rig.listen(room, None).unwrap();
+                let mut start = ear.position;
+                while publishing.load(Ordering::Acquire) > 0 {
+                    match random.below(20) {
+                        // Leave and resume from where it was, or start anew at the head.
+                        0 => {
+                            heard.fetch_add(ear.position - start, Ordering::Relaxed);
+                            rig.engine.disconnect(&ear.listener);
+                            let after = (random.below(3) > 0).then_some(ear.position);
+                            ear = rig.listen(room, after).unwrap();
+                            start = ear.position;
+                        }
+                        // Read nothing for a while, so that the outbox fills.
+                        1 | 2 => thread::yield_now(),
+                        _ => drop(ear.take(Duration::from_millis(1))),
+                    }
+                }
+                ear.hear_until(rig.head(room));
+                heard.fetch_add(ear.position - start, Ordering::Relaxed);
+                rig.engine.disconnect(&ear.listener);
+            });
+        }
+    });
+    assert!(heard.load(Ordering::Relaxed) > 1000);
+    let fan_outs = |strategy| rig.metrics.fanouts_total.with_label_values(&[strategy]).get();
+    let counts = [
+        ("inline", fan_outs("inline")),
+        ("worker", fan_outs("worker")),
+        ("parallel", fan_outs("parallel")),
+        ("catch-ups", rig.metrics.catch_ups_total.get()),
+        ("evictions", rig.metrics.evictions_total.get()),
+    ];
+    println!("heard {} by {counts:?}", heard.load(Ordering::Relaxed));
+    assert!(counts.iter().all(|(_, count)| *count > 0), "a way of delivery was not tried: {counts:?}");
+}
