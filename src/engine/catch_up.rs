@@ -40,7 +40,6 @@ const CHUNK_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone)]
 pub(super) struct CatchUp(Arc<Shared>);
 
-#[expect(clippy::vec_box, reason = "a job changes places many times; its box moves, not its fields")]
 type Jobs = Vec<Box<Job>>;
 
 struct Shared {

@@ -34,6 +34,7 @@ use crate::outbox::frame;
 use crate::protocol::code::{Close, UnsubscribeCode};
 use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
+use crate::store::CommitSink;
 use catch_up::{CatchUp, Pool};
 use command::Command;
 use connections::Connections;
@@ -152,29 +153,6 @@ impl Engine {
     }
 
     // ---- publications ----
-
-    /// Takes publications of one commit, in commit order. With a single one for a small room of an
-    /// idle shard the caller gets the delivery back, to run it itself once it has let others
-    /// commit; it then holds the shard until it does.
-    pub fn committed(&self, mut batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + '_>> {
-        let committed_at = Instant::now();
-        if batch.len() == 1
-            && let Some(owned) = self.shards.of(&batch[0].channel).try_own(&batch[0].channel)
-            && let Some(publication) = batch.pop()
-        {
-            return Some(Box::new(move || owned.deliver(publication, committed_at)));
-        }
-        let mut by_shard: Vec<Vec<Publication>> = vec![Vec::new(); self.shards.len()];
-        for publication in batch {
-            by_shard[self.shards.index_of(&publication.channel)].push(publication);
-        }
-        for (shard, publications) in self.shards.iter().zip(by_shard) {
-            if !publications.is_empty() {
-                shard.send(Command::Publish { publications, committed_at });
-            }
-        }
-        None
-    }
 
     /// Passes on a publication of a room that keeps nothing.
     pub fn publish_ephemeral(&self, publication: Publication) {
@@ -315,6 +293,30 @@ impl Engine {
         };
         let asked: Vec<_> = self.shards.iter().map(ask).collect();
         asked.into_iter().flat_map(|statuses| statuses.recv().unwrap_or_default()).collect()
+    }
+}
+
+impl CommitSink for Engine {
+    /// With a single publication for a small room of an idle shard the caller gets the delivery
+    /// back, to run it itself once others may commit; it holds the shard until then.
+    fn committed<'a>(&'a self, mut batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+        let committed_at = Instant::now();
+        if batch.len() == 1
+            && let Some(owned) = self.shards.of(&batch[0].channel).try_own(&batch[0].channel)
+            && let Some(publication) = batch.pop()
+        {
+            return Some(Box::new(move || owned.deliver(publication, committed_at)));
+        }
+        let mut by_shard: Vec<Vec<Publication>> = vec![Vec::new(); self.shards.len()];
+        for publication in batch {
+            by_shard[self.shards.index_of(&publication.channel)].push(publication);
+        }
+        for (shard, publications) in self.shards.iter().zip(by_shard) {
+            if !publications.is_empty() {
+                shard.send(Command::Publish { publications, committed_at });
+            }
+        }
+        None
     }
 }
 

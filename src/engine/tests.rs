@@ -62,15 +62,13 @@ struct Rig {
 
 impl Rig {
     fn new(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
-        config.workers = 2;
+        let mut config = Config { workers: 2, ..Config::default() };
         change(&mut config);
         let metrics = Arc::new(Metrics::new());
         let (notices, drained) = unbounded();
         let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
         let log = Arc::new(MemoryLog::default());
-        let parts =
-            Parts { log: log.clone(), epoch: "epoch".into(), drained, metrics: metrics.clone() };
+        let parts = Parts { log: log.clone(), epoch: "epoch".into(), drained, metrics: metrics.clone() };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces, parts).unwrap();
         let budget = config.client.outbox_bytes_max;
         Self { engine, drainer: Some(drainer), log, metrics, lane: Mutex::new(()), budget }
@@ -302,7 +300,7 @@ fn presence_follows_joins_and_leaves() {
 fn whatever_happens_every_listener_hears_its_room_in_order_and_once() {
     let seed = std::env::var("ROOMCAST_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| crate::clock::unix_ms() as u64 | 1);
-    println!("ROOMCAST_TEST_SEED={seed}");
+    eprintln!("ROOMCAST_TEST_SEED={seed}");
     let rig = Rig::new(|config| {
         config.client.outbox_bytes_max = 3_000;
         config.rooms.idle_timeout = Duration::from_millis(2);
@@ -367,6 +365,6 @@ fn whatever_happens_every_listener_hears_its_room_in_order_and_once() {
         ("catch-ups", rig.metrics.catch_ups_total.get()),
         ("evictions", rig.metrics.evictions_total.get()),
     ];
-    println!("heard {} by {counts:?}", heard.load(Ordering::Relaxed));
+    eprintln!("heard {} by {counts:?}", heard.load(Ordering::Relaxed));
     assert!(counts.iter().all(|(_, count)| *count > 0), "a way of delivery was not tried: {counts:?}");
 }

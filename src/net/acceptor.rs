@@ -1,7 +1,7 @@
 //! Accepts sockets and gives each a thread, up to the connection limit.
 //!
-//! Owns the listening socket and the list of sockets that have no outbox yet, so that a shutdown
-//! reaches them too.
+//! Owns the listening socket and the list of every socket being served, so that a shutdown reaches
+//! them all.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,6 +16,8 @@ use socket2::{Domain, Socket, Type};
 use super::{Services, routes};
 use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
+use crate::outbox::Outbox;
+use crate::protocol::code::{Close, CloseCode};
 
 /// Files kept free for the database, the listening socket, logs and the like.
 const FILES_RESERVED: u64 = 64;
@@ -26,6 +28,9 @@ const BACKLOG: i32 = 4096;
 /// First pause after a failed accept; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Time the threads of connections that were cut off have to end.
+const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
 
 /// What a socket gets that finds the server full; SDKs back off and come again.
 const FULL: &[u8] =
@@ -46,12 +51,20 @@ pub struct Acceptor {
     thread: JoinHandle<()>,
 }
 
-/// Sockets being served, with a handle to shut each.
+/// Sockets being served.
 #[derive(Debug, Default)]
-pub(super) struct Sockets {
-    open: Mutex<AHashMap<ConnectionId, Arc<TcpStream>>>,
+struct Sockets {
+    open: Mutex<AHashMap<ConnectionId, Open>>,
     none_left: Condvar,
     stopping: AtomicBool,
+}
+
+/// How a socket can be ended.
+#[derive(Debug)]
+enum Open {
+    /// It speaks HTTP, or nothing yet.
+    Http(Arc<TcpStream>),
+    WebSocket(Arc<Outbox>),
 }
 
 impl Acceptor {
@@ -74,18 +87,16 @@ impl Acceptor {
         self.address
     }
 
-    /// Accepts no more. Connections go on.
-    pub fn stop_accepting(&self) {
+    /// Accepts no more, tells every client goodbye and waits for them to go; who is still there at
+    /// `deadline` is cut off.
+    pub fn stop(self, goodbye: &Close, deadline: Instant) {
         self.sockets.stopping.store(true, Ordering::Release);
         // The thread sits in accept; a connection of our own wakes it.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
-    }
-
-    /// Waits until every connection has ended; at `deadline` the rest is cut off.
-    pub fn finish(self, deadline: Instant) {
+        self.sockets.end_all(goodbye);
         self.sockets.wait_until(deadline);
         self.sockets.cut_off();
-        self.sockets.wait_until(Instant::now() + Duration::from_secs(5));
+        self.sockets.wait_until(Instant::now() + CUT_OFF_WAIT);
         if self.thread.join().is_err() {
             tracing::error!("the acceptor had panicked");
         }
@@ -101,10 +112,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Sockets {
-    fn insert(&self, id: ConnectionId, socket: &Arc<TcpStream>) {
-        self.lock().insert(id, socket.clone());
-    }
-
     fn remove(&self, id: ConnectionId) {
         let mut open = self.lock();
         open.remove(&id);
@@ -124,13 +131,34 @@ impl Sockets {
         }
     }
 
-    fn cut_off(&self) {
-        for socket in self.lock().values() {
-            let _ = socket.shutdown(Shutdown::Both);
+    /// Says goodbye on WebSockets; lets HTTP finish the request it is at.
+    fn end_all(&self, goodbye: &Close) {
+        let outboxes: Vec<_> = self
+            .lock()
+            .values()
+            .filter_map(|open| match open {
+                Open::WebSocket(outbox) => Some(outbox.clone()),
+                Open::Http(socket) => {
+                    let _ = socket.shutdown(Shutdown::Read);
+                    None
+                }
+            })
+            .collect();
+        for outbox in outboxes {
+            outbox.close(goodbye.code(), goodbye.reason());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, AHashMap<ConnectionId, Arc<TcpStream>>> {
+    fn cut_off(&self) {
+        for open in self.lock().values() {
+            match open {
+                Open::WebSocket(outbox) => outbox.abort(),
+                Open::Http(socket) => drop(socket.shutdown(Shutdown::Both)),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, AHashMap<ConnectionId, Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,14 +197,12 @@ impl AcceptLoop {
         }
         let id = ConnectionId::next();
         let socket = Arc::new(socket);
-        let place = Place { id, sockets: self.sockets.clone(), services: self.services.clone() };
-        self.sockets.insert(id, &socket);
+        self.sockets.lock().insert(id, Open::Http(socket.clone()));
         self.services.metrics.sockets.inc();
+        let place = Place { id, sockets: self.sockets.clone(), services: self.services.clone() };
         let thread = thread::Builder::new().name(format!("reader-{}", id.0)).stack_size(READER_STACK_BYTES);
-        let spawned = thread.spawn(move || {
-            let place = place;
-            routes::serve(id, socket, peer, &place.services);
-        });
+        // A thread that cannot be started drops its closure, and with it the place.
+        let spawned = thread.spawn(move || routes::serve(&socket, peer, &place));
         spawned.map(drop)
     }
 }
@@ -189,11 +215,27 @@ fn refuse(socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// A connection's place in the count, given back however its thread ends.
-struct Place {
+/// A connection's place among the sockets, given back however its thread ends.
+#[derive(Debug)]
+pub(super) struct Place {
     id: ConnectionId,
     sockets: Arc<Sockets>,
-    services: Arc<Services>,
+    pub(super) services: Arc<Services>,
+}
+
+impl Place {
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The socket has become a WebSocket: from now on its outbox ends it.
+    pub(super) fn upgraded(&self, outbox: &Arc<Outbox>) {
+        self.sockets.lock().insert(self.id, Open::WebSocket(outbox.clone()));
+        if self.sockets.stopping.load(Ordering::Acquire) {
+            let goodbye = Close::from(CloseCode::Shutdown);
+            outbox.close(goodbye.code(), goodbye.reason());
+        }
+    }
 }
 
 impl Drop for Place {

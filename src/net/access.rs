@@ -49,9 +49,8 @@ impl Services {
     /// Lets a user pass who may know the channel: a member of a direct room, or a user that a
     /// limited channel names.
     pub(super) fn check_privacy(&self, channel: &Channel, user: &str) -> Result<(), ErrorCode> {
-        let named = |mut users: &mut dyn Iterator<Item = &str>| users.any(|named| named == user);
         if let Some(mut users) = channel.limited_to()
-            && (user.is_empty() || !named(&mut users))
+            && (user.is_empty() || !users.any(|named| named == user))
         {
             return Err(ErrorCode::PermissionDenied);
         }

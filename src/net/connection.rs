@@ -12,12 +12,12 @@ use bytes::Bytes;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
+use super::acceptor::Place;
 use super::http::is_timeout;
 use super::services::Services;
 use super::session::{Flow, Session};
 use super::split::Split;
 use super::timers::{Due, Timers};
-use crate::ids::ConnectionId;
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::outbox::{Ended, Outbox};
 use crate::protocol::code::CloseCode;
@@ -33,13 +33,15 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
 
 /// Serves a WebSocket until it ends. `early` are bytes that came behind the upgrade request.
-pub(super) fn serve(id: ConnectionId, socket: &Arc<TcpStream>, early: Vec<u8>, services: &Arc<Services>) {
+pub(super) fn serve(socket: &Arc<TcpStream>, early: Vec<u8>, place: &Place) {
+    let services = &place.services;
     let client = &services.client;
     let Ok(outbox) =
-        Outbox::for_socket(id, socket.clone(), client.outbox_bytes_max, services.drainer.clone())
+        Outbox::for_socket(place.id(), socket.clone(), client.outbox_bytes_max, services.drainer.clone())
     else {
         return; // The client is gone already.
     };
+    place.upgraded(&outbox);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)

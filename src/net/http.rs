@@ -276,7 +276,8 @@ mod tests {
     #[test]
     fn a_head_is_read_in_full_or_not_at_all() {
         assert!(parsed("GET / HT").unwrap().is_none());
-        let text = "GET /api/x?a=1&api_key=k HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\r\nrest";
+        let text =
+            "GET /api/x?a=1&api_key=k HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\r\nrest";
         let (head, length) = parsed(text).unwrap().unwrap();
         assert_eq!(&text[length..], "rest");
         assert_eq!((head.path.as_str(), head.query_value("api_key")), ("/api/x", Some("k")));

@@ -3,13 +3,15 @@
 //! One thread a connection reads it; nothing here writes a WebSocket's bytes but through its outbox.
 //! Holds handles of the engine and the store; neither knows this module.
 
-mod access;
 mod acceptor;
+mod access;
 mod api;
 mod connection;
+mod glob;
 mod http;
 mod origin;
 mod page;
+mod people;
 mod routes;
 mod services;
 mod session;

@@ -1,27 +1,14 @@
 //! Which web pages may connect: those of the server itself and those the operator names.
 
+use super::glob;
+
 /// True when a browser page of `origin` may connect to the server it calls `host`. A request without
 /// an `Origin` header comes from no browser and is not judged here.
 pub(super) fn is_allowed(origin: &str, host: Option<&str>, allowed: &[String]) -> bool {
     let same = origin.split_once("://").map(|(_, authority)| authority);
     let own = same.is_some() && same.map(str::to_ascii_lowercase) == host.map(str::to_ascii_lowercase);
-    own || allowed.iter().any(|pattern| matches(pattern, origin))
-}
-
-/// A glob in which `*` stands for any run of characters; letters match in any case.
-fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or("")) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
+    let origin = origin.to_ascii_lowercase();
+    own || allowed.iter().any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), &origin))
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     /// Time an outbox has to flush when its connection is closed.
     pub flush_grace: Duration,
+    /// Unique id of this process.
+    pub node_id: String,
+    /// Name of this process for people.
+    pub node_name: String,
     /// When the server started.
     pub started_at: Instant,
 }

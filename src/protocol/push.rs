@@ -188,7 +188,6 @@ pub fn decode(channel: &Channel, line: &[u8]) -> Pushed {
     })
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

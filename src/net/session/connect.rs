@@ -11,7 +11,6 @@ use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
 use crate::engine::{Answer, Extra, JoinRequest, Joined, Listener, Recover};
 use crate::ids::Channel;
-use crate::limits::USER_ID_BYTES_MAX;
 use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
@@ -51,19 +50,23 @@ impl Session {
         if let Some(expires_at) = expires_at {
             self.expiries.set_connection(Some(self.end_of_grace(expires_at)));
         }
+        let lists: Vec<_> = joined.iter().map(|(_, one)| one.encode_publications()).collect();
+        let subs: Vec<_> = joined
+            .iter()
+            .zip(&lists)
+            .map(|((channel, one), publications)| (channel.clone(), one.to_wire(publications)))
+            .collect();
+        let result = ConnectResult {
+            client: &client,
+            version: env!("CARGO_PKG_VERSION"),
+            ttl_seconds: expires_at.map(ttl_seconds),
+            data: None,
+            subs: &subs,
+            ping_seconds: ping_seconds(self.services.client.ping_interval),
+            pong: true,
+        };
         let mut text = Vec::new();
-        with_results(&joined, &mut Vec::new(), |subs| {
-            let result = ConnectResult {
-                client: &client,
-                version: env!("CARGO_PKG_VERSION"),
-                ttl_seconds: expires_at.map(ttl_seconds),
-                data: None,
-                subs,
-                ping_seconds: ping_seconds(self.services.client.ping_interval),
-                pong: true,
-            };
-            reply::connect(&mut text, id, &result);
-        });
+        reply::connect(&mut text, id, &result);
         let _ = self.outbox.uncork(&frame::text(&text));
         Ok(())
     }
@@ -79,8 +82,8 @@ impl Session {
         let verified = match verifier.verify_connection(token, clock::unix_seconds()) {
             Ok(verified) => verified,
             Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
-            Err(TokenError::Invalid(reason)) => {
-                tracing::debug!(reason, "a connection token was refused");
+            Err(error) => {
+                tracing::debug!(%error, "a connection token was refused");
                 return Err(CloseCode::InvalidToken.into());
             }
         };
@@ -94,7 +97,7 @@ impl Session {
         let mut subscriptions = server_side(verified);
         self.add_personal(verified.user(), &mut subscriptions);
         Identity {
-            user: verified.user().into(),
+            user: verified.user().clone(),
             conn_info: verified.info().cloned(),
             expires_at: verified.expires_at(),
             subscriptions,
@@ -106,7 +109,8 @@ impl Session {
             return Err(CloseCode::BadRequest.into());
         }
         // Without tokens there is nothing to prove an identity by, so the client's word is taken.
-        let user = if self.services.is_open() { claimed_user(request.data.as_deref())? } else { "".into() };
+        let claimed = if self.services.is_open() { request.named_user().ok() } else { None };
+        let user = claimed.unwrap_or_default();
         let mut subscriptions = Vec::new();
         self.add_personal(&user, &mut subscriptions);
         Ok(Identity { user, conn_info: None, expires_at: None, subscriptions })
@@ -187,15 +191,6 @@ fn collect(
     Ok(joined)
 }
 
-/// Lends every joined subscription to the encoder at once.
-fn with_results(
-    joined: &[(Channel, Joined)],
-    results: &mut Vec<(Channel, reply::SubscribeResult<'_>)>,
-    encode: impl FnOnce(&[(Channel, reply::SubscribeResult<'_>)]),
-) {
-    let _ = (joined, results, encode);
-}
-
 /// The channels a token subscribes its bearer to.
 pub(super) fn server_side(verified: &VerifiedConnection) -> Vec<ServerSide> {
     let grants = verified.subscriptions().iter();
@@ -206,21 +201,6 @@ pub(super) fn server_side(verified: &VerifiedConnection) -> Vec<ServerSide> {
             data: grant.data.clone(),
         })
         .collect()
-}
-
-/// The user a client of an open server says it is: `{"user":"ann"}` in the data of connect.
-fn claimed_user(data: Option<&str>) -> Result<Arc<str>, Failure> {
-    #[derive(serde::Deserialize)]
-    struct Claim {
-        #[serde(default)]
-        user: String,
-    }
-    let claim = data.and_then(|data| serde_json::from_str::<Claim>(data).ok());
-    let user = claim.map_or(String::new(), |claim| claim.user);
-    if user.len() > USER_ID_BYTES_MAX {
-        return Err(ErrorCode::BadRequest.into());
-    }
-    Ok(user.into())
 }
 
 /// The ping interval as the client is told it: whole seconds, rounded up so that it is never early.

@@ -12,6 +12,9 @@ mod refresh;
 mod rpc;
 mod subscribe;
 
+pub(super) use publish::{check_size, code_of};
+pub(super) use query::stats;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

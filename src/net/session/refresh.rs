@@ -1,0 +1,136 @@
+//! Tokens that expire, and the refresh commands that replace them.
+
+use std::time::Instant;
+
+use ahash::AHashMap;
+
+use super::{Failure, Flow, Session, ttl_seconds};
+use crate::auth::TokenError;
+use crate::clock;
+use crate::ids::Channel;
+use crate::outbox::frame;
+use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
+use crate::protocol::command::SubRefreshRequest;
+use crate::protocol::{push, reply};
+
+/// When the grace of each token of a connection is over.
+#[derive(Debug, Default)]
+pub(super) struct Expiries {
+    connection: Option<Instant>,
+    subscriptions: AHashMap<Channel, Instant>,
+}
+
+impl Expiries {
+    pub(super) fn set_connection(&mut self, at: Option<Instant>) {
+        self.connection = at;
+    }
+
+    pub(super) fn set_subscription(&mut self, channel: Channel, at: Instant) {
+        self.subscriptions.insert(channel, at);
+    }
+
+    pub(super) fn forget(&mut self, channel: &Channel) {
+        self.subscriptions.remove(channel);
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.connection.into_iter().chain(self.subscriptions.values().copied()).min()
+    }
+
+    fn expired_subscriptions(&self, now: Instant) -> Vec<Channel> {
+        let expired = self.subscriptions.iter().filter(|(_, at)| **at <= now);
+        expired.map(|(channel, _)| channel.clone()).collect()
+    }
+}
+
+impl Session {
+    /// Ends what was not refreshed in time.
+    pub(in crate::net) fn on_expiry(&mut self) -> Flow {
+        let now = Instant::now();
+        if self.expiries.connection.is_some_and(|at| at <= now) {
+            return Flow::Disconnect(CloseCode::ConnectionExpired);
+        }
+        for channel in self.expiries.expired_subscriptions(now) {
+            self.unsubscribe(&channel);
+            let mut text = Vec::new();
+            push::unsubscribe(&mut text, &channel, UnsubscribeCode::Expired);
+            let _ = self.outbox.reply(&frame::text(&text));
+        }
+        Flow::Continue
+    }
+
+    pub(super) fn refresh(&mut self, id: u32, token: &Option<String>) -> Result<(), Failure> {
+        let token = token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
+        let verifier = self.services.verifier.as_ref().ok_or(CloseCode::InvalidToken)?;
+        let verified = verifier.verify_connection(token, clock::unix_seconds()).map_err(|error| {
+            tracing::debug!(%error, "a refresh was refused");
+            match error {
+                TokenError::Expired => CloseCode::ConnectionExpired,
+                _ => CloseCode::InvalidToken,
+            }
+        })?;
+        if verified.user() != &self.listener()?.info.user {
+            return Err(CloseCode::InvalidToken.into());
+        }
+        if !self.holds_all(verified.subscriptions().iter().map(|grant| &grant.channel)) {
+            return Err(CloseCode::InsufficientState.into());
+        }
+        let expires_at = verified.expires_at();
+        self.expiries.set_connection(expires_at.map(|at| self.end_of_grace(at)));
+        self.reply(|out| reply::refresh(out, id, expires_at.map(ttl_seconds)));
+        Ok(())
+    }
+
+    /// True when the server subscribed the client to exactly these channels besides its personal
+    /// ones; if not, it has to connect anew to get them.
+    fn holds_all<'a>(&self, granted: impl Iterator<Item = &'a Channel>) -> bool {
+        let Some(listener) = &self.listener else { return false };
+        let personal = self.services.engine.personal_channels(&listener.info.user);
+        let mut wanted: Vec<&Channel> = granted.filter(|channel| !personal.contains(channel)).collect();
+        let mut held = listener.server_side_channels();
+        held.retain(|channel| !personal.contains(channel));
+        wanted.sort();
+        held.sort();
+        held.iter().eq(wanted)
+    }
+
+    pub(super) fn sub_refresh(&mut self, id: u32, request: &SubRefreshRequest) -> Result<(), Failure> {
+        if let Some(code) = request.unsupported() {
+            return Err(code.into());
+        }
+        let token =
+            request.token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
+        let verifier = self.services.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
+        let user = self.listener()?.info.user.clone();
+        let now = clock::unix_seconds();
+        let verified = match verifier.verify_subscription(token, now, &user, request.channel.as_ref()) {
+            Ok(verified) => verified,
+            Err(TokenError::Expired) => return self.refuse_expired(request.channel.as_ref()),
+            Err(TokenError::Mismatch) => return Err(CloseCode::InvalidToken.into()),
+            Err(TokenError::Invalid(_)) => return Err(ErrorCode::PermissionDenied.into()),
+        };
+        let channel = verified.channel().clone();
+        if !self.asker(&channel).subscribed {
+            return Err(ErrorCode::PermissionDenied.into());
+        }
+        let expires_at = verified.expires_at();
+        match expires_at {
+            Some(at) => self.expiries.set_subscription(channel, self.end_of_grace(at)),
+            None => self.expiries.forget(&channel),
+        }
+        self.reply(|out| reply::sub_refresh(out, id, expires_at.map(ttl_seconds)));
+        Ok(())
+    }
+
+    /// An expired token in `sub_refresh`: every SDK takes an error here as the end of the
+    /// subscription, so the client is told to subscribe again, which makes it fetch a new token.
+    fn refuse_expired(&mut self, channel: Option<&Channel>) -> Result<(), Failure> {
+        let Some(channel) = channel.filter(|channel| self.asker(channel).subscribed).cloned() else {
+            return Err(ErrorCode::TokenExpired.into());
+        };
+        self.unsubscribe(&channel);
+        self.reply(|out| push::unsubscribe(out, &channel, UnsubscribeCode::Expired));
+        // A temporary error is the one answer after which SDKs do not give up.
+        Err(ErrorCode::Internal.into())
+    }
+}

@@ -1,0 +1,74 @@
+//! The rpc command: what chat needs and the protocol has no command for.
+//!
+//! Methods are named `subject.verb`. A name nobody registered is error 104; rpc without a name is
+//! error 108, as a server without rpc answers.
+
+use super::{Failure, Session};
+use crate::protocol::api::decode_rpc;
+use crate::protocol::api::params::{RoomsReadParams, RpcPublishParams, UserParams};
+use crate::protocol::api::results::{Contact, ContactsResult, Done, ReadResult, UnreadResult};
+use crate::protocol::code::ErrorCode;
+use crate::protocol::command::RpcRequest;
+use crate::protocol::reply;
+
+impl Session {
+    pub(super) fn rpc(&mut self, id: u32, request: RpcRequest) -> Result<(), Failure> {
+        let data = request.data.as_deref();
+        match request.method.as_str() {
+            "publish" => {
+                let params: RpcPublishParams = decode_rpc(data)?;
+                self.rpc_publish(id, params)
+            }
+            "contacts.add" => self.add_contact(id, data),
+            "contacts.remove" => self.remove_contact(id, data),
+            "contacts.list" => self.list_contacts(id),
+            "rooms.read" => self.set_read(id, data),
+            "rooms.unread" => self.list_unread(id),
+            "" => Err(ErrorCode::NotAvailable.into()),
+            _ => Err(ErrorCode::MethodNotFound.into()),
+        }
+    }
+
+    /// The user id of the caller; the anonymous user has no contacts and reads nothing.
+    fn user(&self) -> Result<&str, Failure> {
+        match &*self.listener()?.info.user {
+            "" => Err(ErrorCode::PermissionDenied.into()),
+            user => Ok(user),
+        }
+    }
+
+    fn add_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
+        let params: UserParams = decode_rpc(data)?;
+        let contact = self.services.add_contact(self.user()?, &params.user)?;
+        self.reply(|out| reply::rpc_result(out, id, &contact));
+        Ok(())
+    }
+
+    fn remove_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
+        let params: UserParams = decode_rpc(data)?;
+        self.services.remove_contact(self.user()?, &params.user)?;
+        self.reply(|out| reply::rpc_result(out, id, &Done));
+        Ok(())
+    }
+
+    fn list_contacts(&mut self, id: u32) -> Result<(), Failure> {
+        let contacts: Vec<Contact> = self.services.contacts(self.user()?)?;
+        self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
+        Ok(())
+    }
+
+    fn set_read(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
+        let params: RoomsReadParams = decode_rpc(data)?;
+        let options = self.services.options(&params.channel)?.clone();
+        self.services.check(&params.channel, options.read_history, self.asker(&params.channel))?;
+        let result: ReadResult = self.services.set_read(&params.channel, self.user()?, params.seq)?;
+        self.reply(|out| reply::rpc_result(out, id, &result));
+        Ok(())
+    }
+
+    fn list_unread(&mut self, id: u32) -> Result<(), Failure> {
+        let rooms = self.services.unread(self.user()?)?;
+        self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
+        Ok(())
+    }
+}

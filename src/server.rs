@@ -1,0 +1,106 @@
+//! The whole server: a node with sockets in front of it.
+//!
+//! The one place that knows every part. Stop order: accept no more, tell every client, let the
+//! connections flush and end, then stop the node.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::auth::Verifier;
+use crate::config::Config;
+use crate::net::{Acceptor, Services, connections_allowed};
+use crate::node::{Node, StartError};
+use crate::protocol::code::{Close, CloseCode};
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    node: Node,
+    acceptor: Acceptor,
+    connections_max: usize,
+    grace: Duration,
+}
+
+impl Server {
+    /// Starts everything; when it returns, clients can connect.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is missing.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let allowed = connections_allowed();
+        let connections_max = config.client.connections_max.map_or(allowed, |most| most.min(allowed));
+        let node = Node::open(&config)?;
+        let services = Arc::new(services(&config, &node));
+        match Acceptor::start(config.listen, connections_max, services) {
+            Ok(acceptor) => Ok(Self { node, acceptor, connections_max, grace: config.shutdown_grace }),
+            Err(error) => {
+                node.stop();
+                Err(StartError::System(at_address(&error, config.listen)))
+            }
+        }
+    }
+
+    /// Where it listens; with the port the system chose if port 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.acceptor.address()
+    }
+
+    /// Most connections at a time: the configured limit, or what the file limit allows.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
+    }
+
+    /// The node inside, to publish and subscribe from this process.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Accepts no more, closes every connection with 3001 after what it is owed, within the grace
+    /// period, and stops.
+    pub fn stop(self) {
+        self.acceptor.stop(&Close::from(CloseCode::Shutdown), Instant::now() + self.grace);
+        self.node.stop();
+    }
+}
+
+fn services(config: &Config, node: &Node) -> Services {
+    let client = config.client.clone();
+    let verifier = client.token_hmac_secret.as_ref().map(|secret| {
+        Verifier::new(secret.expose(), client.token_audience.clone(), client.token_issuer.clone())
+    });
+    Services {
+        engine: node.engine().clone(),
+        store: node.store().clone(),
+        verifier,
+        client,
+        api: config.api.clone(),
+        mode: config.mode(),
+        drainer: node.drainer(),
+        metrics: node.metrics().clone(),
+        flush_grace: config.shutdown_grace,
+        node_id: Uuid::new_v4().to_string(),
+        node_name: config.listen.to_string(),
+        started_at: Instant::now(),
+    }
+}
+
+/// Says which address could not be listened on, and what to do.
+fn at_address(error: &io::Error, address: SocketAddr) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program uses the port: stop it or choose another with --listen"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need special rights: choose another with --listen"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("can not listen on {address}: {error}{advice}"))
+}
