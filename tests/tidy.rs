@@ -18,7 +18,7 @@ const LEVELS: &[&[&str]] = &[
     &["protocol", "auth"],
     &["outbox", "store"],
     &["engine"],
-    &["net", "cluster"],
+    &["net", "node", "cluster"],
     &["server"],
     &["cli"],
     &["main"],
