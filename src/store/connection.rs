@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::PgConnection;
-use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool, PooledConnection};
+use diesel::r2d2::ConnectionManager;
 use diesel::sqlite::SqliteConnection;
 use diesel::{Connection as _, ConnectionError, QueryResult};
+use r2d2::{Builder, CustomizeConnection, HandleError, ManageConnection, Pool, PooledConnection};
 
 use super::error::StoreError;
 use crate::config::{Database, DatabaseUrl, Durability};
@@ -72,7 +73,7 @@ impl ReadPool {
                 Ok(Self::Sqlite(sized(builder, config).build_unchecked(manager)))
             }
             DatabaseUrl::Postgres(url) => {
-                let manager = ConnectionManager::new(with_connect_timeout(url));
+                let manager = ConnectionManager::new(with_time_limits(url));
                 Ok(Self::Postgres(sized(Pool::builder(), config).build_unchecked(manager)))
             }
         }
@@ -90,10 +91,7 @@ impl ReadPool {
     pub(super) const PATIENCE: Duration = CONNECT_TIMEOUT;
 }
 
-fn sized<M: diesel::r2d2::ManageConnection>(
-    builder: diesel::r2d2::Builder<M>,
-    config: &Database,
-) -> diesel::r2d2::Builder<M> {
+fn sized<M: ManageConnection>(builder: Builder<M>, config: &Database) -> Builder<M> {
     builder
         .max_size(config.read_connections.max(1))
         .min_idle(Some(0))
@@ -105,7 +103,7 @@ fn sized<M: diesel::r2d2::ManageConnection>(
 #[derive(Debug)]
 struct QuietErrors;
 
-impl<E: std::error::Error> diesel::r2d2::HandleError<E> for QuietErrors {
+impl<E: std::error::Error> HandleError<E> for QuietErrors {
     fn handle_error(&self, error: E) {
         tracing::debug!(%error, "a read connection could not be made");
     }
@@ -141,7 +139,7 @@ pub(super) fn connect(config: &Database) -> Result<Connection, ConnectionError> 
             Ok(Connection::Sqlite(connection))
         }
         DatabaseUrl::Postgres(url) => {
-            let mut connection = PgConnection::establish(&with_connect_timeout(url))?;
+            let mut connection = PgConnection::establish(&with_time_limits(url))?;
             let synchronous = match config.durability {
                 Durability::Full => "on",
                 Durability::Normal => "off",
@@ -153,13 +151,25 @@ pub(super) fn connect(config: &Database) -> Result<Connection, ConnectionError> 
     }
 }
 
-/// The URL with a limit on how long connecting may take, unless it has one.
-fn with_connect_timeout(url: &str) -> String {
-    if url.contains("connect_timeout=") {
-        return url.to_owned();
+/// The URL with limits on how long a server that vanished is waited for, unless it has its own. A
+/// power cut sends no goodbye: without them a commit would wait for the system's two hours.
+fn with_time_limits(url: &str) -> String {
+    let connect = CONNECT_TIMEOUT.as_secs().to_string();
+    let limits = [
+        ("connect_timeout", connect.as_str()),
+        ("keepalives_idle", "10"),
+        ("keepalives_interval", "5"),
+        ("keepalives_count", "3"),
+        ("tcp_user_timeout", "25000"),
+    ];
+    let mut url = url.to_owned();
+    for (name, value) in limits {
+        if !url.contains(&format!("{name}=")) {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(&format!("{name}={value}"));
+        }
     }
-    let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}connect_timeout={}", CONNECT_TIMEOUT.as_secs())
+    url
 }
 
 impl Connection {

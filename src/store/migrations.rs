@@ -1,10 +1,11 @@
-//! Brings the schema up to date when the database is opened, and gives a new one its epoch.
+//! Brings the schema up to date when the database is opened, gives a new one its epoch, and knows
+//! the smallest statements to try a database with.
 
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use uuid::Uuid;
 
-use super::connection::{Connection, on};
+use super::connection::{Connection, Reader, on};
 use super::schema::meta;
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -42,4 +43,20 @@ pub(super) fn epoch(connection: &mut Connection) -> QueryResult<String> {
     })?;
     let query = meta::table.find(EPOCH).select(meta::value);
     on!(Connection, connection, connection => query.first(connection))
+}
+
+/// The smallest commit there is.
+pub(super) fn touch(connection: &mut Connection) -> QueryResult<()> {
+    let own = meta::table.find(EPOCH);
+    on!(Connection, connection, connection => {
+        diesel::update(own).set(meta::value.eq(meta::value)).execute(connection)
+    })?;
+    Ok(())
+}
+
+/// The smallest read there is.
+pub(super) fn look(reader: &mut Reader) -> QueryResult<()> {
+    let query = meta::table.find(EPOCH).select(meta::value);
+    on!(Reader, reader, connection => query.first::<String>(&mut **connection))?;
+    Ok(())
 }

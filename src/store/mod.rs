@@ -28,7 +28,7 @@ use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
 use crate::publication::Publication;
 use connection::{Connection, ReadPool, Reader};
-use health::Monitor;
+use health::{Monitor, Side};
 use lane::{BatchLimits, Committed, Item, Lane};
 use writer::Writer;
 
@@ -136,9 +136,17 @@ impl Store {
         &self.epoch
     }
 
-    /// Whether the database answered last time.
+    /// Whether the database answers. One that did not when it was last used is tried again, with a
+    /// real commit, so that asking is enough to see it heal.
     #[must_use]
     pub fn health(&self) -> Health {
+        if !self.monitor.is_up(Side::Write) {
+            // What comes of it is in the monitor.
+            let _ = self.write_anywhere(migrations::touch);
+        }
+        if !self.monitor.is_up(Side::Read) {
+            let _ = self.read(migrations::look);
+        }
         self.monitor.state()
     }
 
@@ -189,11 +197,11 @@ impl Store {
 
     /// Runs a query on a connection of the pool.
     fn read<T>(&self, query: impl FnOnce(&mut Reader) -> QueryResult<T>) -> Result<T, StoreError> {
-        let patience = if self.monitor.is_up() { ReadPool::PATIENCE } else { IMPATIENCE };
+        let patience = if self.monitor.is_up(Side::Read) { ReadPool::PATIENCE } else { IMPATIENCE };
         let outcome = self.readers.get(patience).and_then(|mut reader| Ok(query(&mut reader)?));
         match &outcome {
-            Ok(_) => self.monitor.worked(),
-            Err(error) => self.monitor.failed(&error.to_string()),
+            Ok(_) => self.monitor.worked(Side::Read),
+            Err(error) => self.monitor.failed(Side::Read, &error.to_string()),
         }
         outcome
     }

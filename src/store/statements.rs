@@ -45,17 +45,23 @@ pub(super) fn insert_user(connection: &mut Connection, user: &str, now: i64) -> 
     Ok(())
 }
 
-/// The seq of the message a key already stands for. The room's row is locked first, so that two
-/// nodes cannot both find nothing.
+/// Locks rooms until the end of the transaction, in the order of their ids. SQLite has one writer,
+/// who has locked everything already.
+pub(super) fn lock_rooms(connection: &mut Connection, mut ids: Vec<i64>) -> QueryResult<()> {
+    if let Connection::Postgres(connection) = connection {
+        ids.sort_unstable();
+        ids.dedup();
+        let rows = rooms::table.filter(rooms::id.eq_any(ids)).order(rooms::id).select(rooms::id);
+        rows.for_update().load::<i64>(connection)?;
+    }
+    Ok(())
+}
+
+/// The seq of the message that a room, sender and key already stand for; the room must be locked.
 pub(super) fn seq_of_key(
     connection: &mut Connection,
-    key: Option<(i64, Option<&str>, &str)>,
+    (room_id, sender, key): (i64, Option<&str>, &str),
 ) -> QueryResult<Option<Seq>> {
-    let Some((room_id, sender, key)) = key else { return Ok(None) };
-    if let Connection::Postgres(connection) = connection {
-        let room = rooms::table.filter(rooms::id.eq(room_id)).select(rooms::id);
-        room.for_update().load::<i64>(connection)?;
-    }
     let keyed = messages::table
         .filter(messages::room_id.eq(room_id))
         .filter(messages::client_key.eq(key))
@@ -76,6 +82,9 @@ pub(super) fn take_seqs(
     now: i64,
 ) -> QueryResult<AHashMap<i64, i64>> {
     counts.sort_unstable();
+    if counts.len() > 1 {
+        lock_rooms(connection, counts.iter().map(|(id, _)| *id).collect())?;
+    }
     let heads = match connection {
         Connection::Postgres(connection) if counts.len() > 1 => take_seqs_at_once(connection, counts, now)?,
         _ => take_seqs_one_by_one(connection, counts, now)?,
@@ -106,6 +115,7 @@ fn take_seqs_one_by_one(
     Ok(heads)
 }
 
+/// One statement for all rooms, which must be locked.
 fn take_seqs_at_once(
     connection: &mut PgConnection,
     counts: &[(i64, i64)],
@@ -119,8 +129,6 @@ fn take_seqs_at_once(
         head_seq: i64,
     }
     let (ids, numbers): (Vec<i64>, Vec<i64>) = counts.iter().copied().unzip();
-    let locked = rooms::table.filter(rooms::id.eq_any(&ids)).order(rooms::id).select(rooms::id);
-    locked.for_update().load::<i64>(connection)?;
     let heads: Vec<Head> = diesel::sql_query(
         "UPDATE rooms SET head_seq = rooms.head_seq + taken.count, last_active_at = $3 \
          FROM unnest($1, $2) AS taken (id, count) WHERE rooms.id = taken.id \

@@ -14,8 +14,8 @@ use diesel::result::Error;
 use super::Appended;
 use super::connection::{Connection, connect};
 use super::error::{AppendError, is_about_a_row};
-use super::health::Monitor;
-use super::message::NewMessage;
+use super::health::{Monitor, Side};
+use super::message::{NewMessage, NewRow};
 use super::statements;
 use crate::clock;
 use crate::config::Database;
@@ -50,13 +50,17 @@ pub(super) struct Written {
 
 /// Where a message of a transaction ended up.
 enum Place {
+    /// In a row that is yet to be made.
+    New,
     /// In this row.
     Row {
         room_id: i64,
         seq: Seq,
     },
-    /// It is the same as a stored one, or as an earlier one of its batch.
+    /// It is the same as a stored one.
     Duplicate(Seq),
+    /// It is the same as the message at this position of the batch.
+    SameAs(usize),
     UnknownRoom,
 }
 
@@ -95,7 +99,7 @@ impl Writer {
     ) -> Result<T, Error> {
         let result = self.connected().and_then(|connection| connection.write(work));
         match &result {
-            Ok(_) => self.monitor.worked(),
+            Ok(_) => self.monitor.worked(Side::Write),
             Err(error) if is_about_a_row(error) => {}
             Err(error) => self.give_up(error),
         }
@@ -106,16 +110,12 @@ impl Writer {
         let now = clock::unix_ms();
         match self.try_write(messages, now) {
             Ok(places) => {
-                self.monitor.worked();
-                for (message, place) in messages.iter().zip(places) {
-                    written.results.push(match place {
-                        Place::Row { seq, .. } => {
-                            written.publications.push(message.publication(seq, now));
-                            Ok(Appended::New(seq))
-                        }
-                        Place::Duplicate(seq) => Ok(Appended::Duplicate(seq)),
-                        Place::UnknownRoom => Err(AppendError::UnknownRoom),
-                    });
+                self.monitor.worked(Side::Write);
+                for (message, place) in messages.iter().zip(&places) {
+                    written.results.push(result_of(place, &places));
+                    if let Place::Row { seq, .. } = place {
+                        written.publications.push(message.publication(*seq, now));
+                    }
                 }
             }
             Err(error) if is_about_a_row(&error) && messages.len() > 1 => {
@@ -135,6 +135,7 @@ impl Writer {
     }
 
     fn try_write(&mut self, messages: &[&NewMessage], now: i64) -> QueryResult<Vec<Place>> {
+        self.forget_some();
         self.connected()?;
         let mut connection = self.connection.take().ok_or(Error::NotInTransaction)?;
         let mut places = Vec::new();
@@ -155,104 +156,87 @@ impl Writer {
         Ok(places)
     }
 
-    /// Finds the row of every message and inserts it, inside a transaction.
+    /// Finds the row of every message and inserts it, inside a transaction. Locks are taken in one
+    /// order everywhere, rooms before users and each sorted, so that two lanes or two nodes never
+    /// wait for each other.
     fn place(
         &mut self,
         connection: &mut Connection,
         messages: &[&NewMessage],
         now: i64,
     ) -> QueryResult<Vec<Place>> {
-        let mut places: Vec<Option<Place>> = Vec::with_capacity(messages.len());
-        let mut keys: AHashMap<(i64, Option<&str>, &str), usize> = AHashMap::new();
-        let mut same_as: AHashMap<usize, usize> = AHashMap::new();
-        let mut counts: Vec<(i64, i64)> = Vec::new();
-        let mut room_ids = Vec::with_capacity(messages.len());
-        for (number, message) in messages.iter().enumerate() {
-            let Some(room_id) = self.room_id(connection, message, now)? else {
-                room_ids.push(0);
-                places.push(Some(Place::UnknownRoom));
-                continue;
-            };
-            room_ids.push(room_id);
-            let key = message.key.as_deref().map(|key| (room_id, message.sender(), key));
-            if let Some(first) = key.and_then(|key| keys.get(&key)) {
-                same_as.insert(number, *first);
-                places.push(None);
-                continue;
-            }
-            if let Some(seq) = statements::seq_of_key(connection, key)? {
-                places.push(Some(Place::Duplicate(seq)));
-                continue;
-            }
-            if let Some(key) = key {
-                keys.insert(key, number);
-            }
-            self.know_user(connection, message, now)?;
-            match counts.iter_mut().find(|(id, _)| *id == room_id) {
-                Some((_, count)) => *count += 1,
-                None => counts.push((room_id, 1)),
-            }
-            places.push(None);
-        }
-        let mut next_seqs = statements::take_seqs(connection, &mut counts, now)?;
+        let room_ids = self.room_ids(connection, messages, now)?;
+        let mut places = find_known(connection, messages, &room_ids)?;
+        let mut next_seqs = statements::take_seqs(connection, &mut counts(&room_ids, &places), now)?;
+        self.know_users(connection, messages, now)?;
         let mut rows = Vec::with_capacity(messages.len());
-        for (number, place) in places.iter_mut().enumerate() {
-            if place.is_some() || same_as.contains_key(&number) {
-                continue;
-            }
-            let room_id = room_ids[number];
+        for ((message, place), room_id) in messages.iter().zip(&mut places).zip(room_ids) {
+            let (Place::New, Some(room_id)) = (&*place, room_id) else { continue };
             // A room that is gone was removed by hand since we looked it up.
             let next = next_seqs.get_mut(&room_id).ok_or(Error::NotFound)?;
-            rows.push(super::message::NewRow::new(messages[number], room_id, *next, now));
-            *place = Some(Place::Row { room_id, seq: Seq::try_from(*next).unwrap_or(0) });
+            rows.push(NewRow::new(message, room_id, *next, now));
+            *place = Place::Row { room_id, seq: Seq::try_from(*next).unwrap_or(0) };
             *next += 1;
         }
         statements::insert_messages(connection, &rows)?;
-        for (number, first) in same_as {
-            if let Some(Place::Row { seq, .. }) = places[first] {
-                places[number] = Some(Place::Duplicate(seq));
-            }
-        }
-        Ok(places.into_iter().map(|place| place.unwrap_or(Place::UnknownRoom)).collect())
+        Ok(places)
     }
 
-    /// The id of a message's room; `None` when there is no such room and it may not come to be.
-    fn room_id(
+    /// The id of each message's room; `None` where there is no such room and it may not come to be.
+    fn room_ids(
         &mut self,
         connection: &mut Connection,
-        message: &NewMessage,
+        messages: &[&NewMessage],
         now: i64,
-    ) -> QueryResult<Option<i64>> {
-        if let Some(id) = self.rooms.get(&message.channel) {
-            return Ok(Some(*id));
+    ) -> QueryResult<Vec<Option<i64>>> {
+        let mut unknown: Vec<&NewMessage> =
+            messages.iter().copied().filter(|message| !self.rooms.contains_key(&message.channel)).collect();
+        unknown.sort_by(|one, other| one.channel.cmp(&other.channel));
+        unknown.dedup_by(|one, other| one.channel == other.channel);
+        for message in unknown {
+            self.find_room(connection, message, now)?;
         }
+        Ok(messages.iter().map(|message| self.rooms.get(&message.channel).copied()).collect())
+    }
+
+    fn find_room(&mut self, connection: &mut Connection, message: &NewMessage, now: i64) -> QueryResult<()> {
         let id = match message.auto_create {
             true => Some(statements::find_or_create_room(connection, &message.channel, now)?),
             false => statements::find_room(connection, &message.channel)?,
         };
         if let Some(id) = id {
-            if self.rooms.len() >= REMEMBERED_MAX {
-                self.rooms.clear();
-            }
             self.rooms.insert(message.channel.clone(), id);
         }
-        Ok(id)
+        Ok(())
     }
 
-    /// Makes sure that the sender is in the users table.
-    fn know_user(&mut self, connection: &mut Connection, message: &NewMessage, now: i64) -> QueryResult<()> {
-        let Some(user) = message.info.as_ref().map(|info| &info.user).filter(|user| !user.is_empty()) else {
-            return Ok(());
-        };
-        if self.users.contains(user) {
-            return Ok(());
+    /// Makes sure that the senders are in the users table.
+    fn know_users(
+        &mut self,
+        connection: &mut Connection,
+        messages: &[&NewMessage],
+        now: i64,
+    ) -> QueryResult<()> {
+        let senders = messages.iter().filter_map(|message| Some(&message.info.as_ref()?.user));
+        let mut unknown: Vec<&Arc<str>> =
+            senders.filter(|user| !user.is_empty() && !self.users.contains(*user)).collect();
+        unknown.sort();
+        unknown.dedup();
+        for user in unknown {
+            statements::insert_user(connection, user, now)?;
+            self.users.insert(user.clone());
         }
-        statements::insert_user(connection, user, now)?;
-        if self.users.len() >= REMEMBERED_MAX {
+        Ok(())
+    }
+
+    /// Keeps what is remembered bounded; between two transactions, because one relies on it.
+    fn forget_some(&mut self) {
+        if self.rooms.len() > REMEMBERED_MAX {
+            self.rooms.clear();
+        }
+        if self.users.len() > REMEMBERED_MAX {
             self.users.clear();
         }
-        self.users.insert(user.clone());
-        Ok(())
     }
 
     /// Remembers what a commit that was cut off may have stored.
@@ -298,6 +282,63 @@ impl Writer {
     /// The database failed: the connection is not trusted any more.
     fn give_up(&mut self, error: &Error) {
         self.connection = None;
-        self.monitor.failed(&error.to_string());
+        self.monitor.failed(Side::Write, &error.to_string());
     }
+}
+
+/// What the sender of a message is told, given the places of its whole batch.
+fn result_of(place: &Place, places: &[Place]) -> Result<Appended, AppendError> {
+    match place {
+        Place::Row { seq, .. } => Ok(Appended::New(*seq)),
+        Place::Duplicate(seq) => Ok(Appended::Duplicate(*seq)),
+        Place::SameAs(first) => match places.get(*first) {
+            Some(Place::Row { seq, .. } | Place::Duplicate(seq)) => Ok(Appended::Duplicate(*seq)),
+            _ => Err(AppendError::Unavailable),
+        },
+        Place::UnknownRoom => Err(AppendError::UnknownRoom),
+        // The transaction gave every message a place, or it failed.
+        Place::New => Err(AppendError::Unavailable),
+    }
+}
+
+/// Tells new messages from those that are stored already, by their keys.
+fn find_known(
+    connection: &mut Connection,
+    messages: &[&NewMessage],
+    room_ids: &[Option<i64>],
+) -> QueryResult<Vec<Place>> {
+    let keyed = messages.iter().zip(room_ids).filter(|(message, _)| message.key.is_some());
+    let mut locked: Vec<i64> = keyed.filter_map(|(_, room_id)| *room_id).collect();
+    if !locked.is_empty() {
+        // All of the batch, not only the keyed ones: a lock taken later would break the order.
+        locked = room_ids.iter().copied().flatten().collect();
+        statements::lock_rooms(connection, locked)?;
+    }
+    let mut firsts: AHashMap<(i64, Option<&str>, &str), usize> = AHashMap::new();
+    let mut places = Vec::with_capacity(messages.len());
+    for (position, (message, room_id)) in messages.iter().zip(room_ids).enumerate() {
+        let key = message.key.as_deref().zip(*room_id).map(|(key, room_id)| (room_id, message.sender(), key));
+        places.push(match (room_id, key) {
+            (None, _) => Place::UnknownRoom,
+            (Some(_), None) => Place::New,
+            (Some(_), Some(key)) => match firsts.get(&key) {
+                Some(first) => Place::SameAs(*first),
+                None => {
+                    firsts.insert(key, position);
+                    statements::seq_of_key(connection, key)?.map_or(Place::New, Place::Duplicate)
+                }
+            },
+        });
+    }
+    Ok(places)
+}
+
+/// How many new messages each room gets.
+fn counts(room_ids: &[Option<i64>], places: &[Place]) -> Vec<(i64, i64)> {
+    let new = room_ids.iter().zip(places).filter(|(_, place)| matches!(place, Place::New));
+    let mut counts: AHashMap<i64, i64> = AHashMap::new();
+    for room_id in new.filter_map(|(room_id, _)| *room_id) {
+        *counts.entry(room_id).or_default() += 1;
+    }
+    counts.into_iter().collect()
 }
