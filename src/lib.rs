@@ -6,3 +6,4 @@ pub mod ids;
 pub mod limits;
 pub mod metrics;
 pub mod publication;
+pub mod store;

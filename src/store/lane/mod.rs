@@ -1,0 +1,208 @@
+//! The commit lanes: how messages become durable, and are handed on in commit order.
+//!
+//! SQLite has one lane, for it has one writer; PostgreSQL has several, and a room is always in the
+//! same one. `handover` shares a lane among the calling threads, `batch` says how much one commit
+//! takes, `writer` keeps the lane's connection and finds bad rows, `transaction` is the SQL.
+
+mod batch;
+mod handover;
+mod postgres;
+mod sqlite;
+mod sync;
+mod transaction;
+mod writer;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crate::config::Database;
+use crate::ids::{Channel, Seq};
+use crate::metrics::Metrics;
+use crate::publication::{ClientInfo, Publication};
+use crate::store::connection::{Connection, Target};
+use crate::store::error::{AppendError, StoreError};
+use crate::store::health::{Monitor, Side};
+
+use batch::BatchLimits;
+use handover::{Committed, Handover, Row};
+use sync::{Mutex, lock};
+use writer::Writer;
+
+/// A message on its way into the log.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// The room.
+    pub channel: Channel,
+    /// The room comes into being with this message when it does not exist.
+    pub auto_create: bool,
+    /// The payload: compact JSON text.
+    pub data: Arc<str>,
+    /// The sender; `None` for the server API.
+    pub info: Option<Arc<ClientInfo>>,
+    /// String-to-string JSON object, compact.
+    pub tags: Option<Arc<str>>,
+    /// Names this publish among its sender's in this room: a second one with the same key is not
+    /// stored again.
+    pub key: Option<Arc<str>>,
+}
+
+/// Where a message is in its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It has been stored here.
+    New(Seq),
+    /// A message of the same sender with the same key has been stored here before.
+    Duplicate(Seq),
+}
+
+impl Appended {
+    /// The position, of whichever.
+    #[must_use]
+    pub fn seq(self) -> Seq {
+        match self {
+            Self::New(seq) | Self::Duplicate(seq) => seq,
+        }
+    }
+}
+
+/// Who takes committed messages further.
+pub trait CommitSink: Send + Sync {
+    /// Called after a commit, in commit order, by the thread that still holds the lane: it must
+    /// not wait for anything but room in a queue, and must not call the store. A returned closure
+    /// is run by the same thread when the lane is free again, before any sender has its answer.
+    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>>;
+}
+
+type Outcome = Result<Appended, AppendError>;
+
+/// A message in a lane.
+struct Pending {
+    message: NewMessage,
+    queued_at: Instant,
+}
+
+impl Row for Pending {
+    fn size_bytes(&self) -> usize {
+        self.message.data.len()
+    }
+}
+
+/// All lanes of a store.
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    sink: OnceLock<Arc<dyn CommitSink>>,
+    monitor: Arc<Monitor>,
+    metrics: Arc<Metrics>,
+}
+
+struct Lane {
+    handover: Handover<Pending, Outcome>,
+    /// Locked by the leader for a commit, and on SQLite also by the rare other writes.
+    writer: Mutex<Writer>,
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").field("lanes", &self.lanes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Lanes {
+    /// Builds the lanes; `first` is an open connection that the first of them takes over.
+    pub(super) fn new(
+        config: &Database,
+        target: &Target,
+        first: Connection,
+        monitor: Arc<Monitor>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let limits = BatchLimits { rows_max: config.batch_rows_max, bytes_max: config.batch_bytes_max };
+        let count = if target.is_sqlite() { 1 } else { config.commit_lanes.max(1) };
+        let mut first = Some(first);
+        let lanes = std::iter::repeat_with(|| Lane {
+            handover: Handover::new(limits, || Err(AppendError::Unavailable)),
+            writer: Mutex::new(Writer::new(target.clone(), first.take(), Arc::clone(&monitor))),
+        });
+        Self { lanes: lanes.take(count).collect(), sink: OnceLock::new(), monitor, metrics }
+    }
+
+    pub(super) fn set_sink(&self, sink: Arc<dyn CommitSink>) {
+        if self.sink.set(sink).is_err() {
+            tracing::error!("a second commit sink was offered and ignored");
+        }
+    }
+
+    /// Stores the messages; returns when every one is durable and handed on, or refused.
+    pub(super) fn append(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+        let queued_at = Instant::now();
+        let pending = messages.into_iter().map(|message| Pending { message, queued_at });
+        if let [lane] = &*self.lanes {
+            return self.submit(lane, pending.collect());
+        }
+        self.append_split(pending)
+    }
+
+    /// One lane after the other, so that no lane ever waits for a thread that is busy in another.
+    fn append_split(&self, pending: impl ExactSizeIterator<Item = Pending>) -> Vec<Outcome> {
+        let total = pending.len();
+        let mut by_lane: Vec<(Vec<usize>, Vec<Pending>)> = Vec::new();
+        by_lane.resize_with(self.lanes.len(), Default::default);
+        for (place, pending) in pending.enumerate() {
+            let lane = (pending.message.channel.stable_hash() % self.lanes.len() as u64) as usize;
+            by_lane[lane].0.push(place);
+            by_lane[lane].1.push(pending);
+        }
+        let mut outcomes = vec![Err(AppendError::Unavailable); total];
+        for (lane, (places, rows)) in self.lanes.iter().zip(by_lane) {
+            for (place, outcome) in places.into_iter().zip(self.submit(lane, rows)) {
+                outcomes[place] = outcome;
+            }
+        }
+        outcomes
+    }
+
+    fn submit<'a>(&'a self, lane: &'a Lane, rows: Vec<Pending>) -> Vec<Outcome> {
+        lane.handover.submit(rows, |batch| self.commit(lane, batch))
+    }
+
+    /// What a leader does with a batch.
+    fn commit<'a>(&'a self, lane: &'a Lane, batch: Vec<Pending>) -> Committed<'a, Outcome> {
+        let started = Instant::now();
+        if let Some(oldest) = batch.first() {
+            self.metrics.commit_wait_seconds.observe((started - oldest.queued_at).as_secs_f64());
+        }
+        let messages: Vec<NewMessage> = batch.into_iter().map(|pending| pending.message).collect();
+        let written = lock(&lane.writer).write(&messages);
+        self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.commit_batch_rows.observe(messages.len() as f64);
+        if written.store_failure.is_some() {
+            self.metrics.commit_failures_total.inc();
+        }
+        let after = match self.sink.get() {
+            Some(sink) if !written.publications.is_empty() => sink.committed(written.publications),
+            _ => None,
+        };
+        Committed { answers: written.outcomes, after }
+    }
+
+    /// Runs a write that is no message through the first lane's connection, in a transaction of
+    /// its own: how SQLite's one writer is shared.
+    pub(super) fn write_beside<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        lock(&self.lanes[0].writer).write_beside(work)
+    }
+
+    /// Lets a store that is down prove that it works again.
+    pub(super) fn probe(&self) {
+        for lane in &self.lanes {
+            if self.monitor.is_down(Side::Write)
+                && let Ok(mut writer) = lane.writer.try_lock()
+            {
+                writer.probe();
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The database: rooms, their members and the log of messages, on SQLite or PostgreSQL.
+//!
+//! [`Store::append`] makes messages durable and hands them to the [`CommitSink`] in commit order;
+//! everything else reads the log or keeps lists beside it. All calls block. The store knows
+//! nothing of listeners or connections, and nobody else knows SQL.
+
+mod connection;
+mod error;
+mod file;
+mod health;
+mod history;
+mod lane;
+mod models;
+mod prune;
+mod readers;
+mod rooms;
+mod schema;
+
+use std::sync::Arc;
+
+use crate::config::Database;
+use crate::ids::{Channel, Seq};
+use crate::metrics::Metrics;
+use crate::publication::Publication;
+
+use connection::{Connection, Purpose, Target};
+use health::Monitor;
+use lane::Lanes;
+use readers::Readers;
+
+pub use error::{AppendError, OpenError, StoreError};
+pub use health::Health;
+pub use history::{History, HistoryLimit, HistoryQuery, Retention};
+pub use lane::{Appended, CommitSink, NewMessage};
+pub use models::member::{Member, Role};
+pub use models::room::{Room, RoomKind};
+pub use prune::{PruneWalk, Pruned};
+pub use rooms::{Contact, DirectRoom, LIST_ROWS_MAX, Unread};
+
+/// An open database.
+#[derive(Debug)]
+pub struct Store {
+    epoch: String,
+    is_sqlite: bool,
+    lanes: Lanes,
+    readers: Readers,
+    monitor: Arc<Monitor>,
+    metrics: Arc<Metrics>,
+}
+
+impl Store {
+    /// Opens the database and brings it to the schema of this version. A SQLite file is created
+    /// when it does not exist; a PostgreSQL database has to.
+    ///
+    /// # Errors
+    /// [`OpenError`] says whether it could not be reached or not be migrated.
+    pub fn open(config: &Database, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let target = Target::new(config);
+        let mut first =
+            target.connect(Purpose::Write).map_err(|error| OpenError::Connect(error.to_string()))?;
+        first.migrate()?;
+        let epoch = models::meta::epoch(&mut first).map_err(|error| OpenError::Migrate(error.to_string()))?;
+        let monitor = Arc::new(Monitor::new(Arc::clone(&metrics)));
+        Ok(Self {
+            epoch,
+            is_sqlite: target.is_sqlite(),
+            lanes: Lanes::new(config, &target, first, Arc::clone(&monitor), Arc::clone(&metrics)),
+            readers: Readers::new(target, config.read_connections, Arc::clone(&monitor)),
+            monitor,
+            metrics,
+        })
+    }
+
+    /// Says who takes committed messages further. Messages committed before that are only stored.
+    /// Once set, the sink stays: a second one is ignored.
+    pub fn set_sink(&self, sink: Arc<dyn CommitSink>) {
+        self.lanes.set_sink(sink);
+    }
+
+    /// The identity of the database: letters, made when it was created.
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Stores messages, and returns when every one is durable and handed to the sink, or refused.
+    /// The results are in the order of the messages. Messages of one room get their numbers in the
+    /// order given; the calling thread may commit messages of other callers too.
+    pub fn append(&self, messages: Vec<NewMessage>) -> Vec<Result<Appended, AppendError>> {
+        self.lanes.append(messages)
+    }
+
+    /// Messages of a room with numbers in (after, until], oldest first: at most
+    /// [`crate::limits::PAGE_PUBLICATIONS_MAX`] of them and [`crate::limits::PAGE_BYTES_MAX`]
+    /// bytes, but at least one if there is any.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn page(
+        &self,
+        channel: &Channel,
+        after: Seq,
+        until: Seq,
+        retention: Retention,
+    ) -> Result<Vec<Publication>, StoreError> {
+        self.readers.read(|connection| history::page(connection, channel, (after, until), retention))
+    }
+
+    /// Answers the history command. The caller has compared the epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn history(
+        &self,
+        channel: &Channel,
+        query: HistoryQuery,
+        retention: Retention,
+    ) -> Result<History, StoreError> {
+        self.readers.read(|connection| history::history(connection, channel, query, retention))
+    }
+
+    /// Deletes some rows that are outside the retention of their rooms, continuing a walk over all
+    /// rooms: at most [`crate::limits::PRUNE_ROWS_PER_STEP`] rows, and a bounded number of rooms
+    /// looked at. Heads never change.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]; the walk stays where it was.
+    pub fn prune(
+        &self,
+        walk: &mut PruneWalk,
+        retention_of: &dyn Fn(&Channel) -> Retention,
+    ) -> Result<Pruned, StoreError> {
+        let plan = self.readers.read(|connection| prune::plan(connection, *walk, retention_of))?;
+        let mut rows = 0;
+        if !plan.ids.is_empty() {
+            rows = self.write(|connection| Ok(models::message::delete(connection, &plan.ids)?))?;
+            self.metrics.pruned_messages_total.inc_by(rows as u64);
+        }
+        *walk = plan.walk;
+        Ok(Pruned { rows, finished: plan.finished })
+    }
+
+    /// Whether the database works. While it does not, asking tries it.
+    pub fn health(&self) -> Health {
+        if self.monitor.health() != Health::Up {
+            self.lanes.probe();
+            // The outcome is what counts, and the monitor has seen it.
+            let _ = self.readers.read(models::meta::epoch_if_any);
+        }
+        self.monitor.health()
+    }
+
+    /// Runs a change that is no message in a transaction of its own: on SQLite by its one writer,
+    /// on PostgreSQL beside the lanes.
+    fn write<T>(&self, work: impl Fn(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.is_sqlite { self.lanes.write_beside(work) } else { self.readers.write(work) }
+    }
+}

@@ -1,0 +1,227 @@
+//! Rooms, their members and the contacts that make direct rooms: what is changed by requests, not
+//! by messages. Each change is one transaction.
+
+use crate::clock;
+use crate::config::DIRECT_NAMESPACE;
+use crate::ids::{Channel, Seq};
+use crate::store::Store;
+use crate::store::connection::Connection;
+use crate::store::error::StoreError;
+use crate::store::models::member::{self, Member, Role};
+use crate::store::models::room::{self, NewRoom, Room, RoomKind};
+use crate::store::models::{contact, user};
+
+/// Most entries of a list that is returned at once: contacts, members, unread rooms.
+pub const LIST_ROWS_MAX: i64 = 10_000;
+
+/// A contact list entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The other user.
+    pub user: String,
+    /// The direct room of the two.
+    pub channel: Channel,
+    /// Since when, milliseconds since 1970 UTC.
+    pub since_ms: i64,
+}
+
+/// The direct room of two users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectRoom {
+    /// Its channel.
+    pub channel: Channel,
+    /// This call created it.
+    pub created: bool,
+}
+
+/// How far a user has read in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The room.
+    pub channel: Channel,
+    /// Number of its newest message.
+    pub head: Seq,
+    /// Number of the last message the user has read.
+    pub last_read: Seq,
+}
+
+impl Unread {
+    /// How many messages the user has not read.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.head.saturating_sub(self.last_read)
+    }
+}
+
+impl Store {
+    /// The room of that channel, if it exists.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn room(&self, channel: &Channel) -> Result<Option<Room>, StoreError> {
+        self.readers.read(|connection| room::find(connection, channel))
+    }
+
+    /// Number of the room's newest message; 0 when there is no such room.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn head(&self, channel: &Channel) -> Result<Seq, StoreError> {
+        Ok(self.room(channel)?.map_or(0, |room| room.head))
+    }
+
+    /// Creates a room with its members.
+    ///
+    /// # Errors
+    /// [`StoreError::RoomExists`], [`StoreError::BadUser`], [`StoreError::Unavailable`].
+    pub fn create_room(
+        &self,
+        channel: &Channel,
+        kind: RoomKind,
+        members: &[(&str, Role)],
+    ) -> Result<(), StoreError> {
+        for (id, _) in members {
+            user::check(id)?;
+        }
+        let ids: Vec<&str> = members.iter().map(|(id, _)| *id).collect();
+        // A room of two contacts has a key that only a contact gives it.
+        if kind == RoomKind::Direct {
+            return Err(StoreError::DirectRoom);
+        }
+        self.write(|connection| {
+            let now_ms = clock::unix_ms();
+            user::add(connection, &ids, now_ms)?;
+            let new = NewRoom { name: channel.as_str(), kind, direct_key: None, now_ms };
+            let room_id = room::create(connection, &new)?.ok_or(StoreError::RoomExists)?;
+            for (id, role) in members {
+                member::add(connection, room_id, id, *role, now_ms)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What a user is in a room; `None` when nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn role(&self, channel: &Channel, user: &str) -> Result<Option<Role>, StoreError> {
+        self.readers.read(|connection| member::role(connection, channel.as_str(), user))
+    }
+
+    /// Whether a user belongs to a room.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn is_member(&self, channel: &Channel, user: &str) -> Result<bool, StoreError> {
+        Ok(self.role(channel, user)?.is_some_and(Role::is_member))
+    }
+
+    /// The members of a room, at most [`LIST_ROWS_MAX`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn members(&self, channel: &Channel) -> Result<Vec<Member>, StoreError> {
+        self.readers.read(|connection| member::of_room(connection, channel.as_str(), LIST_ROWS_MAX))
+    }
+
+    /// Adds a contact and, if the two have none yet, their direct room, which then also puts the
+    /// user into the contact's list. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::OwnContact`], [`StoreError::BadUser`], [`StoreError::Unavailable`].
+    pub fn add_contact(&self, user: &str, contact: &str) -> Result<DirectRoom, StoreError> {
+        user::check(user)?;
+        user::check(contact)?;
+        if user == contact {
+            return Err(StoreError::OwnContact);
+        }
+        self.write(|connection| add_contact(connection, user, contact))
+    }
+
+    /// Removes a contact from the user's list; the room and its messages stay. True when it was there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn remove_contact(&self, user: &str, contact: &str) -> Result<bool, StoreError> {
+        self.write(|connection| Ok(contact::remove(connection, user, contact)?))
+    }
+
+    /// The user's contact list, at most [`LIST_ROWS_MAX`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn contacts(&self, user: &str) -> Result<Vec<Contact>, StoreError> {
+        let rows = self.readers.read(|connection| contact::of_user(connection, user, LIST_ROWS_MAX))?;
+        rows.into_iter()
+            .map(|(user, name, since_ms)| Ok(Contact { user, channel: stored_channel(&name)?, since_ms }))
+            .collect()
+    }
+
+    /// Moves a user's read position in a room forward to `seq`, at most to the head; never back.
+    /// In a public room everybody has a position, in others members.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownRoom`], [`StoreError::NotMember`], [`StoreError::BadUser`],
+    /// [`StoreError::Unavailable`].
+    pub fn set_last_read(&self, channel: &Channel, user: &str, seq: Seq) -> Result<(), StoreError> {
+        user::check(user)?;
+        self.write(|connection| {
+            let room = room::find(connection, channel)?.ok_or(StoreError::UnknownRoom)?;
+            let seq = seq.min(room.head);
+            if member::set_last_read(connection, room.id, user, seq)? {
+                return Ok(());
+            }
+            if room.kind != RoomKind::Public {
+                return Err(StoreError::NotMember);
+            }
+            let now_ms = clock::unix_ms();
+            user::add(connection, &[user], now_ms)?;
+            member::add(connection, room.id, user, Role::Reader, now_ms)?;
+            member::set_last_read(connection, room.id, user, seq)?;
+            Ok(())
+        })
+    }
+
+    /// The rooms in which the user is a member or has a read position, most recently active
+    /// first, at most [`LIST_ROWS_MAX`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn unread(&self, user: &str) -> Result<Vec<Unread>, StoreError> {
+        let rows = self.readers.read(|connection| member::rooms_of(connection, user, LIST_ROWS_MAX))?;
+        rows.into_iter()
+            .map(|(name, head, last_read)| {
+                let channel = stored_channel(&name)?;
+                Ok(Unread { channel, head: head as Seq, last_read: last_read as Seq })
+            })
+            .collect()
+    }
+}
+
+/// The direct room is found through its key, which is the same from both sides; the database lets
+/// only one of two who create it at once do so and makes the other wait and find it.
+fn add_contact(connection: &mut Connection, user: &str, contact: &str) -> Result<DirectRoom, StoreError> {
+    let now_ms = clock::unix_ms();
+    user::add(connection, &[user, contact], now_ms)?;
+    let key = room::direct_key(user, contact);
+    let name = format!("{DIRECT_NAMESPACE}:{}", uuid::Uuid::new_v4());
+    let new = NewRoom { name: &name, kind: RoomKind::Direct, direct_key: Some(&key), now_ms };
+    let created = room::create(connection, &new)?;
+    let (room_id, name) = match created {
+        Some(room_id) => {
+            for member in [user, contact] {
+                member::add(connection, room_id, member, Role::Member, now_ms)?;
+            }
+            contact::add(connection, contact, user, room_id, now_ms)?;
+            (room_id, name)
+        }
+        None => room::by_direct_key(connection, &key)?,
+    };
+    contact::add(connection, user, contact, room_id, now_ms)?;
+    Ok(DirectRoom { channel: stored_channel(&name)?, created: created.is_some() })
+}
+
+/// A channel name out of the database, where other programs may have written it.
+fn stored_channel(name: &str) -> Result<Channel, StoreError> {
+    Channel::new(name).map_err(|error| StoreError::Unavailable(format!("room name {name:?}: {error}")))
+}
