@@ -105,6 +105,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub fn role(&self, channel: &Channel, user: &str) -> Result<Option<Role>, StoreError> {
+        if user::check(user).is_err() {
+            return Ok(None);
+        }
         self.readers.read(|connection| member::role(connection, channel.as_str(), user))
     }
 
@@ -143,6 +146,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub fn remove_contact(&self, user: &str, contact: &str) -> Result<bool, StoreError> {
+        if user::check(user).and(user::check(contact)).is_err() {
+            return Ok(false);
+        }
         self.write(|connection| Ok(contact::remove(connection, user, contact)?))
     }
 
@@ -151,6 +157,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub fn contacts(&self, user: &str) -> Result<Vec<Contact>, StoreError> {
+        if user::check(user).is_err() {
+            return Ok(Vec::new());
+        }
         let rows = self.readers.read(|connection| contact::of_user(connection, user, LIST_ROWS_MAX))?;
         rows.into_iter()
             .map(|(user, name, since_ms)| Ok(Contact { user, channel: stored_channel(&name)?, since_ms }))
@@ -188,6 +197,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub fn unread(&self, user: &str) -> Result<Vec<Unread>, StoreError> {
+        if user::check(user).is_err() {
+            return Ok(Vec::new());
+        }
         let rows = self.readers.read(|connection| member::rooms_of(connection, user, LIST_ROWS_MAX))?;
         rows.into_iter()
             .map(|(name, head, last_read)| {

@@ -239,8 +239,9 @@ mod tests {
         let (entered, has_entered) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            scope.spawn(|| {
-                lane.submit(vec![0], |rows| {
+            let first = &lane;
+            scope.spawn(move || {
+                first.submit(vec![0], |rows| {
                     entered.send(()).unwrap();
                     released.recv().unwrap();
                     echo(rows)
