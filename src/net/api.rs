@@ -22,7 +22,7 @@ use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
 use crate::protocol::command::{ChannelRequest, HistoryRequest};
 use crate::protocol::reply::{HistoryResult, PresenceResult, PublicationList};
 use crate::publication::Publication;
-use crate::store::{AppendError, Appended, NewMessage, RoomKind};
+use crate::store::{AppendError, Appended, NewMessage, Role, RoomKind, StoreError};
 
 use super::http::{Head, Response};
 use super::services::Services;
@@ -86,6 +86,13 @@ impl From<BadParams> for Refusal {
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
         Self::Error(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let detail = error.to_string();
+        Self::Error(ApiError { code: error.into(), detail })
     }
 }
 
@@ -298,19 +305,19 @@ fn room_create(params: &RoomCreateParams, services: &Services, out: &mut Vec<u8>
         NewRoomKind::Group => RoomKind::Group,
         NewRoomKind::Public => RoomKind::Public,
     };
-    services.store.create_room(&params.channel, kind, &params.members).map_err(ErrorCode::from)?;
+    let members: Vec<(&str, Role)> = params.members.iter().map(|user| (&**user, Role::Member)).collect();
+    services.store.create_room(&params.channel, kind, &members)?;
     room_info(&params.channel, services, out)
 }
 
 fn room_info(channel: &Channel, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let room = services
         .store
-        .room(channel)
-        .map_err(ErrorCode::from)?
+        .room(channel)?
         .ok_or(ApiError { code: ErrorCode::MethodNotFound, detail: "the room does not exist".into() })?;
-    let members = services.store.members(channel).map_err(ErrorCode::from)?.into_iter();
+    let members = services.store.members(channel)?.into_iter();
     let members: Vec<RoomMember> =
-        members.map(|member| RoomMember { user: member.user, last_read: member.last_read }).collect();
+        members.map(|member| RoomMember { user: member.user.into(), last_read: member.last_read }).collect();
     done(
         out,
         &RoomResult {

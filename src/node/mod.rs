@@ -149,7 +149,7 @@ impl Node {
         let parts =
             Parts { log: store.clone(), epoch: store.epoch().into(), drained, metrics: metrics.clone() };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces.clone(), parts)?;
-        store.attach(engine.clone());
+        store.set_sink(Some(engine.clone()));
         let pruner = Pruner::start(store.clone(), &config.namespaces)?;
         let outbox_bytes_max = config.client.outbox_bytes_max;
         Ok(Self { engine, store, drainer, pruner, metrics, outbox_bytes_max })
@@ -268,7 +268,7 @@ impl Node {
     pub fn stop(self) {
         self.pruner.stop();
         self.engine.stop();
-        self.store.detach();
+        self.store.set_sink(None);
         self.drainer.stop();
     }
 }

@@ -1,95 +1,139 @@
-//! Whether the database answers: told once when it changes, shown in `/health` and the metrics.
+//! Whether the database works, as the last operations saw it.
+//!
+//! Logs once per change of state and keeps the `store_up` metric. Reads and writes are watched
+//! apart, because a full disk still answers reads.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
+use crate::clock;
 use crate::metrics::Metrics;
 
-/// Which half of the work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Read,
-    Write,
-}
-
-impl Side {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
-}
-
-/// State of the database as the last operations found it.
-#[derive(Debug, Clone)]
+/// The state of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It answers.
+    /// The last operation worked.
     Up,
-    /// It fails.
+    /// The last operation failed for a reason that lies with the database.
     Down {
-        /// Since when.
-        since: Instant,
-        /// What it said last.
+        /// When the first failure was seen, milliseconds since 1970 UTC.
+        since_ms: i64,
+        /// What the database said.
         reason: String,
     },
 }
 
-/// Keeps the state of both sides: a full disk can still be read.
+/// What an operation was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// History, rooms, lists.
+    Read,
+    /// Commits and everything else that changes rows.
+    Write,
+}
+
+#[derive(Debug, Default)]
+struct Failures {
+    read: Option<Failure>,
+    write: Option<Failure>,
+}
+
+#[derive(Debug, Clone)]
+struct Failure {
+    since_ms: i64,
+    reason: String,
+}
+
+/// Collects the outcome of operations.
 #[derive(Debug)]
 pub(super) struct Monitor {
-    sides: Mutex<[Health; 2]>,
+    /// Some side is down; lets the usual success skip the lock.
+    any_down: AtomicBool,
+    failures: Mutex<Failures>,
     metrics: Arc<Metrics>,
 }
 
 impl Monitor {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         metrics.store_up.set(1);
-        Self { sides: Mutex::new([Health::Up, Health::Up]), metrics }
+        Self { any_down: AtomicBool::new(false), failures: Mutex::default(), metrics }
     }
 
-    /// Down if either side is; writing first, because that is what people notice.
-    pub(super) fn state(&self) -> Health {
-        let [read, write] = &*self.lock();
-        if matches!(write, Health::Up) { read.clone() } else { write.clone() }
-    }
-
-    pub(super) fn is_up(&self, side: Side) -> bool {
-        matches!(self.lock()[side as usize], Health::Up)
-    }
-
-    pub(super) fn worked(&self, side: Side) {
-        let mut sides = self.lock();
-        if let Health::Down { since, .. } = &sides[side as usize] {
-            let seconds = since.elapsed().as_secs();
-            tracing::info!(side = side.word(), seconds, "the database answers again");
-            sides[side as usize] = Health::Up;
-            self.show(&sides);
+    /// An operation worked.
+    pub(super) fn succeeded(&self, side: Side) {
+        if !self.any_down.load(Ordering::Acquire) {
+            return;
         }
+        let mut failures = self.lock();
+        if failures.side(side).take().is_some() {
+            tracing::info!(?side, "the database works again");
+        }
+        self.publish(&failures);
     }
 
+    /// An operation failed through no fault of its values.
     pub(super) fn failed(&self, side: Side, reason: &str) {
-        let mut sides = self.lock();
-        match &mut sides[side as usize] {
-            Health::Down { reason: last, .. } => reason.clone_into(last),
-            up => {
-                tracing::error!(
-                    side = side.word(),
-                    reason,
-                    "the database does not answer; it is tried again with every use"
-                );
-                *up = Health::Down { since: Instant::now(), reason: reason.to_owned() };
-                self.show(&sides);
+        let mut failures = self.lock();
+        let slot = failures.side(side);
+        match slot {
+            Some(failure) => reason.clone_into(&mut failure.reason),
+            None => {
+                tracing::error!(?side, reason, "the database does not work");
+                *slot = Some(Failure { since_ms: clock::unix_ms(), reason: reason.to_owned() });
             }
         }
+        self.publish(&failures);
     }
 
-    fn show(&self, sides: &[Health; 2]) {
-        let up = sides.iter().all(|side| matches!(side, Health::Up));
-        self.metrics.store_up.set(i64::from(up));
+    /// True while the last operation of that side failed.
+    pub(super) fn is_down(&self, side: Side) -> bool {
+        self.any_down.load(Ordering::Acquire) && self.lock().side(side).is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Health; 2]> {
-        self.sides.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn health(&self) -> Health {
+        let failures = self.lock();
+        match failures.write.as_ref().or(failures.read.as_ref()) {
+            None => Health::Up,
+            Some(failure) => Health::Down { since_ms: failure.since_ms, reason: failure.reason.clone() },
+        }
+    }
+
+    fn publish(&self, failures: &Failures) {
+        let down = failures.read.is_some() || failures.write.is_some();
+        self.any_down.store(down, Ordering::Release);
+        self.metrics.store_up.set(i64::from(!down));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failures {
+    fn side(&mut self, side: Side) -> &mut Option<Failure> {
+        match side {
+            Side::Read => &mut self.read,
+            Side::Write => &mut self.write,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_heals_by_its_own_success() {
+        let metrics = Arc::new(Metrics::new());
+        let monitor = Monitor::new(Arc::clone(&metrics));
+        assert_eq!(monitor.health(), Health::Up);
+        monitor.failed(Side::Write, "full");
+        monitor.succeeded(Side::Read);
+        assert!(matches!(monitor.health(), Health::Down { reason, .. } if reason == "full"));
+        assert_eq!(metrics.store_up.get(), 0);
+        assert!(monitor.is_down(Side::Write) && !monitor.is_down(Side::Read));
+        monitor.succeeded(Side::Write);
+        assert_eq!(monitor.health(), Health::Up);
+        assert_eq!(metrics.store_up.get(), 1);
     }
 }
