@@ -5,9 +5,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::metrics::Metrics;
+
+/// Shortest time between two trials of a store that is down, however often its health is asked for.
+const TRIAL_PAUSE: Duration = Duration::from_millis(500);
 
 /// The state of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,7 @@ pub(super) enum Side {
 struct Failures {
     read: Option<Failure>,
     write: Option<Failure>,
+    tried_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +93,20 @@ impl Monitor {
     /// True while the last operation of that side failed.
     pub(super) fn is_down(&self, side: Side) -> bool {
         self.any_down.load(Ordering::Acquire) && self.lock().side(side).is_some()
+    }
+
+    /// True when some side is down and nobody has tried it for a while; the caller then should.
+    pub(super) fn wants_trial(&self) -> bool {
+        if !self.any_down.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut failures = self.lock();
+        let now = Instant::now();
+        let due = failures.tried_at.is_none_or(|at| now.duration_since(at) >= TRIAL_PAUSE);
+        if due {
+            failures.tried_at = Some(now);
+        }
+        due
     }
 
     pub(super) fn health(&self) -> Health {

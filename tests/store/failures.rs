@@ -37,6 +37,7 @@ fn failed_commit(backend: &Backend) {
     unavailable(&store, 10);
     assert_eq!(metrics.store_up.get(), 0);
     assert_eq!(metrics.commit_failures_total.get(), 2);
+    assert!(is_down(&store));
     assert_eq!(store.head(&channel("a")), Ok(1));
     backend.execute("ALTER TABLE hidden RENAME TO messages");
     assert_eq!(append(&store, message("a", "2")), Ok(Appended::New(2)));
@@ -57,7 +58,7 @@ fn vanished_file(backend: &Backend) {
     assert!(is_down(&store));
     assert!(!path.exists(), "nobody makes an empty database of that name");
     std::fs::rename(&elsewhere, path).unwrap();
-    assert_eq!(store.health(), Health::Up);
+    await_up(&store);
     assert_eq!(append(&store, message("a", "2")), Ok(Appended::New(2)));
 }
 
@@ -78,11 +79,7 @@ pub(crate) fn a_stopped_server_heals(cluster: &mut Postgres) {
     assert!(asked_at.elapsed() < Duration::from_secs(30), "calls do not hang");
     assert_eq!(metrics.store_up.get(), 0);
     cluster.resume();
-    let give_up_at = Instant::now() + Duration::from_secs(30);
-    while store.health() != Health::Up {
-        assert!(Instant::now() < give_up_at, "it did not heal: {:?}", store.health());
-        std::thread::yield_now();
-    }
+    await_up(&store);
     assert_eq!(append(&store, message("a", "2")), Ok(Appended::New(2)));
     assert_eq!(store.head(&channel("a")), Ok(2));
     assert_eq!(metrics.store_up.get(), 1);

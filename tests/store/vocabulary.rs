@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection};
@@ -11,9 +12,8 @@ use roomcast::config::{Database, DatabaseUrl, Durability};
 use roomcast::ids::{Channel, Seq};
 use roomcast::limits::READER_STACK_BYTES;
 use roomcast::metrics::Metrics;
-use roomcast::publication::Retention;
-use roomcast::publication::{ClientInfo, Publication};
-use roomcast::store::{AppendError, Appended, HistoryLimit, HistoryQuery, NewMessage, Store};
+use roomcast::publication::{ClientInfo, Publication, Retention};
+use roomcast::store::{AppendError, Appended, Health, HistoryLimit, HistoryQuery, NewMessage, Store};
 
 /// An empty database that can be opened several times.
 #[derive(Debug)]
@@ -151,6 +151,15 @@ pub(crate) fn seqs(publications: &[Publication]) -> Vec<Seq> {
 /// The numbers a history command answers with.
 pub(crate) fn history(store: &Store, room: &str, query: HistoryQuery, retention: Retention) -> Vec<Seq> {
     seqs(&store.history(&channel(room), query, retention).unwrap().publications)
+}
+
+/// Asks for the store's health until it is up.
+pub(crate) fn await_up(store: &Store) {
+    let give_up_at = Instant::now() + Duration::from_secs(30);
+    while store.health() != Health::Up {
+        assert!(Instant::now() < give_up_at, "it did not heal: {:?}", store.health());
+        thread::yield_now();
+    }
 }
 
 pub(crate) fn all() -> HistoryQuery {

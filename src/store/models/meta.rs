@@ -24,13 +24,6 @@ pub(in crate::store) fn epoch_if_any(connection: &mut Connection) -> QueryResult
     on_either!(connection, c => meta::table.find(EPOCH).select(meta::value).first(c).optional())
 }
 
-/// Writes a row as it is: shows whether the database can be written.
-pub(in crate::store) fn touch(connection: &mut Connection) -> QueryResult<()> {
-    on_either!(connection, c => {
-        diesel::update(meta::table.find(EPOCH)).set(meta::value.eq(meta::value)).execute(c).map(drop)
-    })
-}
-
 /// 16 letters, the same in JSON, in a URL and in SQL.
 fn random_letters() -> String {
     uuid::Uuid::new_v4().as_bytes().iter().map(|byte| char::from(b'a' + byte % 26)).collect()
