@@ -86,6 +86,14 @@ impl Target {
         matches!(self.url, DatabaseUrl::Sqlite(_))
     }
 
+    /// What to call it to the operator: the file, or that it is a server (its URL may hold a password).
+    pub(super) fn name(&self) -> String {
+        match self.path() {
+            Some(path) => path.display().to_string(),
+            None => "PostgreSQL".to_owned(),
+        }
+    }
+
     /// The file of a SQLite database.
     pub(super) fn path(&self) -> Option<&Path> {
         match &self.url {

@@ -56,8 +56,9 @@ impl Store {
     /// [`OpenError`] says whether it could not be reached or not be migrated.
     pub fn open(config: &Database, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let target = Target::new(config);
-        let mut first =
-            target.connect(Purpose::Write).map_err(|error| OpenError::Connect(error.to_string()))?;
+        let mut first = target
+            .connect(Purpose::Write)
+            .map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
         first.migrate()?;
         let epoch = models::meta::epoch(&mut first).map_err(|error| OpenError::Migrate(error.to_string()))?;
         let monitor = Arc::new(Monitor::new(Arc::clone(&metrics)));

@@ -72,7 +72,7 @@ impl QueryFragment<Pg> for LockRooms<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("SELECT id FROM rooms WHERE name = ANY(");
         out.push_bind_param::<Texts, _>(&self.names)?;
-        out.push_sql(") ORDER BY id FOR UPDATE");
+        out.push_sql(") ORDER BY id FOR NO KEY UPDATE");
         Ok(())
     }
 }
@@ -127,7 +127,8 @@ pub(super) fn find_keys(
     Ok(found.into_iter().map(|(place, seq)| (place as usize, seq)).collect())
 }
 
-/// Counts new messages in rooms that exist, locking them in the order of their ids.
+/// Counts new messages in rooms that exist, locking them in the order of their ids. The lock is
+/// the one an update takes anyway; a stronger one would wait for new members.
 struct GrowRooms<'m> {
     names: Vec<&'m str>,
     added: Vec<i64>,
@@ -142,7 +143,7 @@ impl QueryFragment<Pg> for GrowRooms<'_> {
         out.push_sql(", ");
         out.push_bind_param::<Numbers, _>(&self.added)?;
         out.push_sql(
-            ") AS w(name, added) JOIN rooms r ON r.name = w.name ORDER BY r.id FOR UPDATE OF r) \
+            ") AS w(name, added) JOIN rooms r ON r.name = w.name ORDER BY r.id FOR NO KEY UPDATE OF r) \
              UPDATE rooms SET head_seq = head_seq + share.added, last_active_at = ",
         );
         out.push_bind_param::<BigInt, _>(&self.now_ms)?;

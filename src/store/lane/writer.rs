@@ -86,7 +86,11 @@ impl Writer {
     pub(super) fn write(&mut self, messages: &[NewMessage]) -> Written {
         self.last_ms = clock::unix_ms().max(self.last_ms);
         let mut batch = Batch::new(messages);
-        batch.publications = self.recover_unsure();
+        match self.recover_unsure() {
+            Ok(recovered) => batch.publications = recovered,
+            // Anything handed on now would overtake what may be stored.
+            Err(reason) => batch.store_failure = Some(reason),
+        }
         let places = batch.open_places();
         if !places.is_empty() {
             self.write_isolating(&mut batch, &places);
@@ -218,23 +222,17 @@ impl Writer {
     }
 
     /// Reads back what doubtful commits did store. Keeps the doubt when that fails.
-    fn recover_unsure(&mut self) -> Vec<Publication> {
+    fn recover_unsure(&mut self) -> Result<Vec<Publication>, String> {
         if self.unsure.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let Ok(mut connection) = self.take_connection() else { return Vec::new() };
-        let unsure = std::mem::take(&mut self.unsure);
-        match connection.transaction(|connection| read_unsure(connection, &unsure)) {
-            Ok(publications) => {
-                self.connection = Some(connection);
-                publications
-            }
-            Err(error) => {
-                tracing::debug!(%error, "doubtful commits could not be looked at yet");
-                self.unsure = unsure;
-                Vec::new()
-            }
-        }
+        let mut connection = self.take_connection()?;
+        let recovered = connection
+            .transaction(|connection| read_unsure(connection, &self.unsure))
+            .map_err(|error: DieselError| error.to_string())?;
+        self.connection = Some(connection);
+        self.unsure.clear();
+        Ok(recovered)
     }
 
     /// Runs another write in a transaction of its own.
