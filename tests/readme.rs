@@ -50,10 +50,9 @@ fn the_http_api_answers_as_its_document_says() {
     let config = examples(&document, "config").pop().unwrap();
     let server = Server::start_with(&config, &[("ROOMCAST_API_KEY", "")]);
     let mut carl = server.connect();
-    for line in [
-        r#"{"id":1,"connect":{"data":{"user":"carl"}}}"#,
-        r#"{"id":2,"subscribe":{"channel":"lobby"}}"#,
-    ] {
+    for line in
+        [r#"{"id":1,"connect":{"data":{"user":"carl"}}}"#, r#"{"id":2,"subscribe":{"channel":"lobby"}}"#]
+    {
         carl.send(Message::text(line)).unwrap();
         let _ = carl.read().unwrap();
     }
@@ -73,7 +72,10 @@ fn every_api_method_has_its_section() {
         .collect();
     assert!(methods.len() >= 14, "{methods:?}");
     for method in methods {
-        assert!(document.contains(&format!("\n### {method}\n")), "docs/http-api.md tells nothing of {method}");
+        assert!(
+            document.contains(&format!("\n### {method}\n")),
+            "docs/http-api.md tells nothing of {method}"
+        );
     }
 }
 
@@ -249,7 +251,8 @@ impl Server {
             let run = Command::new("sh").args(["-c", &command.replace(DOCUMENTED, &self.address)]).output();
             let output = String::from_utf8(run.unwrap().stdout).unwrap().replace('\r', "");
             // `info` tells the configured address, which here is any free port.
-            let output = output.replace(&self.address, DOCUMENTED).replace("127.0.0.1:0\"", "127.0.0.1:8000\"");
+            let output =
+                output.replace(&self.address, DOCUMENTED).replace("127.0.0.1:0\"", "127.0.0.1:8000\"");
             assert_eq!(masked(&output), masked(&expected), "{command} (is curl installed?)");
         }
     }
