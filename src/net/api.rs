@@ -1,12 +1,13 @@
 //! `POST /api/<method>`: the server API, for the backends of applications.
 //!
-//! The key is checked before anything is read; without a configured key the API is only served in
-//! the open modes. Errors come in a 200 body unless the caller asks for transport errors.
+//! [`admit`] checks the caller before the body is read: the key, which only the open mode does without,
+//! and the origin, because a page that somebody visits could otherwise post to a server on the same
+//! machine. Errors come in a 200 body unless the caller asks for transport errors.
 
 use std::sync::Arc;
 
 use crate::clock;
-use crate::config::Namespace;
+use crate::config::{Mode, Namespace};
 use crate::ids::Channel;
 use crate::protocol::Members;
 use crate::protocol::api::params::{
@@ -28,14 +29,19 @@ use super::http::{Head, Response};
 use super::services::Services;
 use super::session::{check_size, code_of, stats};
 
-/// Answers one API request.
-pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Services) -> Response {
+/// Lets a request pass whose sender may use the API, or says why not.
+pub(super) fn admit(head: &Head, services: &Services) -> Result<(), Response> {
     if head.method != "POST" {
-        return Response::method_not_allowed("POST");
+        return Err(Response::method_not_allowed("POST"));
     }
     if !is_authorized(head, services) {
-        return Response::new(401, "text/plain; charset=utf-8", "");
+        return Err(Response::new(401, "text/plain; charset=utf-8", ""));
     }
+    services.check_origin(head)
+}
+
+/// Answers one API request that was admitted.
+pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Services) -> Response {
     let mode = ErrorMode::from_header(head.header("x-centrifugo-error-mode"));
     let mut out = Vec::new();
     match call(method, body, services, &mut out) {
@@ -55,7 +61,7 @@ pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Service
 
 /// True when the request carries the key, in any of the three places it may stand.
 fn is_authorized(head: &Head, services: &Services) -> bool {
-    let Some(key) = &services.api.key else { return services.is_open() };
+    let Some(key) = &services.api.key else { return services.mode == Mode::Open };
     let bearer = head.header("authorization").and_then(|value| value.strip_prefix("apikey "));
     let given = head.header("x-api-key").or(bearer).or_else(|| head.query_value("api_key"));
     given.is_some_and(|given| same_text(given.as_bytes(), key.expose().as_bytes()))

@@ -237,7 +237,7 @@ impl Node {
             }),
             extra: Extra::default(),
             answer: Answer::Collect(sender),
-            server_side: true,
+            server_side: false,
         };
         // A new listener has no subscription that could be in the way.
         self.engine.join(&listener, request, 1).map_err(|_| SubscribeError::Unavailable)?;
