@@ -5,7 +5,7 @@ import { describe, test } from "node:test";
 
 import { client, connect, everywhere, openGate, range, startServer, subscribe, subscription } from "./support.mjs";
 
-everywhere(describe, ({ version, Centrifuge, database }) => {
+everywhere(describe, ({ Centrifuge, database }) => {
   test("a client that was away gets what it missed, once, and then what comes", async (t) => {
     const server = await startServer(t, { database });
     const gate = await openGate(t, server);
@@ -138,8 +138,7 @@ everywhere(describe, ({ version, Centrifuge, database }) => {
     assert.deepEqual(publications.map(({ offset }) => offset), [6, 7]);
   });
 
-  // 5.7.1 has the option too, but falls back to a plain subscribe.
-  if (version === "5.8.0") test("an app that loads its state is asked to, when recovery is not possible", async (t) => {
+  test("an app that loads its state is asked to, when recovery is not possible", async (t) => {
     const server = await startServer(t, { database, config: "[namespace.short]\nhistory_size = 2" });
     const gate = await openGate(t, server);
     const here = await connect(t, Centrifuge, server.url, { user: "here" });

@@ -2,7 +2,7 @@
 // of its own, a gate to cut its clients off, and journals of events to wait on.
 
 import { spawn, spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync, openSync, closeSync } from "node:fs";
 import net from "node:net";
 import os from "node:os";
@@ -66,9 +66,7 @@ class Server {
   async launch() {
     const log = openSync(this.logFile, "a");
     const args = ["serve", "--config", this.configFile, "--listen", `127.0.0.1:${this.port}`, "--database", this.databaseUrl];
-    // Settings of the one who runs the tests are none of the server's.
-    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("ROOMCAST_")));
-    this.child = spawn(binary, args, { cwd: this.folder, env, stdio: ["ignore", "pipe", log] });
+    this.child = spawn(binary, args, { cwd: this.folder, env: bareEnvironment(), stdio: ["ignore", "pipe", log] });
     closeSync(log);
     this.exited = new Promise((resolve) => this.child.once("exit", (code, signal) => resolve({ code, signal })));
     const running = new Promise((resolve) => {
@@ -105,7 +103,8 @@ class Server {
 
   /** A token made by the command line, as its reader would: `token("ann", "--expires", "2s")`. */
   token(user, ...more) {
-    const made = spawnSync(binary, ["token", "--config", this.configFile, "--user", user, ...more], { encoding: "utf8" });
+    const args = ["token", "--config", this.configFile, "--user", user, ...more];
+    const made = spawnSync(binary, args, { env: bareEnvironment(), encoding: "utf8" });
     if (made.status !== 0) throw new Error(`no token: ${made.stderr}`);
     return made.stdout.trim();
   }
@@ -117,6 +116,21 @@ class Server {
     return answer.json();
   }
 }
+
+/** Settings of the one who runs the tests are none of the server's. */
+function bareEnvironment() {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("ROOMCAST_")));
+}
+
+/** A token with exactly these claims, as a backend signs it. */
+export function sign(claims, secret = SECRET) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const text = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
+  return `${text}.${createHmac("sha256", secret).update(text).digest("base64url")}`;
+}
+
+/** Unix time, `seconds` from now. */
+export const unixTime = (seconds = 0) => Math.floor(Date.now() / 1000) + seconds;
 
 function createDatabase() {
   const cluster = process.env.ROOMCAST_TEST_DATABASE_URL;
