@@ -251,7 +251,11 @@ fn a_listener_that_does_not_read_costs_its_budget_and_misses_nothing() {
     slow.hear_until(5000);
     rig.publish(&room, 1);
     slow.hear_until(5001);
-    assert_eq!(rig.metrics.catch_ups_active.get(), 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rig.metrics.catch_ups_active.get() > 0 {
+        assert!(Instant::now() < deadline, "the listener is never live again");
+        rig.engine.presence(&room);
+    }
 }
 
 #[test]
