@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,6 +94,14 @@ impl Channel {
             ahash::RandomState::with_seeds(0x526f_6f6d, 0x6361_7374, 0x7368_6172, 0x6469_6e67)
         });
         HASHER.hash_one(self.as_str())
+    }
+}
+
+impl FromStr for Channel {
+    type Err = ChannelError;
+
+    fn from_str(name: &str) -> Result<Self, ChannelError> {
+        Self::new(name)
     }
 }
 

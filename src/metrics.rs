@@ -86,6 +86,8 @@ metrics! {
     listeners: gauge,
     /// Publications handed to the engine.
     publications_total: counter,
+    /// Times that a publication came before one it follows; the missing ones were read back.
+    handoff_holes_total: counter,
     /// Publications put into an outbox, once per listener.
     deliveries_total: counter,
     /// Ephemeral publications not given to a listener because its outbox was full.
@@ -126,7 +128,7 @@ metrics! {
     store_up: gauge,
     /// Seconds from a command's arrival to its ack being handed to the outbox.
     publish_ack_seconds: histogram[SECONDS],
-    /// Seconds from commit to the last listener's outbox.
+    /// Seconds from the commit of a fan-out's first publication to its last listener's outbox.
     fanout_seconds: histogram[SECONDS],
 }
 

@@ -38,24 +38,40 @@ pub struct Publication {
     pub created_at_ms: i64,
 }
 
-/// Which messages of a room may still be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which messages of a room can be read. What is outside is invisible at once, whether or not its
+/// rows are already gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {
-    /// The newest so many messages; 0 = all.
+    /// The newest so many; 0 = all.
     pub size: u64,
-    /// Messages not older than this; `None` = any age.
+    /// Those not older than this; `None` = all.
     pub ttl: Option<Duration>,
 }
 
 impl Retention {
-    /// True when a message may still be read, with the room at `head` and the time `now_ms`.
+    /// True when nothing ever leaves.
     #[must_use]
-    pub fn keeps(&self, publication: &Publication, head: Seq, now_ms: i64) -> bool {
-        let by_size = self.size == 0 || publication.seq > head.saturating_sub(self.size);
-        let by_age = self.ttl.is_none_or(|ttl| {
-            now_ms.saturating_sub(publication.created_at_ms)
-                <= i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
-        });
-        by_size && by_age
+    pub fn keeps_all(self) -> bool {
+        self.size == 0 && self.ttl.is_none()
+    }
+
+    /// True when a message can be read, with the room at `head` and the time `now_ms`.
+    #[must_use]
+    pub fn keeps(self, publication: &Publication, head: Seq, now_ms: i64) -> bool {
+        publication.seq > self.last_outside(head)
+            && publication.created_at_ms > self.latest_outside_ms(now_ms)
+    }
+
+    /// The newest seq that is outside by count.
+    #[must_use]
+    pub fn last_outside(self, head: Seq) -> Seq {
+        if self.size == 0 { 0 } else { head.saturating_sub(self.size) }
+    }
+
+    /// The latest time that is outside by age, milliseconds since 1970 UTC.
+    #[must_use]
+    pub fn latest_outside_ms(self, now_ms: i64) -> i64 {
+        let age = |ttl: Duration| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+        self.ttl.map_or(i64::MIN, |ttl| now_ms.saturating_sub(age(ttl)))
     }
 }

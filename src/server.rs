@@ -86,7 +86,7 @@ fn services(config: &Config, node: &Node) -> Services {
         metrics: node.metrics().clone(),
         flush_grace: config.shutdown_grace,
         node_id: Uuid::new_v4().to_string(),
-        node_name: config.listen.to_string(),
+        node_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         started_at: Instant::now(),
     }
 }

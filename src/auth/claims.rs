@@ -9,12 +9,13 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Overrides, ServerSubscription, TokenError};
+use super::{ServerSubscription, TokenError};
 use crate::ids::Channel;
 use crate::json;
 use crate::limits::{INFO_BYTES_MAX, USER_ID_BYTES_MAX};
 
-/// Every claim that means something. Others, `iat`, `jti` and `meta` among them, are ignored.
+/// Every claim that means something. Others, `iat`, `jti`, `meta` and
+/// `override` among them, are ignored: rooms are positioned and recoverable for everybody.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Claims {
@@ -35,8 +36,6 @@ pub(super) struct Claims {
     b64info: Option<String>,
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
-    #[serde(rename = "override")]
-    overrides: Option<OverrideClaims>,
 }
 
 /// One server-side subscription.
@@ -47,24 +46,6 @@ struct SubscriptionClaims {
     b64info: Option<String>,
     data: Option<Box<RawValue>>,
     b64data: Option<String>,
-    #[serde(rename = "override")]
-    overrides: Option<OverrideClaims>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-struct OverrideClaims {
-    presence: Option<Switch>,
-    join_leave: Option<Switch>,
-    force_push_join_leave: Option<Switch>,
-    force_recovery: Option<Switch>,
-    force_positioning: Option<Switch>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-struct Switch {
-    value: bool,
 }
 
 /// Audience and issuer may be one text or a list.
@@ -125,10 +106,6 @@ impl Claims {
         attachment(self.data.as_deref(), self.b64data.as_deref())
     }
 
-    pub(super) fn overrides(&self) -> Overrides {
-        self.overrides.map_or_else(Overrides::default, Overrides::from)
-    }
-
     /// The server-side subscriptions: `subs`, or else `channels`.
     pub(super) fn subscriptions(&self) -> Result<Vec<ServerSubscription>, TokenError> {
         if let Some(subs) = self.subs.as_ref().filter(|subs| !subs.is_empty()) {
@@ -154,29 +131,15 @@ impl Claims {
     }
 }
 
-impl From<OverrideClaims> for Overrides {
-    fn from(claims: OverrideClaims) -> Self {
-        let value = |switch: Option<Switch>| switch.map(|switch| switch.value);
-        Self {
-            presence: value(claims.presence),
-            join_leave: value(claims.join_leave),
-            force_push_join_leave: value(claims.force_push_join_leave),
-            force_recovery: value(claims.force_recovery),
-            force_positioning: value(claims.force_positioning),
-        }
-    }
-}
-
 fn subscription(name: &str, claims: Option<&SubscriptionClaims>) -> Result<ServerSubscription, TokenError> {
     let channel = named_channel(name)?;
     let Some(claims) = claims else {
-        return Ok(ServerSubscription { channel, info: None, data: None, overrides: Overrides::default() });
+        return Ok(ServerSubscription { channel, info: None, data: None });
     };
     Ok(ServerSubscription {
         channel,
         info: attachment(claims.info.as_deref(), claims.b64info.as_deref())?,
         data: attachment(claims.data.as_deref(), claims.b64data.as_deref())?,
-        overrides: claims.overrides.map_or_else(Overrides::default, Overrides::from),
     })
 }
 

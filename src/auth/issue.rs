@@ -6,30 +6,25 @@ use serde_json::value::RawValue;
 
 use crate::ids::Channel;
 
-/// What a connection token shall say.
-#[derive(Debug, Clone, Default)]
-pub struct ConnectionTokenRequest {
+/// What a token shall say; what is absent is left out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokenRequest<'a> {
     /// The user id; empty for an anonymous user.
-    pub user: String,
-    /// When the token expires, seconds since 1970 UTC; `None`: never.
-    pub expires_at: Option<i64>,
-    /// JSON that others may see of the connection.
-    pub info: Option<String>,
+    pub user: &'a str,
+    /// Makes it a subscription token for this channel.
+    pub channel: Option<&'a Channel>,
     /// What the server shall subscribe the connection to.
-    pub channels: Vec<Channel>,
-}
-
-/// What a subscription token shall say.
-#[derive(Debug, Clone)]
-pub struct SubscriptionTokenRequest {
-    /// The user id; empty for an anonymous user.
-    pub user: String,
-    /// The channel.
-    pub channel: Channel,
-    /// When the token expires, seconds since 1970 UTC; `None`: never.
+    pub channels: &'a [Channel],
+    /// JSON that others may see of the connection or the subscription.
+    pub info: Option<&'a str>,
+    /// When it is made, seconds since 1970 UTC.
+    pub issued_at: Option<i64>,
+    /// When it expires, seconds since 1970 UTC; `None`: never.
     pub expires_at: Option<i64>,
-    /// JSON that others may see of the subscription.
-    pub info: Option<String>,
+    /// Whom it is for, if the server demands it.
+    pub audience: Option<&'a str>,
+    /// Whom it is from, if the server demands it.
+    pub issuer: Option<&'a str>,
 }
 
 /// Why no token was made.
@@ -57,57 +52,36 @@ struct IssuedClaims<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     sub: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    exp: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     channels: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exp: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
 }
 
-/// A connection token signed with HS256.
+/// A token signed with HS256.
 ///
 /// # Errors
 /// [`IssueError`]
-pub fn issue_connection_token(secret: &str, request: &ConnectionTokenRequest) -> Result<String, IssueError> {
-    sign(
-        secret,
-        &IssuedClaims {
-            sub: &request.user,
-            exp: request.expires_at,
-            info: parse(request.info.as_deref())?,
-            channel: None,
-            channels: request.channels.iter().map(Channel::as_str).collect(),
-        },
-    )
-}
-
-/// A subscription token signed with HS256.
-///
-/// # Errors
-/// [`IssueError`]
-pub fn issue_subscription_token(
-    secret: &str,
-    request: &SubscriptionTokenRequest,
-) -> Result<String, IssueError> {
-    sign(
-        secret,
-        &IssuedClaims {
-            sub: &request.user,
-            exp: request.expires_at,
-            info: parse(request.info.as_deref())?,
-            channel: Some(request.channel.as_str()),
-            channels: Vec::new(),
-        },
-    )
-}
-
-fn parse(info: Option<&str>) -> Result<Option<&RawValue>, IssueError> {
-    info.map(serde_json::from_str).transpose().map_err(IssueError::Info)
-}
-
-fn sign(secret: &str, claims: &IssuedClaims<'_>) -> Result<String, IssueError> {
+pub fn issue(secret: &str, request: &TokenRequest<'_>) -> Result<String, IssueError> {
+    let claims = IssuedClaims {
+        sub: request.user,
+        channel: request.channel.map(Channel::as_str),
+        channels: request.channels.iter().map(Channel::as_str).collect(),
+        info: request.info.map(serde_json::from_str).transpose().map_err(IssueError::Info)?,
+        iat: request.issued_at,
+        exp: request.expires_at,
+        aud: request.audience,
+        iss: request.issuer,
+    };
     let key = EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).map_err(IssueError::Signing)
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).map_err(IssueError::Signing)
 }

@@ -93,23 +93,6 @@ pub struct ServerSubscription {
     pub info: Option<Arc<str>>,
     /// What the client is told with the subscription, compact JSON.
     pub data: Option<Arc<str>>,
-    /// Options that differ from those of the namespace.
-    pub overrides: Overrides,
-}
-
-/// Options of a subscription that the token decides instead of the namespace.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// The subscription shows in presence.
-    pub presence: Option<bool>,
-    /// Joins and leaves of this subscription are told to others.
-    pub join_leave: Option<bool>,
-    /// Joins and leaves of others are pushed to this subscription.
-    pub force_push_join_leave: Option<bool>,
-    /// The client keeps its position and recovers by it.
-    pub force_recovery: Option<bool>,
-    /// The client is told its position.
-    pub force_positioning: Option<bool>,
 }
 
 /// A subscription token that was checked: this user may listen to this channel.
@@ -119,7 +102,6 @@ pub struct VerifiedSubscription {
     info: Option<Arc<str>>,
     data: Option<Arc<str>>,
     expires_at: Option<i64>,
-    overrides: Overrides,
 }
 
 impl VerifiedSubscription {
@@ -141,11 +123,6 @@ impl VerifiedSubscription {
     /// When the subscription expires, seconds since 1970 UTC; always in the future of the check.
     pub const fn expires_at(&self) -> Option<i64> {
         self.expires_at
-    }
-
-    /// Options that differ from those of the namespace.
-    pub const fn overrides(&self) -> Overrides {
-        self.overrides
     }
 }
 
@@ -202,7 +179,6 @@ impl Verifier {
             channel: named,
             info: claims.info()?,
             data: claims.data()?,
-            overrides: claims.overrides(),
             expires_at: claims.expires_at(now)?,
         })
     }

@@ -172,10 +172,6 @@ fn server_side_subscriptions_are_read() {
     assert_eq!(names(&json!({"channels": ["a"], "subs": {}})), ["a"]);
     let who = connection(&json!({"subs": {"x": {
         "info": {"i": 1}, "b64data": "WyAxIF0=",
-        "override": {
-            "presence": {"value": true}, "join_leave": {"value": false}, "force_push_join_leave": {},
-            "force_recovery": null, "force_positioning": {"value": true}, "unknown": {"value": true},
-        },
     }}}))
     .unwrap();
     assert_eq!(
@@ -184,13 +180,6 @@ fn server_side_subscriptions_are_read() {
             channel: Channel::new("x").unwrap(),
             info: Some(Arc::from(r#"{"i":1}"#)),
             data: Some(Arc::from("[1]")),
-            overrides: Overrides {
-                presence: Some(true),
-                join_leave: Some(false),
-                force_push_join_leave: Some(false),
-                force_recovery: None,
-                force_positioning: Some(true),
-            },
         }]
     );
 }
@@ -234,14 +223,12 @@ fn claims_that_are_too_large_or_senseless_are_invalid() {
 
 #[test]
 fn a_subscription_token_is_for_one_user_and_channel() {
-    let good = json!({"sub": "42", "channel": "room", "exp": NOW + 9, "info": [1], "data": {"d": 2},
-        "override": {"force_recovery": {"value": false}}});
+    let good = json!({"sub": "42", "channel": "room", "exp": NOW + 9, "info": [1], "data": {"d": 2}});
     let verified = subscription(&good).unwrap();
     assert_eq!(verified.channel().as_str(), "room");
     assert_eq!(verified.info().map(|info| &**info), Some("[1]"));
     assert_eq!(verified.data().map(|data| &**data), Some(r#"{"d":2}"#));
     assert_eq!(verified.expires_at(), Some(NOW + 9));
-    assert_eq!(verified.overrides(), Overrides { force_recovery: Some(false), ..Overrides::default() });
     for (claims, wanted) in [
         (json!({"sub": "42", "channel": "other"}), TokenError::Mismatch),
         (json!({"sub": "43", "channel": "room"}), TokenError::Mismatch),
@@ -273,27 +260,24 @@ fn a_subscription_token_can_name_the_channel_itself() {
 #[test]
 fn issued_tokens_are_verified() {
     let channel = Channel::new("room").unwrap();
-    let request = ConnectionTokenRequest {
-        user: "42".into(),
+    let channels = [channel.clone()];
+    let request = TokenRequest {
+        user: "42",
         expires_at: Some(NOW + 60),
-        info: Some(r#"{ "name":"A" }"#.into()),
-        channels: vec![channel.clone()],
+        info: Some(r#"{ "name":"A" }"#),
+        channels: &channels,
+        ..TokenRequest::default()
     };
-    let who = verifier().verify_connection(&issue_connection_token(SECRET, &request).unwrap(), NOW).unwrap();
+    let who = verifier().verify_connection(&issue(SECRET, &request).unwrap(), NOW).unwrap();
     assert_eq!((&**who.user(), who.expires_at()), ("42", Some(NOW + 60)));
     assert_eq!(who.info().map(|info| &**info), Some(r#"{"name":"A"}"#));
     assert_eq!(who.subscriptions()[0].channel, channel);
-    let request = SubscriptionTokenRequest {
-        user: "42".into(),
-        channel: channel.clone(),
-        expires_at: None,
-        info: None,
-    };
-    let token = issue_subscription_token(SECRET, &request).unwrap();
+    let request = TokenRequest { user: "42", channel: Some(&channel), ..TokenRequest::default() };
+    let token = issue(SECRET, &request).unwrap();
     assert!(verifier().verify_subscription(&token, NOW, "42", Some(&channel)).is_ok());
     assert!(is_invalid(verifier().verify_connection(&token, NOW)));
-    let bad = ConnectionTokenRequest { info: Some("{".into()), ..ConnectionTokenRequest::default() };
-    assert!(matches!(issue_connection_token(SECRET, &bad), Err(IssueError::Info(_))));
+    let bad = TokenRequest { info: Some("{"), ..TokenRequest::default() };
+    assert!(matches!(issue(SECRET, &bad), Err(IssueError::Info(_))));
 }
 
 #[test]

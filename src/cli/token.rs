@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::{ConfigFile, Failure, print};
+use crate::auth::issue::{IssueError, TokenRequest, issue};
 use crate::clock;
 use crate::config::Client;
 use crate::ids::Channel;
@@ -57,25 +56,6 @@ pub enum Lifetime {
     Within(Duration),
 }
 
-/// The claims of both kinds of tokens; what is absent is left out.
-#[derive(Debug, Serialize)]
-struct Claims<'a> {
-    sub: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
-    iat: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exp: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    aud: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iss: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    info: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    channels: &'a [String],
-}
-
 pub(super) fn run(args: &TokenArgs) -> Result<(), Failure> {
     let loaded = args.file.load(Vec::new())?;
     let token = token(args, &loaded.config.client, clock::unix_seconds())?;
@@ -90,49 +70,45 @@ fn token(args: &TokenArgs, client: &Client, now: i64) -> Result<String, Failure>
              ROOMCAST_CLIENT_TOKEN_HMAC_SECRET, to the one of the server",
         )
     })?;
-    check_names(args)?;
-    let info = args.info.as_deref().map(parse_info).transpose()?;
-    let claims = Claims {
-        sub: &args.user,
-        channel: args.channel.as_deref(),
-        iat: now,
-        exp: match args.expires {
+    check(args)?;
+    let channel = args.channel.as_deref().map(parse_channel).transpose()?;
+    let channels = args.channels.iter().map(|name| parse_channel(name)).collect::<Result<Vec<_>, _>>()?;
+    let request = TokenRequest {
+        user: &args.user,
+        channel: channel.as_ref(),
+        channels: &channels,
+        info: args.info.as_deref(),
+        issued_at: Some(now),
+        expires_at: match args.expires {
             Lifetime::Never => None,
             Lifetime::Within(time) => {
                 Some(now.saturating_add(i64::try_from(time.as_secs()).unwrap_or(i64::MAX)))
             }
         },
-        aud: client.token_audience.as_deref(),
-        iss: client.token_issuer.as_deref(),
-        info: info.as_deref(),
-        channels: &args.channels,
+        audience: client.token_audience.as_deref(),
+        issuer: client.token_issuer.as_deref(),
     };
-    sign(secret.expose(), &claims)
-}
-
-fn sign(secret: &str, claims: &Claims<'_>) -> Result<String, Failure> {
-    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256), claims, &key)
-        .map_err(|error| Failure::new(format!("the token can not be signed: {error}")))
+    issue(secret.expose(), &request).map_err(|error| match error {
+        IssueError::Info(error) => {
+            Failure::new(format!(r#"--info is not JSON such as '{{"name":"Ann"}}': {error}"#))
+        }
+        IssueError::Signing(_) => Failure::new(error.to_string()),
+    })
 }
 
 /// What the server would refuse is refused here, where the message reaches the one who typed it.
-fn check_names(args: &TokenArgs) -> Result<(), Failure> {
+fn check(args: &TokenArgs) -> Result<(), Failure> {
     if args.user.len() > USER_ID_BYTES_MAX {
         return Err(Failure::new(format!("--user is longer than {USER_ID_BYTES_MAX} bytes")));
     }
-    for channel in args.channel.iter().chain(&args.channels) {
-        Channel::new(channel).map_err(|error| Failure::new(format!("{channel:?}: {error}")))?;
+    if args.info.as_ref().is_some_and(|info| info.len() > INFO_BYTES_MAX) {
+        return Err(Failure::new(format!("--info is longer than {INFO_BYTES_MAX} bytes")));
     }
     Ok(())
 }
 
-fn parse_info(info: &str) -> Result<Box<RawValue>, Failure> {
-    if info.len() > INFO_BYTES_MAX {
-        return Err(Failure::new(format!("--info is longer than {INFO_BYTES_MAX} bytes")));
-    }
-    serde_json::from_str(info)
-        .map_err(|error| Failure::new(format!(r#"--info is not JSON such as '{{"name":"Ann"}}': {error}"#)))
+fn parse_channel(name: &str) -> Result<Channel, Failure> {
+    Channel::new(name).map_err(|error| Failure::new(format!("{name:?}: {error}")))
 }
 
 fn lifetime(text: &str) -> Result<Lifetime, String> {

@@ -24,8 +24,8 @@ use super::shard::Shards;
 use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
 use crate::metrics::Metrics;
 use crate::outbox::Push;
-use crate::outbox::frame::{self, LineFrames};
-use crate::protocol::code::{ErrorCode, UnsubscribeCode};
+use crate::outbox::frame::LineFrames;
+use crate::protocol::code::ErrorCode;
 use crate::protocol::push;
 use crate::publication::{Publication, Retention};
 
@@ -308,7 +308,7 @@ impl Job {
         } else {
             self.metrics.recoveries_total.with_label_values(&["failed"]).inc();
             if join.recover.as_ref().is_some_and(|recover| recover.reject_unrecovered) {
-                join.fail(ErrorCode::UnrecoverablePosition);
+                join.fail(ErrorCode::UnrecoverablePosition, &self.metrics);
                 return Next::Left;
             }
             self.after = self.until;
@@ -336,16 +336,6 @@ impl Job {
             return Next::Full;
         }
         Next::Again
-    }
-
-    /// Ends a subscription that cannot go on because messages it is owed are gone; the client
-    /// starts anew. One that ended already is left alone.
-    fn give_up(&self) {
-        if self.listener.remove_exactly(&self.channel, self.subscription) {
-            let mut text = Vec::new();
-            push::unsubscribe(&mut text, &self.channel, UnsubscribeCode::InsufficientState);
-            let _ = self.listener.outbox.reply(&frame::text(&text));
-        }
     }
 }
 
@@ -434,7 +424,8 @@ impl Worker {
             Next::Again => self.catch_up.run(job),
             Next::Full => self.catch_up.park(job),
             Next::Failed => self.catch_up.failed().push(job),
-            Next::Lost | Next::Left => self.leave(job),
+            Next::Lost => self.leave(job, true),
+            Next::Left => self.leave(job, false),
         }
     }
 
@@ -455,7 +446,7 @@ impl Worker {
             Ok(page) => job.push_page(&page),
             Err(LogUnavailable(_)) => match job.owed.take() {
                 Some((join, _)) => {
-                    join.fail(ErrorCode::Internal);
+                    join.fail(ErrorCode::Internal, &job.metrics);
                     Next::Left
                 }
                 None => Next::Failed,
@@ -463,9 +454,11 @@ impl Worker {
         }
     }
 
-    /// Takes a job's member out of its room.
-    fn leave(&self, job: Box<Job>) {
-        job.give_up();
+    /// Takes a job's member out of its room; `lost`: because messages it is owed are gone.
+    fn leave(&self, job: Box<Job>, lost: bool) {
+        if lost {
+            job.listener.lose(&job.channel, job.subscription);
+        }
         let (channel, connection, subscription) = (job.channel.clone(), job.connection(), job.subscription);
         drop(job);
         let command = Command::Leave { channel: channel.clone(), connection, subscription };

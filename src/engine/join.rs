@@ -10,6 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::listener::Listener;
 use crate::ids::{Channel, Seq, SubscriptionId};
+use crate::metrics::Metrics;
 use crate::outbox::frame;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::push;
@@ -103,7 +104,8 @@ impl Join {
     }
 
     /// Tells the client that it is not subscribed, and forgets the subscription.
-    pub(super) fn fail(self, code: ErrorCode) {
+    pub(super) fn fail(self, code: ErrorCode, metrics: &Metrics) {
+        metrics.errors_total.with_label_values(&[&code.number().to_string()]).inc();
         self.listener.remove_exactly(&self.channel, self.subscription);
         match self.answer {
             Answer::Collect(sender) => drop(sender.send((self.channel, Err(code)))),

@@ -9,7 +9,9 @@ use ahash::AHashMap;
 
 use crate::config::Namespace;
 use crate::ids::{Channel, ConnectionId, SubscriptionId};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, frame};
+use crate::protocol::code::{CloseCode, UnsubscribeCode};
+use crate::protocol::push;
 use crate::publication::ClientInfo;
 
 /// See the module.
@@ -104,6 +106,24 @@ impl Listener {
             subscriptions.remove(channel);
         }
         same
+    }
+
+    /// Ends a subscription that can not go on without a hole, if it is still this one, and tells the
+    /// client, which then comes back and recovers: the subscription alone if the client made it, the
+    /// connection if the server did, because SDKs do not renew those.
+    pub(super) fn lose(&self, channel: &Channel, id: SubscriptionId) {
+        let server_side = self.subscription(channel).is_some_and(|subscription| subscription.server_side);
+        if !self.remove_exactly(channel, id) {
+            return;
+        }
+        if server_side {
+            let close = CloseCode::InsufficientState;
+            self.outbox.close(close.number(), close.words());
+        } else {
+            let mut text = Vec::new();
+            push::unsubscribe(&mut text, channel, UnsubscribeCode::InsufficientState);
+            let _ = self.outbox.reply(&frame::text(&text));
+        }
     }
 
     /// Takes all subscriptions out.

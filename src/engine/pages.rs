@@ -122,3 +122,74 @@ impl Block {
         Self { publications: publications.into(), until: last, bytes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A room of 1,000 messages whose pages hold 100; counts how often it is read.
+    #[derive(Default)]
+    struct Thousand(AtomicUsize);
+
+    impl Log for Thousand {
+        fn head(&self, _: &Channel) -> Result<Seq, LogUnavailable> {
+            Ok(1000)
+        }
+
+        fn page(
+            &self,
+            channel: &Channel,
+            after: Seq,
+            until: Seq,
+            _: Retention,
+        ) -> Result<Vec<Publication>, LogUnavailable> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let message = |seq| Publication {
+                channel: channel.clone(),
+                seq,
+                data: "1".into(),
+                info: None,
+                tags: None,
+                created_at_ms: i64::MAX,
+            };
+            Ok((after + 1..=until.min(1000)).take(100).map(message).collect())
+        }
+    }
+
+    fn seqs(cache: &PageCache, after: Seq, until: Seq, retention: Retention) -> Vec<Seq> {
+        let channel = Channel::new("room").unwrap();
+        cache.page(&channel, after, until, retention).unwrap().iter().map(|one| one.seq).collect()
+    }
+
+    #[test]
+    fn a_page_begins_behind_after_and_never_goes_past_until() {
+        let cache = PageCache::new(Arc::new(Thousand::default()), Arc::new(Metrics::new()));
+        // The first fills the cache with more than the others may have.
+        for (after, until) in
+            [(0, 1000), (0, 7), (3, 7), (99, 100), (100, 105), (150, 1000), (255, 256), (256, 300)]
+        {
+            let page = seqs(&cache, after, until, EVERYTHING);
+            assert!(!page.is_empty() && page[0] == after + 1, "{after}..={until}: {page:?}");
+            assert!(page.iter().zip(after + 1..).all(|(seq, expected)| *seq == expected && *seq <= until));
+        }
+    }
+
+    #[test]
+    fn many_who_miss_the_same_cost_one_read() {
+        let log = Arc::new(Thousand::default());
+        let cache = PageCache::new(log.clone(), Arc::new(Metrics::new()));
+        for client in 0..1000 {
+            assert!(!seqs(&cache, client % 50, 60, EVERYTHING).is_empty());
+        }
+        assert_eq!(log.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn retention_hides_what_the_cache_still_has() {
+        let cache = PageCache::new(Arc::new(Thousand::default()), Arc::new(Metrics::new()));
+        assert_eq!(seqs(&cache, 0, 50, EVERYTHING).len(), 50);
+        assert_eq!(seqs(&cache, 0, 50, Retention { size: 2, ttl: None }), [49, 50]);
+    }
+}

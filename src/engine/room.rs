@@ -23,7 +23,7 @@ use crate::config::Namespace;
 use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
 use crate::limits::{SLICE_LISTENERS, TURN_BYTES_MAX};
 use crate::outbox::frame::{self, LineFrames};
-use crate::protocol::code::{ErrorCode, UnsubscribeCode};
+use crate::protocol::code::ErrorCode;
 use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication, Retention};
 
@@ -46,6 +46,8 @@ pub(super) struct Room {
     pending: LineFrames,
     /// How many publications `pending` holds.
     pending_count: u64,
+    /// When the first of them was committed.
+    pending_since: Option<Instant>,
     fan_out: Option<FanOut>,
     /// Commands that wait for the end of the fan-out.
     deferred: Vec<Command>,
@@ -59,6 +61,7 @@ pub(super) struct Room {
 struct FanOut {
     frames: Bytes,
     publications: u64,
+    since: Option<Instant>,
     /// `delivered` before and after.
     after: Seq,
     until: Seq,
@@ -81,6 +84,7 @@ impl Room {
             tail: Tail::default(),
             pending: LineFrames::default(),
             pending_count: 0,
+            pending_since: None,
             fan_out: None,
             deferred: Vec::new(),
             strategy: None,
@@ -129,7 +133,7 @@ impl Room {
     // ---- publications ----
 
     /// Takes the next publication of the room.
-    pub(super) fn publish(&mut self, publication: Publication, context: &Context) {
+    pub(super) fn publish(&mut self, publication: Publication, committed_at: Instant, context: &Context) {
         if self.options.persist {
             self.number(&publication, context);
             if self.head.is_some_and(|head| publication.seq <= head) {
@@ -143,6 +147,7 @@ impl Room {
         } else {
             self.pending.line(|out| push::publication(out, &publication));
             self.pending_count += 1;
+            self.pending_since.get_or_insert(committed_at);
         }
         if self.options.persist {
             self.tail.push(publication);
@@ -161,6 +166,7 @@ impl Room {
 
     /// Messages up to `until` were committed but never handed over: the log has them.
     fn repair_hole(&mut self, until: Seq, context: &Context) {
+        context.metrics.handoff_holes_total.inc();
         tracing::warn!(channel = %self.channel, head = self.head, until, "messages were missing at the hand-off; reading them back");
         while self.fan_out.is_some() || self.wants_fan_out() {
             if self.fan_out.is_none() {
@@ -188,6 +194,7 @@ impl Room {
         self.fan_out = Some(FanOut {
             frames: self.pending.take(),
             publications: std::mem::take(&mut self.pending_count),
+            since: self.pending_since.take(),
             after: self.delivered,
             until: self.head.unwrap_or(0),
             next: 0,
@@ -213,6 +220,9 @@ impl Room {
             return;
         }
         context.metrics.fanouts_total.with_label_values(&[fan_out.strategy.as_str()]).inc();
+        if let Some(since) = fan_out.since {
+            context.metrics.fanout_seconds.observe(since.elapsed().as_secs_f64());
+        }
         self.delivered = fan_out.until;
         for command in std::mem::take(&mut self.deferred) {
             self.apply(command, context);
@@ -279,7 +289,7 @@ impl Room {
             (Some(head), None) => self.know_head(head, context),
             (None, None) => {
                 for join in std::mem::take(&mut self.waiting) {
-                    join.fail(ErrorCode::Internal);
+                    join.fail(ErrorCode::Internal, &context.metrics);
                 }
             }
             _ => {}
@@ -313,7 +323,7 @@ impl Room {
         if !possible {
             context.count_recovery("failed");
             if reject {
-                return join.fail(ErrorCode::UnrecoverablePosition);
+                return join.fail(ErrorCode::UnrecoverablePosition, &context.metrics);
             }
             let joined = self.start_at_head(&join, context);
             return self.admit(join, joined, context);
@@ -437,16 +447,11 @@ impl Room {
     /// Ends every subscription so that the clients come back and recover.
     pub(super) fn dissolve(&mut self, context: &Context) {
         for join in self.waiting.drain(..) {
-            join.fail(ErrorCode::Internal);
+            join.fail(ErrorCode::Internal, &context.metrics);
         }
-        let mut text = Vec::new();
-        push::unsubscribe(&mut text, &self.channel, UnsubscribeCode::InsufficientState);
-        let frame = frame::text(&text);
         for member in self.members.take_all() {
             context.metrics.listeners.dec();
-            if member.listener.remove_exactly(&self.channel, member.subscription) {
-                let _ = member.outbox.reply(&frame);
-            }
+            member.listener.lose(&self.channel, member.subscription);
         }
     }
 

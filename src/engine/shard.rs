@@ -107,15 +107,26 @@ impl Shard {
         if self.stopped.load(Ordering::Acquire) {
             return;
         }
+        self.context.metrics.shard_queue_depth.inc();
         if self.queue.send(command).is_err() {
             tracing::error!("a shard has lost its queue"); // Both ends live in this struct.
+        }
+        // It may have been retired between the question and the send; then this is ours to drop.
+        if self.stopped.load(Ordering::Acquire) {
+            self.drop_queued();
         }
     }
 
     /// For the time after the worker's end: nothing is queued any more, and what was is dropped.
     pub(super) fn retire(&self) {
         self.stopped.store(true, Ordering::Release);
-        while self.commands.try_recv().is_ok() {}
+        self.drop_queued();
+    }
+
+    fn drop_queued(&self) {
+        while self.commands.try_recv().is_ok() {
+            self.context.metrics.shard_queue_depth.dec();
+        }
     }
 
     /// Sleeps until there is a command or the time is over.
@@ -144,25 +155,21 @@ impl Shard {
     }
 
     fn turn_with(&self, rooms: &mut Rooms) -> Wait {
-        let mut batches = Vec::new();
         let mut stop = false;
         let mut applied = 0;
         while applied < SHARD_TURN_COMMANDS_MAX {
             match self.commands.try_recv() {
                 Ok(Command::Stop) => stop = true,
-                Ok(command) => rooms.apply(command, &mut batches, &self.context),
+                Ok(command) => rooms.apply(command, &self.context),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
             applied += 1;
         }
         if applied > 0 {
             self.context.metrics.shard_turn_commands.observe(applied as f64);
-            self.context.metrics.shard_queue_depth.set(self.commands.len() as i64);
+            self.context.metrics.shard_queue_depth.sub(applied as i64);
         }
         rooms.deliver(false, &self.context);
-        for committed_at in batches {
-            self.context.metrics.fanout_seconds.observe(committed_at.elapsed().as_secs_f64());
-        }
         rooms.evict_idle(Instant::now(), &self.context);
         if stop {
             while rooms.has_work() {
@@ -205,15 +212,13 @@ impl Owned<'_> {
     pub(super) fn deliver(mut self, publication: Publication, committed_at: Instant) {
         let context = &self.shard.context;
         let command = Command::Publish { publications: vec![publication], committed_at };
-        let mut batches = Vec::new();
         let rooms = &mut *self.rooms;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let timers_before = rooms.timers.len();
-            rooms.apply(command, &mut batches, context);
+            rooms.apply(command, context);
             rooms.deliver(true, context);
             rooms.timers.len() != timers_before
         }));
-        context.metrics.fanout_seconds.observe(committed_at.elapsed().as_secs_f64());
         match outcome {
             Ok(false) => {}
             // The worker sleeps with the old timers in mind.
@@ -228,7 +233,9 @@ impl Owned<'_> {
     fn wake_worker(&self) {
         // Any command does; a full queue means that the worker is awake.
         let (answer, _) = bounded(0);
-        let _ = self.shard.queue.try_send(Command::Status { answer });
+        if self.shard.queue.try_send(Command::Status { answer }).is_ok() {
+            self.shard.context.metrics.shard_queue_depth.inc();
+        }
     }
 }
 
@@ -257,12 +264,11 @@ impl Rooms {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    fn apply(&mut self, command: Command, batches: &mut Vec<Instant>, context: &Context) {
+    fn apply(&mut self, command: Command, context: &Context) {
         match command {
             Command::Publish { publications, committed_at } => {
-                batches.push(committed_at);
                 for publication in publications {
-                    self.publish(publication, context);
+                    self.publish(publication, committed_at, context);
                 }
             }
             Command::Join(ref join) => {
@@ -291,11 +297,11 @@ impl Rooms {
         }
     }
 
-    fn publish(&mut self, publication: Publication, context: &Context) {
+    fn publish(&mut self, publication: Publication, committed_at: Instant, context: &Context) {
         context.metrics.publications_total.inc();
         let channel = publication.channel.clone();
         let room = self.activate(&channel, context);
-        room.publish(publication, context);
+        room.publish(publication, committed_at, context);
         if room.wants_fan_out() && self.dirty.last() != Some(&channel) {
             self.dirty.push(channel);
         }

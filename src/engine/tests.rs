@@ -147,6 +147,14 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.engine.stop();
+        // A hole is repaired from the log, so listeners would not notice a wrong hand-off.
+        if !std::thread::panicking() {
+            assert_eq!(
+                self.metrics.handoff_holes_total.get(),
+                0,
+                "publications were handed over out of order"
+            );
+        }
         self.drainer.take().unwrap().stop();
     }
 }

@@ -1,12 +1,13 @@
 //! `POST /api/<method>`: the server API, for the backends of applications.
 //!
-//! The key is checked before anything is read; without a configured key the API is only served in
-//! the open modes. Errors come in a 200 body unless the caller asks for transport errors.
+//! [`admit`] checks the caller before the body is read: the key, which only the open mode does without,
+//! and the origin, because a page that somebody visits could otherwise post to a server on the same
+//! machine. Errors come in a 200 body unless the caller asks for transport errors.
 
 use std::sync::Arc;
 
 use crate::clock;
-use crate::config::Namespace;
+use crate::config::{Mode, Namespace};
 use crate::ids::Channel;
 use crate::protocol::Members;
 use crate::protocol::api::params::{
@@ -22,20 +23,25 @@ use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
 use crate::protocol::command::{ChannelRequest, HistoryRequest};
 use crate::protocol::reply::{HistoryResult, PresenceResult, PublicationList};
 use crate::publication::Publication;
-use crate::store::{AppendError, Appended, NewMessage, RoomKind};
+use crate::store::{AppendError, Appended, NewMessage, Role, RoomKind, StoreError};
 
 use super::http::{Head, Response};
 use super::services::Services;
 use super::session::{check_size, code_of, stats};
 
-/// Answers one API request.
-pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Services) -> Response {
+/// Lets a request pass whose sender may use the API, or says why not.
+pub(super) fn admit(head: &Head, services: &Services) -> Result<(), Response> {
     if head.method != "POST" {
-        return Response::method_not_allowed("POST");
+        return Err(Response::method_not_allowed("POST"));
     }
     if !is_authorized(head, services) {
-        return Response::new(401, "text/plain; charset=utf-8", "");
+        return Err(Response::new(401, "text/plain; charset=utf-8", ""));
     }
+    services.check_origin(head)
+}
+
+/// Answers one API request that was admitted.
+pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Services) -> Response {
     let mode = ErrorMode::from_header(head.header("x-centrifugo-error-mode"));
     let mut out = Vec::new();
     match call(method, body, services, &mut out) {
@@ -55,7 +61,7 @@ pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Service
 
 /// True when the request carries the key, in any of the three places it may stand.
 fn is_authorized(head: &Head, services: &Services) -> bool {
-    let Some(key) = &services.api.key else { return services.is_open() };
+    let Some(key) = &services.api.key else { return services.mode == Mode::Open };
     let bearer = head.header("authorization").and_then(|value| value.strip_prefix("apikey "));
     let given = head.header("x-api-key").or(bearer).or_else(|| head.query_value("api_key"));
     given.is_some_and(|given| same_text(given.as_bytes(), key.expose().as_bytes()))
@@ -86,6 +92,13 @@ impl From<BadParams> for Refusal {
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
         Self::Error(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let detail = error.to_string();
+        Self::Error(ApiError { code: error.into(), detail })
     }
 }
 
@@ -298,19 +311,19 @@ fn room_create(params: &RoomCreateParams, services: &Services, out: &mut Vec<u8>
         NewRoomKind::Group => RoomKind::Group,
         NewRoomKind::Public => RoomKind::Public,
     };
-    services.store.create_room(&params.channel, kind, &params.members).map_err(ErrorCode::from)?;
+    let members: Vec<(&str, Role)> = params.members.iter().map(|user| (&**user, Role::Member)).collect();
+    services.store.create_room(&params.channel, kind, &members)?;
     room_info(&params.channel, services, out)
 }
 
 fn room_info(channel: &Channel, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let room = services
         .store
-        .room(channel)
-        .map_err(ErrorCode::from)?
+        .room(channel)?
         .ok_or(ApiError { code: ErrorCode::MethodNotFound, detail: "the room does not exist".into() })?;
-    let members = services.store.members(channel).map_err(ErrorCode::from)?.into_iter();
+    let members = services.store.members(channel)?.into_iter();
     let members: Vec<RoomMember> =
-        members.map(|member| RoomMember { user: member.user, last_read: member.last_read }).collect();
+        members.map(|member| RoomMember { user: member.user.into(), last_read: member.last_read }).collect();
     done(
         out,
         &RoomResult {

@@ -1,10 +1,24 @@
 //! Which web pages may connect: those of the server itself and those the operator names.
 
 use super::glob;
+use super::http::{Head, Response};
+use super::services::Services;
+
+impl Services {
+    /// Refuses a request that a page of another server makes.
+    pub(super) fn check_origin(&self, head: &Head) -> Result<(), Response> {
+        let Some(page) = head.header("origin") else { return Ok(()) };
+        if is_allowed(page, head.header("host"), &self.client.allowed_origins) {
+            return Ok(());
+        }
+        self.metrics.bad_input_total.with_label_values(&["origin"]).inc();
+        Err(Response::text(403, "pages of this origin may not connect; add it to client.allowed_origins"))
+    }
+}
 
 /// True when a browser page of `origin` may connect to the server it calls `host`. A request without
 /// an `Origin` header comes from no browser and is not judged here.
-pub(super) fn is_allowed(origin: &str, host: Option<&str>, allowed: &[String]) -> bool {
+fn is_allowed(origin: &str, host: Option<&str>, allowed: &[String]) -> bool {
     let same = origin.split_once("://").map(|(_, authority)| authority);
     let own = same.is_some() && same.map(str::to_ascii_lowercase) == host.map(str::to_ascii_lowercase);
     let origin = origin.to_ascii_lowercase();

@@ -8,7 +8,7 @@ use tungstenite::handshake::derive_accept_key;
 use super::acceptor::Place;
 use super::http::{BadRequest, Head, RequestReader, Response, write_all};
 use super::services::Services;
-use super::{api, connection, origin, page};
+use super::{api, connection, page};
 use crate::store::Health;
 
 /// Where clients speak the WebSocket protocol.
@@ -41,11 +41,18 @@ pub(super) fn serve(socket: &Arc<TcpStream>, peer: SocketAddr, place: &Place) {
             }
             return;
         }
+        if let Some(Err(response)) = api_method(&head).map(|_| api::admit(&head, services)) {
+            // Its body is not read, so nothing can follow it on this connection.
+            return drop(answer(socket, &head, &response, false, services));
+        }
         let body = match requests.body(&head) {
             Ok(body) => body,
             Err(bad) => return refuse(socket, bad, services),
         };
-        let response = respond(&head, &body, services);
+        let response = match api_method(&head) {
+            Some(method) => api::respond(&head, method, &body, services),
+            None => respond(&head, services),
+        };
         tracing::debug!(%peer, method = head.method, path = head.path, status = response.status, "http");
         if answer(socket, &head, &response, head.keep_alive(), services).is_err() || !head.keep_alive() {
             return;
@@ -72,7 +79,7 @@ fn refuse(socket: &TcpStream, bad: BadRequest, services: &Services) {
     }
 }
 
-fn respond(head: &Head, body: &[u8], services: &Services) -> Response {
+fn respond(head: &Head, services: &Services) -> Response {
     let reading = matches!(head.method.as_str(), "GET" | "HEAD");
     match head.path.as_str() {
         "/" | "/index.html" if reading => Response::new(200, "text/html; charset=utf-8", page::HTML),
@@ -81,16 +88,14 @@ fn respond(head: &Head, body: &[u8], services: &Services) -> Response {
             Response::new(200, "text/plain; version=0.0.4; charset=utf-8", services.metrics.render())
         }
         "/" | "/index.html" | "/health" | "/metrics" => Response::method_not_allowed("GET, HEAD"),
-        path => match path.strip_prefix("/api") {
-            Some(method) if method.is_empty() || method.starts_with('/') => {
-                api::respond(head, method.trim_start_matches('/'), body, services)
-            }
-            _ => Response::text(
-                404,
-                "nothing is here; the page is at /, the WebSocket at /connection/websocket",
-            ),
-        },
+        _ => Response::text(404, "nothing is here; the page is at /, the WebSocket at /connection/websocket"),
     }
+}
+
+/// The method that a request to the API names.
+fn api_method(head: &Head) -> Option<&str> {
+    let rest = head.path.strip_prefix("/api")?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
 fn health(services: &Services) -> Response {
@@ -117,15 +122,7 @@ fn upgrade(head: &Head, services: &Services) -> Result<String, Response> {
     if head.header("sec-websocket-version") != Some("13") {
         return Err(Response::text(426, "only WebSocket version 13 is spoken here"));
     }
-    if let Some(page) = head.header("origin")
-        && !origin::is_allowed(page, head.header("host"), &services.client.allowed_origins)
-    {
-        services.metrics.bad_input_total.with_label_values(&["origin"]).inc();
-        return Err(Response::text(
-            403,
-            "pages of this origin may not connect; add it to client.allowed_origins",
-        ));
-    }
+    services.check_origin(head)?;
     let wants_protobuf = head.has_token("sec-websocket-protocol", PROTOBUF_SUBPROTOCOL)
         || head.query_value("format") == Some("protobuf")
         || head.query_value("cf_protocol") == Some("protobuf");

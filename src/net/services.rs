@@ -33,7 +33,7 @@ pub struct Services {
     pub flush_grace: Duration,
     /// Unique id of this process.
     pub node_id: String,
-    /// Name of this process for people.
+    /// Name of the machine.
     pub node_name: String,
     /// When the server started.
     pub started_at: Instant,

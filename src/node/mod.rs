@@ -29,7 +29,7 @@ mod subscription;
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crossbeam_channel::{bounded, unbounded};
 use uuid::Uuid;
@@ -38,9 +38,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::engine::{Answer, Engine, Extra, JoinRequest, Listener, Parts, Recover};
 use crate::ids::{Channel, ConnectionId, Seq};
-use crate::json;
 use crate::metrics::Metrics;
 use crate::outbox::{Drainer, DrainerHandle, Outbox};
+use crate::protocol::api;
+use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::publication::{ClientInfo, Publication};
 use crate::store::{AppendError, Appended, NewMessage, OpenError, Store};
 use retention::Pruner;
@@ -56,6 +57,8 @@ pub struct Node {
     pruner: Pruner,
     metrics: Arc<Metrics>,
     outbox_bytes_max: usize,
+    /// The subscriptions of this process, to be ended with the node.
+    subscribers: Mutex<Vec<Weak<Listener>>>,
 }
 
 /// Why a node does not start.
@@ -96,7 +99,9 @@ pub enum PublishError {
     /// The channel's namespace is not configured.
     UnknownNamespace,
     /// The payload is not JSON that every client can read.
-    Json(json::Unfit),
+    Json(String),
+    /// The payload is larger than the namespace's `message_bytes_max`.
+    TooLarge,
     /// The store did not take it; nobody has seen it.
     Store(AppendError),
 }
@@ -105,7 +110,8 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownNamespace => write!(f, "the namespace of the channel is not configured"),
-            Self::Json(error) => write!(f, "the payload can not be sent: {error}"),
+            Self::Json(reason) => write!(f, "the payload can not be sent: {reason}"),
+            Self::TooLarge => write!(f, "the payload is larger than message_bytes_max allows"),
             Self::Store(error) => write!(f, "{error}"),
         }
     }
@@ -149,10 +155,11 @@ impl Node {
         let parts =
             Parts { log: store.clone(), epoch: store.epoch().into(), drained, metrics: metrics.clone() };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces.clone(), parts)?;
-        store.attach(engine.clone());
+        store.set_sink(Some(engine.clone()));
         let pruner = Pruner::start(store.clone(), &config.namespaces)?;
         let outbox_bytes_max = config.client.outbox_bytes_max;
-        Ok(Self { engine, store, drainer, pruner, metrics, outbox_bytes_max })
+        let subscribers = Mutex::default();
+        Ok(Self { engine, store, drainer, pruner, metrics, outbox_bytes_max, subscribers })
     }
 
     /// Publishes a message, and returns once it is durable and on its way: its seq, or 0 in a
@@ -176,7 +183,10 @@ impl Node {
         key: Option<&str>,
     ) -> Result<Seq, PublishError> {
         let options = self.engine.namespace(channel).ok_or(PublishError::UnknownNamespace)?;
-        let data = checked_json(data).map_err(PublishError::Json)?;
+        let data = api::payload(data).map_err(|error| PublishError::Json(error.to_string()))?;
+        if data.len() > options.message_bytes_max {
+            return Err(PublishError::TooLarge);
+        }
         if !options.persist {
             let created_at_ms = clock::unix_ms();
             let channel = channel.clone();
@@ -214,6 +224,7 @@ impl Node {
             chan_info: None,
         });
         let listener = Listener::new(info.clone(), outbox);
+        self.remember(&listener);
         let (sender, answer) = bounded(1);
         let request = JoinRequest {
             channel: channel.clone(),
@@ -226,15 +237,13 @@ impl Node {
             }),
             extra: Extra::default(),
             answer: Answer::Collect(sender),
-            server_side: true,
+            server_side: false,
         };
         // A new listener has no subscription that could be in the way.
         self.engine.join(&listener, request, 1).map_err(|_| SubscribeError::Unavailable)?;
         match answer.recv() {
             Ok((_, Ok(joined))) => Ok(Subscription::new(self.engine.clone(), listener, channel, joined)),
-            Ok((_, Err(crate::protocol::code::ErrorCode::UnrecoverablePosition))) => {
-                Err(SubscribeError::Unrecoverable)
-            }
+            Ok((_, Err(ErrorCode::UnrecoverablePosition))) => Err(SubscribeError::Unrecoverable),
             Ok((_, Err(_))) | Err(_) => Err(SubscribeError::Unavailable),
         }
     }
@@ -263,16 +272,25 @@ impl Node {
         self.drainer.handle()
     }
 
-    /// Serves what was committed, ends the threads and lets the database go. Order: no more
-    /// retention, then the engine, which empties its queues into outboxes, then the drainer.
+    fn remember(&self, listener: &Arc<Listener>) {
+        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        subscribers.push(Arc::downgrade(listener));
+    }
+
+    /// Serves what was committed, ends the subscriptions and the threads, and lets the database go.
+    /// Order: no more retention, then the engine, which empties its queues into outboxes, then the
+    /// drainer.
     pub fn stop(self) {
         self.pruner.stop();
         self.engine.stop();
-        self.store.detach();
+        let goodbye = CloseCode::Shutdown;
+        for listener in self.subscribers.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(listener) = listener.upgrade() {
+                listener.outbox.close(goodbye.number(), goodbye.words());
+            }
+        }
+        self.store.set_sink(None);
         self.drainer.stop();
     }
-}
-
-fn checked_json(data: &str) -> Result<Arc<str>, json::Unfit> {
-    json::compact(data)
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::config::{Namespace, Namespaces};
+use crate::ids::Channel;
 use crate::publication::Retention;
-use crate::store::Store;
+use crate::store::{PruneWalk, Pruned, Store};
 
-/// Time between two rounds over the namespaces. What retention hides is unreadable at once; the
+/// Time between two rounds over the rooms. What retention hides is unreadable at once; the
 /// round only gives the space back.
 const ROUND_EVERY: Duration = Duration::from_secs(30);
 
@@ -28,16 +29,14 @@ pub(super) struct Pruner {
 impl Pruner {
     /// Starts the thread if any namespace forgets anything.
     pub(super) fn start(store: Arc<Store>, namespaces: &Namespaces) -> io::Result<Self> {
-        let limited = |namespace: &&Arc<Namespace>| {
-            namespace.persist && (namespace.history_size > 0 || namespace.history_ttl.is_some())
-        };
-        let namespaces: Vec<_> = namespaces.iter().filter(limited).cloned().collect();
         let (stop, stopped) = bounded(0);
-        let thread = match namespaces.is_empty() {
-            true => None,
-            false => {
-                let spawn = move || run(&store, &namespaces, &stopped);
-                Some(thread::Builder::new().name("retention".into()).spawn(spawn)?)
+        let forgets = namespaces.iter().any(|namespace| !retention_of(namespace).keeps_all());
+        let thread = match forgets {
+            false => None,
+            true => {
+                let namespaces = namespaces.clone();
+                let run = move || run(&store, &namespaces, &stopped);
+                Some(thread::Builder::new().name("retention".into()).spawn(run)?)
             }
         };
         Ok(Self { stop, thread })
@@ -51,22 +50,23 @@ impl Pruner {
     }
 }
 
-fn run(store: &Store, namespaces: &[Arc<Namespace>], stopped: &Receiver<()>) {
-    let is_over = |pause| stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected);
+fn retention_of(namespace: &Namespace) -> Retention {
+    Retention { size: namespace.history_size, ttl: namespace.history_ttl }
+}
+
+fn run(store: &Store, namespaces: &Namespaces, stopped: &Receiver<()>) {
+    // Rooms of a namespace that is no longer configured keep what they have.
+    let rule = |channel: &Channel| {
+        namespaces.get(channel.namespace()).map_or(Retention::default(), |options| retention_of(options))
+    };
+    let mut walk = PruneWalk::default();
     loop {
-        for namespace in namespaces {
-            let retention = Retention { size: namespace.history_size, ttl: namespace.history_ttl };
-            loop {
-                match store.prune(&namespace.name, retention) {
-                    Ok(0) => break,
-                    Ok(_) if is_over(STEP_PAUSE) => return,
-                    Ok(_) => {}
-                    // The store has said why; the next round tries again.
-                    Err(_) => break,
-                }
-            }
-        }
-        if is_over(ROUND_EVERY) {
+        let pause = match store.prune(&mut walk, &rule) {
+            Ok(Pruned { finished: false, .. }) => STEP_PAUSE,
+            // The store has said why it failed; the next round tries again.
+            Ok(Pruned { finished: true, .. }) | Err(_) => ROUND_EVERY,
+        };
+        if stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
             return;
         }
     }

@@ -1,189 +1,239 @@
-//! Connections to either database, and the pools they come from.
+//! One connection to either database: how it is opened, and its transactions.
 //!
-//! Queries are written once in diesel's own language and compiled for both: [`on!`] runs an
-//! expression on whichever connection there is.
+//! Queries are written once and compiled for both backends by `on_either!`. Diesel's own
+//! `MultiConnection` was weighed: it knows neither upserts nor row-by-row loading, which are used
+//! here, and it guesses the backend from the URL, so that an unreachable PostgreSQL becomes an
+//! error about a SQLite file.
 
 use std::fmt;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use diesel::connection::SimpleConnection;
-use diesel::pg::PgConnection;
-use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool, PooledConnection};
-use diesel::sqlite::SqliteConnection;
-use diesel::{Connection as _, ConnectionError, QueryResult};
+use diesel::{Connection as _, ConnectionError, PgConnection, QueryResult, SqliteConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::error::StoreError;
 use crate::config::{Database, DatabaseUrl, Durability};
+use crate::store::error::OpenError;
 
-/// Time a query of ours waits for another process that writes the SQLite file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
-/// Time a reader waits for a connection of the pool, and a connection for its server.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Number of the advisory lock that lets only one server migrate a PostgreSQL database at a time.
+const MIGRATION_LOCK: i64 = 0x526f_6f6d_6361_7374;
 
-/// One connection.
+/// How long a SQLite statement waits for another process that holds the file, in milliseconds.
+const SQLITE_BUSY_MS: u32 = 5_000;
+
+/// What is asked of libpq unless the URL says otherwise: a server that is gone is noticed within
+/// seconds, however it went.
+const POSTGRES_PARAMETERS: &[(&str, &str)] = &[
+    ("connect_timeout", "5"),
+    ("keepalives_idle", "10"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "3"),
+    ("tcp_user_timeout", "15000"),
+    ("application_name", "roomcast"),
+];
+
+/// A connection to one of the two databases.
 pub(super) enum Connection {
+    /// The embedded one.
     Sqlite(SqliteConnection),
+    /// A server.
     Postgres(PgConnection),
 }
 
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sqlite(_) => "SQLite",
-            Self::Postgres(_) => "PostgreSQL",
-        })
-    }
-}
-
-/// One connection of the read pool.
-pub(super) enum Reader {
-    Sqlite(PooledConnection<ConnectionManager<SqliteConnection>>),
-    Postgres(PooledConnection<ConnectionManager<PgConnection>>),
-}
-
-/// Runs an expression on a [`Connection`] or a [`Reader`], whichever database it belongs to.
-macro_rules! on {
-    ($kind:ident, $connection:expr, $name:ident => $body:expr) => {
+/// Evaluates one expression with the connection of whichever backend it is.
+macro_rules! on_either {
+    ($connection:expr, $name:ident => $body:expr) => {
         match $connection {
-            $kind::Sqlite($name) => $body,
-            $kind::Postgres($name) => $body,
+            $crate::store::connection::Connection::Sqlite($name) => $body,
+            $crate::store::connection::Connection::Postgres($name) => $body,
         }
     };
 }
-pub(super) use on;
+pub(super) use on_either;
 
-/// The pool of connections that only read. They never wait for the writer: SQLite runs in WAL mode,
-/// PostgreSQL has row versions.
-#[derive(Debug)]
-pub(super) enum ReadPool {
-    Sqlite(Pool<ConnectionManager<SqliteConnection>>),
-    Postgres(Pool<ConnectionManager<PgConnection>>),
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Commits messages; the only writer of a SQLite file.
+    Write,
+    /// Reads. On PostgreSQL also the rare writes that are not messages.
+    Read,
 }
 
-impl ReadPool {
-    pub(super) fn new(config: &Database) -> Result<Self, StoreError> {
-        match &config.url {
-            DatabaseUrl::Sqlite(path) => {
-                let builder = Pool::builder().connection_customizer(Box::new(ReadOnly));
-                let manager = ConnectionManager::new(path.to_string_lossy());
-                // A file does not go away like a server does: no test query before each use.
-                let builder = builder.test_on_check_out(false);
-                Ok(Self::Sqlite(sized(builder, config).build_unchecked(manager)))
-            }
-            DatabaseUrl::Postgres(url) => {
-                let manager = ConnectionManager::new(with_connect_timeout(url));
-                Ok(Self::Postgres(sized(Pool::builder(), config).build_unchecked(manager)))
-            }
+/// Where and how to connect.
+#[derive(Clone)]
+pub(super) struct Target {
+    url: DatabaseUrl,
+    durability: Durability,
+}
+
+impl fmt::Debug for Target {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("durability", &self.durability).finish_non_exhaustive()
+    }
+}
+
+impl Target {
+    pub(super) fn new(config: &Database) -> Self {
+        Self { url: config.url.clone(), durability: config.durability }
+    }
+
+    pub(super) fn is_sqlite(&self) -> bool {
+        matches!(self.url, DatabaseUrl::Sqlite(_))
+    }
+
+    /// What to call it to the operator: the file, or that it is a server (its URL may hold a password).
+    pub(super) fn name(&self) -> String {
+        match self.path() {
+            Some(path) => path.display().to_string(),
+            None => "PostgreSQL".to_owned(),
         }
     }
 
-    pub(super) fn get(&self, patience: Duration) -> Result<Reader, StoreError> {
-        match self {
-            Self::Sqlite(pool) => pool.get_timeout(patience).map(Reader::Sqlite),
-            Self::Postgres(pool) => pool.get_timeout(patience).map(Reader::Postgres),
-        }
-        .map_err(|error| StoreError::new(format!("no connection: {error}")))
-    }
-
-    /// The usual time to wait for a connection.
-    pub(super) const PATIENCE: Duration = CONNECT_TIMEOUT;
-}
-
-fn sized<M: diesel::r2d2::ManageConnection>(
-    builder: diesel::r2d2::Builder<M>,
-    config: &Database,
-) -> diesel::r2d2::Builder<M> {
-    builder
-        .max_size(config.read_connections.max(1))
-        .min_idle(Some(0))
-        .connection_timeout(CONNECT_TIMEOUT)
-        .error_handler(Box::new(QuietErrors))
-}
-
-/// The store logs a failing database once; the pool would do so at every try.
-#[derive(Debug)]
-struct QuietErrors;
-
-impl<E: std::error::Error> diesel::r2d2::HandleError<E> for QuietErrors {
-    fn handle_error(&self, error: E) {
-        tracing::debug!(%error, "a read connection could not be made");
-    }
-}
-
-/// Makes a SQLite connection one that only reads.
-#[derive(Debug)]
-struct ReadOnly;
-
-impl CustomizeConnection<SqliteConnection, diesel::r2d2::Error> for ReadOnly {
-    fn on_acquire(&self, connection: &mut SqliteConnection) -> Result<(), diesel::r2d2::Error> {
-        let setup = format!("PRAGMA busy_timeout = {}; PRAGMA query_only = ON;", BUSY_TIMEOUT.as_millis());
-        connection.batch_execute(&setup).map_err(diesel::r2d2::Error::QueryError)
-    }
-}
-
-/// Opens a connection that writes, with the durability that is configured.
-pub(super) fn connect(config: &Database) -> Result<Connection, ConnectionError> {
-    let setup_failed = ConnectionError::CouldntSetupConfiguration;
-    match &config.url {
-        DatabaseUrl::Sqlite(path) => {
-            let mut connection = SqliteConnection::establish(&path.to_string_lossy())?;
-            let synchronous = match config.durability {
-                Durability::Full => "FULL",
-                Durability::Normal => "NORMAL",
-            };
-            let setup = format!(
-                "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = {synchronous}; \
-                 PRAGMA foreign_keys = ON;",
-                BUSY_TIMEOUT.as_millis()
-            );
-            connection.batch_execute(&setup).map_err(setup_failed)?;
-            Ok(Connection::Sqlite(connection))
-        }
-        DatabaseUrl::Postgres(url) => {
-            let mut connection = PgConnection::establish(&with_connect_timeout(url))?;
-            let synchronous = match config.durability {
-                Durability::Full => "on",
-                Durability::Normal => "off",
-            };
-            let setup = format!("SET synchronous_commit = {synchronous}; SET client_min_messages = warning");
-            connection.batch_execute(&setup).map_err(setup_failed)?;
-            Ok(Connection::Postgres(connection))
+    /// The file of a SQLite database.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match &self.url {
+            DatabaseUrl::Sqlite(path) => Some(path),
+            DatabaseUrl::Postgres(_) => None,
         }
     }
-}
 
-/// The URL with a limit on how long connecting may take, unless it has one.
-fn with_connect_timeout(url: &str) -> String {
-    if url.contains("connect_timeout=") {
-        return url.to_owned();
+    /// Opens a connection with all its settings.
+    pub(super) fn connect(&self, purpose: Purpose) -> Result<Connection, ConnectionError> {
+        match &self.url {
+            DatabaseUrl::Sqlite(path) => self.connect_sqlite(path, purpose).map(Connection::Sqlite),
+            DatabaseUrl::Postgres(url) => self.connect_postgres(url).map(Connection::Postgres),
+        }
     }
-    let separator = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{separator}connect_timeout={}", CONNECT_TIMEOUT.as_secs())
+
+    fn connect_sqlite(&self, path: &Path, purpose: Purpose) -> Result<SqliteConnection, ConnectionError> {
+        let mut connection = SqliteConnection::establish(&sqlite_name(path)?)?;
+        let synchronous = match self.durability {
+            Durability::Full => "FULL",
+            Durability::Normal => "NORMAL",
+        };
+        let rest = match purpose {
+            Purpose::Write => "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;",
+            Purpose::Read => "PRAGMA query_only = ON;",
+        };
+        connection
+            .batch_execute(&format!(
+                "PRAGMA busy_timeout = {SQLITE_BUSY_MS}; PRAGMA synchronous = {synchronous}; {rest}"
+            ))
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(connection)
+    }
+
+    fn connect_postgres(&self, url: &str) -> Result<PgConnection, ConnectionError> {
+        let mut connection = PgConnection::establish(&with_parameters(url))?;
+        let synchronous = match self.durability {
+            Durability::Full => "on",
+            Durability::Normal => "off",
+        };
+        connection
+            .batch_execute(&format!("SET synchronous_commit = {synchronous}"))
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(connection)
+    }
 }
 
 impl Connection {
-    /// Runs `work` in a transaction that is the only one to write the rooms it touches: SQLite takes
-    /// its write lock at once, PostgreSQL locks row by row.
-    pub(super) fn write<T>(&mut self, work: impl FnOnce(&mut Self) -> QueryResult<T>) -> QueryResult<T> {
-        self.execute(match self {
-            Self::Sqlite(_) => "BEGIN IMMEDIATE",
-            Self::Postgres(_) => "BEGIN",
-        })?;
-        match work(self) {
-            Ok(value) => {
-                self.execute("COMMIT")?;
-                Ok(value)
-            }
-            Err(error) => {
-                // A failed rollback leaves a connection that is thrown away by whoever sees the error.
-                let _ = self.execute("ROLLBACK");
-                Err(error)
-            }
+    /// Brings the database to the schema of this version.
+    pub(super) fn migrate(&mut self) -> Result<(), OpenError> {
+        let migrated = match self {
+            Self::Sqlite(connection) => connection.run_pending_migrations(SQLITE_MIGRATIONS).map(drop),
+            Self::Postgres(connection) => migrate_postgres(connection),
+        };
+        migrated.map_err(|error| OpenError::Migrate(error.to_string()))
+    }
+
+    /// Starts a transaction that will write. On SQLite it takes the write lock at once, since a
+    /// lock that is taken later can fail instead of wait.
+    pub(super) fn begin(&mut self) -> QueryResult<()> {
+        match self {
+            Self::Sqlite(connection) => connection.batch_execute("BEGIN IMMEDIATE"),
+            Self::Postgres(connection) => connection.batch_execute("BEGIN"),
         }
     }
 
-    fn execute(&mut self, sql: &str) -> QueryResult<()> {
-        on!(Self, self, connection => connection.batch_execute(sql))
+    /// Ends the transaction; after an error it is not known whether its rows are stored.
+    pub(super) fn commit(&mut self) -> QueryResult<()> {
+        on_either!(self, c => c.batch_execute("COMMIT"))
+    }
+
+    /// Gives the transaction up.
+    pub(super) fn rollback(&mut self) -> QueryResult<()> {
+        on_either!(self, c => c.batch_execute("ROLLBACK"))
+    }
+
+    /// Runs `work` in a transaction of its own; an error gives it up.
+    pub(super) fn transaction<T, E: From<diesel::result::Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.begin()?;
+        let done = work(self).and_then(|value| {
+            self.commit()?;
+            Ok(value)
+        });
+        if done.is_err()
+            && let Err(error) = self.rollback()
+        {
+            // SQLite has already given up the transaction on some errors; a broken PostgreSQL
+            // connection is replaced by its owner.
+            tracing::debug!(%error, "a rollback had nothing to do");
+        }
+        done
+    }
+}
+
+fn migrate_postgres(
+    connection: &mut PgConnection,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+    connection.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})"))?;
+    let migrated = connection.run_pending_migrations(POSTGRES_MIGRATIONS).map(drop);
+    connection.batch_execute(&format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})"))?;
+    migrated
+}
+
+/// The file name in a form that SQLite can not take for a URI.
+fn sqlite_name(path: &Path) -> Result<String, ConnectionError> {
+    let absolute: PathBuf =
+        std::path::absolute(path).map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
+    absolute
+        .into_os_string()
+        .into_string()
+        .map_err(|_| ConnectionError::InvalidConnectionUrl("the file name is not UTF-8".to_owned()))
+}
+
+/// The URL with [`POSTGRES_PARAMETERS`] it does not set itself.
+fn with_parameters(url: &str) -> String {
+    let mut url = url.to_owned();
+    for (name, value) in POSTGRES_PARAMETERS {
+        let given = url
+            .split_once('?')
+            .is_some_and(|(_, query)| query.split('&').any(|pair| pair.split('=').next() == Some(name)));
+        if !given {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(&format!("{name}={value}"));
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_the_url_win() {
+        let url = with_parameters("postgres://h/db?connect_timeout=1");
+        assert!(url.starts_with("postgres://h/db?connect_timeout=1&keepalives_idle=10&"));
+        assert_eq!(url.matches("connect_timeout").count(), 1);
+        assert!(with_parameters("postgres://h/db").starts_with("postgres://h/db?connect_timeout=5&"));
     }
 }

@@ -1,117 +1,168 @@
-//! What can go wrong in the store, told apart by whose fault it is.
+//! What can go wrong in the store, and whose fault a database error is.
 
 use std::fmt;
 
-use diesel::result::{DatabaseErrorKind, Error};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-/// The database could not do what was asked; asking again later may help.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreError(String);
-
-impl StoreError {
-    pub(super) fn new(reason: impl Into<String>) -> Self {
-        Self(reason.into())
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for StoreError {}
-
-impl From<Error> for StoreError {
-    fn from(error: Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Why a database cannot be opened.
+/// Why a database could not be opened.
 #[derive(Debug)]
-pub struct OpenError {
-    /// Which database, without its password.
-    pub database: String,
-    /// What it said.
-    pub reason: String,
+pub enum OpenError {
+    /// It can not be reached or its file can not be opened.
+    Connect(String),
+    /// It was reached, but could not be brought to the schema of this version.
+    Migrate(String),
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the database {} cannot be opened: {}", self.database, self.reason)
+        match self {
+            Self::Connect(reason) => write!(f, "the database can not be opened: {reason}"),
+            Self::Migrate(reason) => write!(f, "the database can not be migrated: {reason}"),
+        }
     }
 }
 
 impl std::error::Error for OpenError {}
 
-/// Why a message was not stored. Nobody has seen it.
+/// Why a message was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppendError {
-    /// The room does not exist, and may not come into being by a message.
+    /// The room does not exist and the message may not create it.
     UnknownRoom,
-    /// The database refuses this message, whatever is tried; the others of its batch are stored.
+    /// The message itself can not be stored; trying again will not help.
     Rejected(String),
-    /// The database failed; trying again later may work.
+    /// The store failed; trying again later will help.
     Unavailable,
 }
 
 impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownRoom => f.write_str("the room does not exist"),
-            Self::Rejected(reason) => write!(f, "the database refuses the message: {reason}"),
-            Self::Unavailable => f.write_str("the database does not answer"),
+            Self::UnknownRoom => write!(f, "there is no such room"),
+            Self::Rejected(reason) => write!(f, "the message can not be stored: {reason}"),
+            Self::Unavailable => write!(f, "the database is not available"),
         }
     }
 }
 
 impl std::error::Error for AppendError {}
 
-/// Why two users did not become contacts.
+/// Why anything else could not be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ContactError {
-    /// A user cannot be its own contact.
-    Oneself,
-    /// The database failed.
-    Store(StoreError),
+pub enum StoreError {
+    /// The store failed; trying again later will help. The reason is for the operator.
+    Unavailable(String),
+    /// There is no such room.
+    UnknownRoom,
+    /// A room of that name exists.
+    RoomExists,
+    /// Direct rooms come only with contacts.
+    DirectRoom,
+    /// The user is no member of the room.
+    NotMember,
+    /// The text is no user id: empty, too long, or with a NUL character.
+    BadUser,
+    /// Nobody is a contact of themselves.
+    OwnContact,
 }
 
-impl fmt::Display for ContactError {
+impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Oneself => f.write_str("a user can not be its own contact"),
-            Self::Store(error) => error.fmt(f),
+            Self::Unavailable(reason) => write!(f, "the database is not available: {reason}"),
+            Self::UnknownRoom => write!(f, "there is no such room"),
+            Self::RoomExists => write!(f, "a room of that name exists"),
+            Self::DirectRoom => write!(f, "direct rooms come only with contacts"),
+            Self::NotMember => write!(f, "the user is no member of the room"),
+            Self::BadUser => write!(f, "this is no user id"),
+            Self::OwnContact => write!(f, "nobody is a contact of themselves"),
         }
     }
 }
 
-impl std::error::Error for ContactError {}
+impl std::error::Error for StoreError {}
 
-impl From<StoreError> for ContactError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl From<DieselError> for StoreError {
+    fn from(error: DieselError) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }
 
-/// Words by which the databases complain about a value, where diesel has no kind of error for it.
-const VALUE_COMPLAINTS: &[&str] =
-    &["too big", "too long", "invalid byte sequence", "exceeds maximum", "exceeds btree", "out of range"];
+/// Whose fault a failed statement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A value of the statement: the same statement would fail on a healthy database too.
+    Row,
+    /// The database or the way to it.
+    Store,
+    /// The database does not say; only its behaviour with other rows can tell.
+    Unclear,
+}
 
-/// True when a statement failed because of what was in it, so that leaving a row out helps.
-pub(super) fn is_about_a_row(error: &Error) -> bool {
-    match error {
-        Error::DatabaseError(kind, information) => match kind {
+impl Fault {
+    /// Judges an error that came from a statement with a message's values.
+    pub(super) fn of(error: &DieselError) -> Self {
+        match error {
+            DieselError::DatabaseError(kind, information) => Self::of_kind(kind, information.message()),
+            DieselError::SerializationError(_) | DieselError::InvalidCString(_) => Self::Row,
+            _ => Self::Store,
+        }
+    }
+
+    fn of_kind(kind: &DatabaseErrorKind, message: &str) -> Self {
+        match kind {
             DatabaseErrorKind::UniqueViolation
+            | DatabaseErrorKind::ForeignKeyViolation
+            | DatabaseErrorKind::RestrictViolation
             | DatabaseErrorKind::NotNullViolation
             | DatabaseErrorKind::CheckViolation
-            | DatabaseErrorKind::ForeignKeyViolation => true,
-            DatabaseErrorKind::Unknown => {
-                VALUE_COMPLAINTS.iter().any(|words| information.message().contains(words))
-            }
-            _ => false,
-        },
-        Error::SerializationError(_) | Error::InvalidCString(_) => true,
-        _ => false,
+            | DatabaseErrorKind::ExclusionViolation => Self::Row,
+            DatabaseErrorKind::ClosedConnection
+            | DatabaseErrorKind::UnableToSendCommand
+            | DatabaseErrorKind::SerializationFailure
+            | DatabaseErrorKind::ReadOnlyTransaction => Self::Store,
+            _ => Self::of_message(message),
+        }
+    }
+
+    /// Diesel hides the numeric code of all other errors. SQLite's messages are fixed texts of the
+    /// library that is compiled in; PostgreSQL's depend on the server's language.
+    fn of_message(message: &str) -> Self {
+        const SQLITE_ROW: &str = "string or blob too big";
+        const SQLITE_STORE: &[&str] = &[
+            "database or disk is full",
+            "disk I/O error",
+            "unable to open database file",
+            "database is locked",
+            "database table is locked",
+            "attempt to write a readonly database",
+            "database disk image is malformed",
+            "file is not a database",
+            "out of memory",
+        ];
+        if message == SQLITE_ROW {
+            return Self::Row;
+        }
+        let is_store = SQLITE_STORE.contains(&message) || message.starts_with("no such table");
+        if is_store { Self::Store } else { Self::Unclear }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(kind: DatabaseErrorKind, message: &str) -> Fault {
+        Fault::of(&DieselError::DatabaseError(kind, Box::new(message.to_owned())))
+    }
+
+    #[test]
+    fn faults_are_told_apart() {
+        assert_eq!(fault(DatabaseErrorKind::UniqueViolation, "x"), Fault::Row);
+        assert_eq!(fault(DatabaseErrorKind::ClosedConnection, "x"), Fault::Store);
+        assert_eq!(fault(DatabaseErrorKind::Unknown, "database or disk is full"), Fault::Store);
+        assert_eq!(fault(DatabaseErrorKind::Unknown, "string or blob too big"), Fault::Row);
+        assert_eq!(fault(DatabaseErrorKind::Unknown, "invalid byte sequence"), Fault::Unclear);
+        assert_eq!(Fault::of(&DieselError::NotFound), Fault::Store);
     }
 }

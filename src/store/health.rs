@@ -1,63 +1,158 @@
-//! Whether the database answers: told once when it changes, shown in `/health` and the metrics.
+//! Whether the database works, as the last operations saw it.
+//!
+//! Logs once per change of state and keeps the `store_up` metric. Reads and writes are watched
+//! apart, because a full disk still answers reads.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::metrics::Metrics;
 
-/// State of the database as the last operation found it.
-#[derive(Debug, Clone)]
+/// Shortest time between two trials of a store that is down, however often its health is asked for.
+const TRIAL_PAUSE: Duration = Duration::from_millis(500);
+
+/// The state of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It answers.
+    /// The last operation worked.
     Up,
-    /// It fails.
+    /// The last operation failed for a reason that lies with the database.
     Down {
-        /// Since when.
-        since: Instant,
-        /// What it said last.
+        /// When the first failure was seen, milliseconds since 1970 UTC.
+        since_ms: i64,
+        /// What the database said.
         reason: String,
     },
 }
 
-/// Keeps the state.
+/// What an operation was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// History, rooms, lists.
+    Read,
+    /// Commits and everything else that changes rows.
+    Write,
+}
+
+#[derive(Debug, Default)]
+struct Failures {
+    read: Option<Failure>,
+    write: Option<Failure>,
+    tried_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone)]
+struct Failure {
+    since_ms: i64,
+    reason: String,
+}
+
+/// Collects the outcome of operations.
 #[derive(Debug)]
 pub(super) struct Monitor {
-    state: Mutex<Health>,
+    /// Some side is down; lets the usual success skip the lock.
+    any_down: AtomicBool,
+    failures: Mutex<Failures>,
     metrics: Arc<Metrics>,
 }
 
 impl Monitor {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         metrics.store_up.set(1);
-        Self { state: Mutex::new(Health::Up), metrics }
+        Self { any_down: AtomicBool::new(false), failures: Mutex::default(), metrics }
     }
 
-    pub(super) fn state(&self) -> Health {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn is_up(&self) -> bool {
-        matches!(*self.state.lock().unwrap_or_else(PoisonError::into_inner), Health::Up)
-    }
-
-    pub(super) fn worked(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Health::Down { since, .. } = &*state {
-            tracing::info!(seconds = since.elapsed().as_secs(), "the database answers again");
-            self.metrics.store_up.set(1);
-            *state = Health::Up;
+    /// An operation worked.
+    pub(super) fn succeeded(&self, side: Side) {
+        if !self.any_down.load(Ordering::Acquire) {
+            return;
         }
+        let mut failures = self.lock();
+        if failures.side(side).take().is_some() {
+            tracing::info!(?side, "the database works again");
+        }
+        self.publish(&failures);
     }
 
-    pub(super) fn failed(&self, reason: &str) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *state {
-            Health::Down { reason: last, .. } => reason.clone_into(last),
-            Health::Up => {
-                tracing::error!(reason, "the database does not answer; messages are refused until it does");
-                self.metrics.store_up.set(0);
-                *state = Health::Down { since: Instant::now(), reason: reason.to_owned() };
+    /// An operation failed through no fault of its values.
+    pub(super) fn failed(&self, side: Side, reason: &str) {
+        let mut failures = self.lock();
+        let slot = failures.side(side);
+        match slot {
+            Some(failure) => reason.clone_into(&mut failure.reason),
+            None => {
+                tracing::error!(?side, reason, "the database does not work");
+                *slot = Some(Failure { since_ms: clock::unix_ms(), reason: reason.to_owned() });
             }
         }
+        self.publish(&failures);
+    }
+
+    /// True while the last operation of that side failed.
+    pub(super) fn is_down(&self, side: Side) -> bool {
+        self.any_down.load(Ordering::Acquire) && self.lock().side(side).is_some()
+    }
+
+    /// True when some side is down and nobody has tried it for a while; the caller then should.
+    pub(super) fn wants_trial(&self) -> bool {
+        if !self.any_down.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut failures = self.lock();
+        let now = Instant::now();
+        let due = failures.tried_at.is_none_or(|at| now.duration_since(at) >= TRIAL_PAUSE);
+        if due {
+            failures.tried_at = Some(now);
+        }
+        due
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let failures = self.lock();
+        match failures.write.as_ref().or(failures.read.as_ref()) {
+            None => Health::Up,
+            Some(failure) => Health::Down { since_ms: failure.since_ms, reason: failure.reason.clone() },
+        }
+    }
+
+    fn publish(&self, failures: &Failures) {
+        let down = failures.read.is_some() || failures.write.is_some();
+        self.any_down.store(down, Ordering::Release);
+        self.metrics.store_up.set(i64::from(!down));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Failures {
+    fn side(&mut self, side: Side) -> &mut Option<Failure> {
+        match side {
+            Side::Read => &mut self.read,
+            Side::Write => &mut self.write,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_heals_by_its_own_success() {
+        let metrics = Arc::new(Metrics::new());
+        let monitor = Monitor::new(Arc::clone(&metrics));
+        assert_eq!(monitor.health(), Health::Up);
+        monitor.failed(Side::Write, "full");
+        monitor.succeeded(Side::Read);
+        assert!(matches!(monitor.health(), Health::Down { reason, .. } if reason == "full"));
+        assert_eq!(metrics.store_up.get(), 0);
+        assert!(monitor.is_down(Side::Write) && !monitor.is_down(Side::Read));
+        monitor.succeeded(Side::Write);
+        assert_eq!(monitor.health(), Health::Up);
+        assert_eq!(metrics.store_up.get(), 1);
     }
 }

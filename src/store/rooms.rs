@@ -1,272 +1,240 @@
-//! Rooms, their members, and how far each has read.
+//! Rooms, their members and the contacts that make direct rooms: what is changed by requests, not
+//! by messages. Each change is one transaction.
 
-use std::sync::Arc;
-
-use diesel::prelude::*;
-
-use super::connection::{Connection, Reader, on};
-use super::error::StoreError;
-use super::schema::{members, rooms};
-use super::{Store, statements};
 use crate::clock;
+use crate::config::DIRECT_NAMESPACE;
 use crate::ids::{Channel, Seq};
+use crate::store::Store;
+use crate::store::connection::Connection;
+use crate::store::error::StoreError;
+use crate::store::models::member::{self, Member, Role};
+use crate::store::models::room::{self, NewRoom, Room, RoomKind};
+use crate::store::models::{contact, user};
 
-/// What a room is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoomKind {
-    /// The room of two contacts.
-    Direct,
-    /// For its members.
-    Group,
-    /// For everybody its namespace admits.
-    Public,
-}
+/// Most entries of a list that is returned at once: contacts, members, unread rooms.
+pub const LIST_ROWS_MAX: i64 = 10_000;
 
-impl RoomKind {
-    /// The word in the database.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Group => "group",
-            Self::Public => "public",
-        }
-    }
-
-    fn from_word(word: &str) -> Self {
-        match word {
-            "direct" => Self::Direct,
-            "group" => Self::Group,
-            _ => Self::Public,
-        }
-    }
-}
-
-/// A room as the database knows it.
-#[derive(Debug, Clone)]
-pub struct Room {
-    /// Its row.
-    pub id: i64,
-    /// What it is for.
-    pub kind: RoomKind,
-    /// Seq of the newest message; 0 = none yet.
-    pub head: Seq,
-    /// When it came into being, milliseconds since 1970 UTC.
-    pub created_ms: i64,
-    /// When somebody last spoke, milliseconds since 1970 UTC; 0 = never.
-    pub last_active_ms: i64,
-}
-
-/// A member of a room.
+/// A contact list entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// The user.
-    pub user: Arc<str>,
-    /// The last seq the user has read.
-    pub last_read: Seq,
+pub struct Contact {
+    /// The other user.
+    pub user: String,
+    /// The direct room of the two.
+    pub channel: Channel,
+    /// Since when, milliseconds since 1970 UTC.
+    pub since_ms: i64,
+}
+
+/// The direct room of two users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectRoom {
+    /// Its channel.
+    pub channel: Channel,
+    /// This call created it.
+    pub created: bool,
 }
 
 /// How far a user has read in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadPosition {
+pub struct Unread {
     /// The room.
     pub channel: Channel,
-    /// Its newest seq.
+    /// Number of its newest message.
     pub head: Seq,
-    /// The last seq the user has read.
+    /// Number of the last message the user has read.
     pub last_read: Seq,
 }
 
-/// Role of a user who belongs to a room.
-pub(super) const ROLE_MEMBER: &str = "member";
-/// Role of a user who only keeps a read position in a public room.
-const ROLE_READER: &str = "reader";
-
-type RoomRow = (i64, String, i64, i64, i64);
+impl Unread {
+    /// How many messages the user has not read.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.head.saturating_sub(self.last_read)
+    }
+}
 
 impl Store {
-    /// The room of a channel, if it exists.
+    /// The room of that channel, if it exists.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::Unavailable`].
     pub fn room(&self, channel: &Channel) -> Result<Option<Room>, StoreError> {
-        let query = rooms::table.filter(rooms::name.eq(channel.as_str())).select((
-            rooms::id,
-            rooms::kind,
-            rooms::head_seq,
-            rooms::created_at,
-            rooms::last_active_at,
-        ));
-        let row: Option<RoomRow> =
-            self.read(|reader| on!(Reader, reader, connection => query.first(&mut **connection).optional()))?;
-        Ok(row.map(|(id, kind, head, created_ms, last_active_ms)| Room {
-            id,
-            kind: RoomKind::from_word(&kind),
-            head: to_seq(head),
-            created_ms,
-            last_active_ms,
-        }))
+        self.readers.read(|connection| room::find(connection, channel))
     }
 
-    /// Seq of the newest message of a room; 0 for a room without messages or without existence.
+    /// Number of the room's newest message; 0 when there is no such room.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::Unavailable`].
     pub fn head(&self, channel: &Channel) -> Result<Seq, StoreError> {
-        let query = rooms::table.filter(rooms::name.eq(channel.as_str())).select(rooms::head_seq);
-        let head: Option<i64> =
-            self.read(|reader| on!(Reader, reader, connection => query.first(&mut **connection).optional()))?;
-        Ok(head.map_or(0, to_seq))
+        Ok(self.room(channel)?.map_or(0, |room| room.head))
     }
 
-    /// Creates a room with these members; one that exists stays as it is and gains the members.
+    /// Creates a room with its members.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::RoomExists`], [`StoreError::BadUser`], [`StoreError::Unavailable`].
     pub fn create_room(
         &self,
         channel: &Channel,
         kind: RoomKind,
-        users: &[Arc<str>],
+        members: &[(&str, Role)],
     ) -> Result<(), StoreError> {
-        let now = clock::unix_ms();
-        self.write(channel, |connection| {
-            let row =
-                (rooms::name.eq(channel.as_str()), rooms::kind.eq(kind.as_str()), rooms::created_at.eq(now));
-            on!(Connection, connection, connection => {
-                diesel::insert_into(rooms::table).values(row).on_conflict_do_nothing().execute(connection)
-            })?;
-            let room_id =
-                statements::find_room(connection, channel)?.ok_or(diesel::result::Error::NotFound)?;
-            users.iter().try_for_each(|user| add_member(connection, room_id, user, now))
+        for (id, _) in members {
+            user::check(id)?;
+        }
+        let ids: Vec<&str> = members.iter().map(|(id, _)| *id).collect();
+        // A room of two contacts has a key that only a contact gives it.
+        if kind == RoomKind::Direct {
+            return Err(StoreError::DirectRoom);
+        }
+        self.write(|connection| {
+            let now_ms = clock::unix_ms();
+            user::add(connection, &ids, now_ms)?;
+            let new = NewRoom { name: channel.as_str(), kind, direct_key: None, now_ms };
+            let room_id = room::create(connection, &new)?.ok_or(StoreError::RoomExists)?;
+            for (id, role) in members {
+                member::add(connection, room_id, id, *role, now_ms)?;
+            }
+            Ok(())
         })
     }
 
-    /// True when the user belongs to the room.
+    /// What a user is in a room; `None` when nothing.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::Unavailable`].
+    pub fn role(&self, channel: &Channel, user: &str) -> Result<Option<Role>, StoreError> {
+        if user::check(user).is_err() {
+            return Ok(None);
+        }
+        self.readers.read(|connection| member::role(connection, channel.as_str(), user))
+    }
+
+    /// Whether a user belongs to a room.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
     pub fn is_member(&self, channel: &Channel, user: &str) -> Result<bool, StoreError> {
-        let query = members::table
-            .inner_join(rooms::table)
-            .filter(rooms::name.eq(channel.as_str()))
-            .filter(members::user_id.eq(user))
-            .filter(members::role.eq(ROLE_MEMBER));
-        self.read(|reader| {
-            on!(Reader, reader, connection => {
-                diesel::select(diesel::dsl::exists(query)).get_result(&mut **connection)
-            })
-        })
+        Ok(self.role(channel, user)?.is_some_and(Role::is_member))
     }
 
-    /// The members of a room, by user id.
+    /// The members of a room, at most [`LIST_ROWS_MAX`].
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::Unavailable`].
     pub fn members(&self, channel: &Channel) -> Result<Vec<Member>, StoreError> {
-        let query = members::table
-            .inner_join(rooms::table)
-            .filter(rooms::name.eq(channel.as_str()))
-            .filter(members::role.eq(ROLE_MEMBER))
-            .order(members::user_id)
-            .select((members::user_id, members::last_read_seq));
-        let rows: Vec<(String, i64)> =
-            self.read(|reader| on!(Reader, reader, connection => query.load(&mut **connection)))?;
-        let member =
-            |(user, last_read): (String, i64)| Member { user: user.into(), last_read: to_seq(last_read) };
-        Ok(rows.into_iter().map(member).collect())
+        self.readers.read(|connection| member::of_room(connection, channel.as_str(), LIST_ROWS_MAX))
     }
 
-    /// Moves a user's read position in a room forward, never back and never past the head. A user
-    /// who is no member is listed as a reader from then on. `None` when there is no such room.
+    /// Adds a contact and, if the two have none yet, their direct room, which then also puts the
+    /// user into the contact's list. Repeating it changes nothing.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub fn set_last_read(
-        &self,
-        channel: &Channel,
-        user: &str,
-        seq: Seq,
-    ) -> Result<Option<ReadPosition>, StoreError> {
-        let now = clock::unix_ms();
-        self.write(channel, |connection| {
-            let query = rooms::table
-                .filter(rooms::name.eq(channel.as_str()))
-                .select((rooms::id, rooms::head_seq));
-            let room: Option<(i64, i64)> =
-                on!(Connection, connection, connection => query.first(connection).optional())?;
-            let Some((room_id, head)) = room else { return Ok(None) };
-            let wanted = i64::try_from(seq).unwrap_or(i64::MAX).min(head);
-            statements::insert_user(connection, user, now)?;
-            insert_member(connection, room_id, user, ROLE_READER, now)?;
-            let own = members::table.find((room_id, user));
-            on!(Connection, connection, connection => {
-                diesel::update(own.filter(members::last_read_seq.lt(wanted)))
-                    .set(members::last_read_seq.eq(wanted))
-                    .execute(connection)
-            })?;
-            let last_read: i64 =
-                on!(Connection, connection, connection => own.select(members::last_read_seq).first(connection))?;
-            Ok(Some(ReadPosition {
-                channel: channel.clone(),
-                head: to_seq(head),
-                last_read: to_seq(last_read),
-            }))
+    /// [`StoreError::OwnContact`], [`StoreError::BadUser`], [`StoreError::Unavailable`].
+    pub fn add_contact(&self, user: &str, contact: &str) -> Result<DirectRoom, StoreError> {
+        user::check(user)?;
+        user::check(contact)?;
+        if user == contact {
+            return Err(StoreError::OwnContact);
+        }
+        self.write(|connection| add_contact(connection, user, contact))
+    }
+
+    /// Removes a contact from the user's list; the room and its messages stay. True when it was there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn remove_contact(&self, user: &str, contact: &str) -> Result<bool, StoreError> {
+        if user::check(user).and(user::check(contact)).is_err() {
+            return Ok(false);
+        }
+        self.write(|connection| Ok(contact::remove(connection, user, contact)?))
+    }
+
+    /// The user's contact list, at most [`LIST_ROWS_MAX`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub fn contacts(&self, user: &str) -> Result<Vec<Contact>, StoreError> {
+        if user::check(user).is_err() {
+            return Ok(Vec::new());
+        }
+        let rows = self.readers.read(|connection| contact::of_user(connection, user, LIST_ROWS_MAX))?;
+        rows.into_iter()
+            .map(|(user, name, since_ms)| Ok(Contact { user, channel: stored_channel(&name)?, since_ms }))
+            .collect()
+    }
+
+    /// Moves a user's read position in a room forward to `seq`, at most to the head, never back, and
+    /// tells where it is now. In a public room everybody has a position, in others members.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownRoom`], [`StoreError::NotMember`], [`StoreError::BadUser`],
+    /// [`StoreError::Unavailable`].
+    pub fn set_last_read(&self, channel: &Channel, user: &str, seq: Seq) -> Result<Unread, StoreError> {
+        user::check(user)?;
+        self.write(|connection| {
+            let room = room::find(connection, channel)?.ok_or(StoreError::UnknownRoom)?;
+            let seq = seq.min(room.head);
+            let position = |last_read| Unread { channel: channel.clone(), head: room.head, last_read };
+            if let Some(last_read) = member::set_last_read(connection, room.id, user, seq)? {
+                return Ok(position(last_read));
+            }
+            if room.kind != RoomKind::Public {
+                return Err(StoreError::NotMember);
+            }
+            let now_ms = clock::unix_ms();
+            user::add(connection, &[user], now_ms)?;
+            member::add(connection, room.id, user, Role::Reader, now_ms)?;
+            let last_read = member::set_last_read(connection, room.id, user, seq)?;
+            Ok(position(last_read.unwrap_or(0)))
         })
     }
 
-    /// How far a user has read in each room it belongs to or reads, by channel.
+    /// The rooms in which the user is a member or has a read position, most recently active
+    /// first, at most [`LIST_ROWS_MAX`].
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub fn unread(&self, user: &str) -> Result<Vec<ReadPosition>, StoreError> {
-        let query = members::table
-            .inner_join(rooms::table)
-            .filter(members::user_id.eq(user))
-            .order(rooms::name)
-            .select((rooms::name, rooms::head_seq, members::last_read_seq));
-        let rows: Vec<(String, i64, i64)> =
-            self.read(|reader| on!(Reader, reader, connection => query.load(&mut **connection)))?;
-        let position = |(name, head, last_read): (String, i64, i64)| {
-            let channel = Channel::new(&name).ok()?;
-            Some(ReadPosition { channel, head: to_seq(head), last_read: to_seq(last_read) })
-        };
-        Ok(rows.into_iter().filter_map(position).collect())
+    /// [`StoreError::Unavailable`].
+    pub fn unread(&self, user: &str) -> Result<Vec<Unread>, StoreError> {
+        if user::check(user).is_err() {
+            return Ok(Vec::new());
+        }
+        let rows = self.readers.read(|connection| member::rooms_of(connection, user, LIST_ROWS_MAX))?;
+        rows.into_iter()
+            .map(|(name, head, last_read)| {
+                let channel = stored_channel(&name)?;
+                Ok(Unread { channel, head: head as Seq, last_read: last_read as Seq })
+            })
+            .collect()
     }
 }
 
-/// Lists a user as a member of a room, also one who was only a reader.
-pub(super) fn add_member(connection: &mut Connection, room_id: i64, user: &str, now: i64) -> QueryResult<()> {
-    statements::insert_user(connection, user, now)?;
-    insert_member(connection, room_id, user, ROLE_MEMBER, now)?;
-    on!(Connection, connection, connection => {
-        diesel::update(members::table.find((room_id, user)))
-            .set(members::role.eq(ROLE_MEMBER))
-            .execute(connection)
-    })?;
-    Ok(())
+/// The direct room is found through its key, which is the same from both sides; the database lets
+/// only one of two who create it at once do so and makes the other wait and find it.
+fn add_contact(connection: &mut Connection, user: &str, contact: &str) -> Result<DirectRoom, StoreError> {
+    let now_ms = clock::unix_ms();
+    user::add(connection, &[user, contact], now_ms)?;
+    let key = room::direct_key(user, contact);
+    let name = format!("{DIRECT_NAMESPACE}:{}", uuid::Uuid::new_v4());
+    let new = NewRoom { name: &name, kind: RoomKind::Direct, direct_key: Some(&key), now_ms };
+    let created = room::create(connection, &new)?;
+    let (room_id, name) = match created {
+        Some(room_id) => {
+            for member in [user, contact] {
+                member::add(connection, room_id, member, Role::Member, now_ms)?;
+            }
+            contact::add(connection, contact, user, room_id, now_ms)?;
+            (room_id, name)
+        }
+        None => room::by_direct_key(connection, &key)?,
+    };
+    contact::add(connection, user, contact, room_id, now_ms)?;
+    Ok(DirectRoom { channel: stored_channel(&name)?, created: created.is_some() })
 }
 
-fn insert_member(
-    connection: &mut Connection,
-    room_id: i64,
-    user: &str,
-    role: &str,
-    now: i64,
-) -> QueryResult<()> {
-    let row = (
-        members::room_id.eq(room_id),
-        members::user_id.eq(user),
-        members::role.eq(role),
-        members::joined_at.eq(now),
-    );
-    on!(Connection, connection, connection => {
-        diesel::insert_into(members::table).values(row).on_conflict_do_nothing().execute(connection)
-    })?;
-    Ok(())
-}
-
-/// A seq as the program counts it; the database has no unsigned numbers.
-pub(super) fn to_seq(value: i64) -> Seq {
-    Seq::try_from(value).unwrap_or(0)
+/// A channel name out of the database, where other programs may have written it.
+fn stored_channel(name: &str) -> Result<Channel, StoreError> {
+    Channel::new(name).map_err(|error| StoreError::Unavailable(format!("room name {name:?}: {error}")))
 }

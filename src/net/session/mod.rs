@@ -29,6 +29,7 @@ use crate::outbox::frame::LineFrames;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
 use crate::protocol::reply;
+use crate::store::StoreError;
 use publish::PendingPublishes;
 use rate::RateLimit;
 use refresh::Expiries;
@@ -54,6 +55,12 @@ enum Failure {
 impl From<ErrorCode> for Failure {
     fn from(code: ErrorCode) -> Self {
         Self::Error(code)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Error(error.into())
     }
 }
 

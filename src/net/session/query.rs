@@ -74,7 +74,7 @@ impl Services {
             since: request.since.as_ref().map(|since| since.offset),
             limit: match request.limit {
                 0 => HistoryLimit::None,
-                limit => usize::try_from(limit).map_or(HistoryLimit::All, HistoryLimit::N),
+                limit => usize::try_from(limit).map_or(HistoryLimit::All, HistoryLimit::Count),
             },
             reverse: request.reverse,
         };

@@ -163,7 +163,7 @@ pub struct RoomResult<'a> {
     pub epoch: &'a str,
     /// When the room came into being, milliseconds since 1970 UTC.
     pub created_at_ms: i64,
-    /// When somebody last spoke, milliseconds since 1970 UTC; 0: never.
+    /// When somebody last spoke, or when the room came into being; milliseconds since 1970 UTC.
     pub last_activity_ms: i64,
     /// How many listen now.
     pub num_clients: u64,

@@ -1,194 +1,212 @@
-//! Group commit by the committing threads themselves: leader and followers.
+//! The commit lanes: how messages become durable, and are handed on in commit order.
 //!
-//! A thread puts what it wants committed into the lane. If nobody is committing it becomes the
-//! leader: it takes everything that waits, commits it as one batch, and hands out the results; if
-//! more waits by then, it makes the first waiter the next leader. So batches are as large as the
-//! load makes them, a lone commit waits for nobody, and there is no timer and no thread. Knows
-//! nothing of what is committed: the work is a closure, the items are opaque.
-//!
-//! Exactly one thread is leader while anything waits; batches are committed one after the other, in
-//! the order their items came in.
+//! SQLite has one lane, for it has one writer; PostgreSQL has several, and a room is always in the
+//! same one. `handover` shares a lane among the calling threads, `batch` says how much one commit
+//! takes, `writer` keeps the lane's connection and finds bad rows, `transaction` is the SQL.
 
-mod rule;
+mod batch;
+mod handover;
+mod postgres;
+mod sqlite;
+mod sync;
+mod transaction;
+mod writer;
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
-pub(crate) use rule::BatchLimits;
+use crate::config::Database;
+use crate::ids::{Channel, Seq};
+use crate::metrics::Metrics;
+use crate::publication::{ClientInfo, Publication};
+use crate::store::connection::{Connection, Target};
+use crate::store::error::{AppendError, StoreError};
+use crate::store::health::{Monitor, Side};
 
-/// What the lane has to know of an item.
-pub(crate) trait Item {
-    /// Its share of a batch, in bytes.
-    fn bytes(&self) -> usize;
+use batch::BatchLimits;
+use handover::{Committed, Handover, Row};
+use sync::{Mutex, lock};
+use writer::Writer;
+
+/// A message on its way into the log.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// The room.
+    pub channel: Channel,
+    /// The room comes into being with this message when it does not exist.
+    pub auto_create: bool,
+    /// The payload: compact JSON text.
+    pub data: Arc<str>,
+    /// The sender; `None` for the server API.
+    pub info: Option<Arc<ClientInfo>>,
+    /// String-to-string JSON object, compact.
+    pub tags: Option<Arc<str>>,
+    /// Names this publish among its sender's in this room: a second one with the same key is not
+    /// stored again.
+    pub key: Option<Arc<str>>,
 }
 
-/// What a batch came to: one result an item, and what the leader does once others may commit.
-pub(crate) struct Committed<'a, R> {
-    pub(crate) results: Vec<R>,
-    pub(crate) afterwards: Option<Box<dyn FnOnce() + 'a>>,
+/// Where a message is in its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It has been stored here.
+    New(Seq),
+    /// A message of the same sender with the same key has been stored here before.
+    Duplicate(Seq),
 }
 
-/// See the module.
-#[derive(Debug)]
-pub(crate) struct Lane<T, R> {
-    state: Mutex<State<T, R>>,
-    limits: BatchLimits,
-    /// The result of an item whose batch panicked.
-    on_panic: fn() -> R,
+impl Appended {
+    /// The position, of whichever.
+    #[must_use]
+    pub fn seq(self) -> Seq {
+        match self {
+            Self::New(seq) | Self::Duplicate(seq) => seq,
+        }
+    }
 }
 
-#[derive(Debug)]
-struct State<T, R> {
-    queue: VecDeque<(T, Arc<Ticket<R>>)>,
-    /// A leader exists: it commits, or was named and is waking up.
-    led: bool,
+/// Who takes committed messages further.
+pub trait CommitSink: Send + Sync {
+    /// Called after a commit, in commit order, by the thread that still holds the lane: it must
+    /// not wait for anything but room in a queue, and must not call the store. A returned closure
+    /// is run by the same thread when the lane is free again, before any sender has its answer.
+    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>>;
 }
 
-/// Where the results of one submission are gathered.
-#[derive(Debug)]
-struct Ticket<R> {
-    progress: Mutex<Progress<R>>,
-    changed: Condvar,
+type Outcome = Result<Appended, AppendError>;
+
+/// A message in a lane.
+struct Pending {
+    message: NewMessage,
+    queued_at: Instant,
 }
 
-#[derive(Debug)]
-struct Progress<R> {
-    results: Vec<R>,
-    expected: usize,
-    /// Its thread is to lead.
-    named_leader: bool,
+impl Row for Pending {
+    fn size_bytes(&self) -> usize {
+        self.message.data.len()
+    }
 }
 
-impl<T: Item, R> Lane<T, R> {
-    pub(crate) fn new(limits: BatchLimits, on_panic: fn() -> R) -> Self {
-        let state = State { queue: VecDeque::new(), led: false };
-        Self { state: Mutex::new(state), limits, on_panic }
+/// All lanes of a store.
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    sink: RwLock<Option<Arc<dyn CommitSink>>>,
+    monitor: Arc<Monitor>,
+    metrics: Arc<Metrics>,
+}
+
+struct Lane {
+    handover: Handover<Pending, Outcome>,
+    /// Locked by the leader for a commit, and on SQLite also by the rare other writes.
+    writer: Mutex<Writer>,
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").field("lanes", &self.lanes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Lanes {
+    /// Builds the lanes; `first` is an open connection that the first of them takes over.
+    pub(super) fn new(
+        config: &Database,
+        target: &Target,
+        first: Connection,
+        monitor: Arc<Monitor>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let limits = BatchLimits { rows_max: config.batch_rows_max, bytes_max: config.batch_bytes_max };
+        let count = if target.is_sqlite() { 1 } else { config.commit_lanes.max(1) };
+        let mut first = Some(first);
+        let lanes = std::iter::repeat_with(|| Lane {
+            handover: Handover::new(limits, || Err(AppendError::Unavailable)),
+            writer: Mutex::new(Writer::new(target.clone(), first.take(), Arc::clone(&monitor))),
+        });
+        Self { lanes: lanes.take(count).collect(), sink: RwLock::new(None), monitor, metrics }
     }
 
-    /// Has the items committed, in order, and returns their results in the same order. The caller
-    /// may have to commit for others meanwhile, with `commit`, which must do the same whoever calls.
-    pub(crate) fn submit<'a>(&self, items: Vec<T>, commit: impl Fn(Vec<T>) -> Committed<'a, R>) -> Vec<R> {
-        if items.is_empty() {
-            return Vec::new();
+    pub(super) fn set_sink(&self, sink: Option<Arc<dyn CommitSink>>) {
+        *self.sink.write().unwrap_or_else(PoisonError::into_inner) = sink;
+    }
+
+    /// Stores the messages; returns when every one is durable and handed on, or refused.
+    pub(super) fn append(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+        let queued_at = Instant::now();
+        let pending = messages.into_iter().map(|message| Pending { message, queued_at });
+        if let [lane] = &*self.lanes {
+            return self.submit(lane, pending.collect());
         }
-        let ticket = Arc::new(Ticket::new(items.len()));
-        let mut leads = {
-            let mut state = self.lock();
-            state.queue.extend(items.into_iter().map(|item| (item, ticket.clone())));
-            !std::mem::replace(&mut state.led, true)
+        self.append_split(pending)
+    }
+
+    /// One lane after the other, so that no lane ever waits for a thread that is busy in another.
+    fn append_split(&self, pending: impl ExactSizeIterator<Item = Pending>) -> Vec<Outcome> {
+        let total = pending.len();
+        let mut by_lane: Vec<(Vec<usize>, Vec<Pending>)> = Vec::new();
+        by_lane.resize_with(self.lanes.len(), Default::default);
+        for (place, pending) in pending.enumerate() {
+            let lane = (pending.message.channel.stable_hash() % self.lanes.len() as u64) as usize;
+            by_lane[lane].0.push(place);
+            by_lane[lane].1.push(pending);
+        }
+        let mut outcomes = vec![Err(AppendError::Unavailable); total];
+        for (lane, (places, rows)) in self.lanes.iter().zip(by_lane) {
+            for (place, outcome) in places.into_iter().zip(self.submit(lane, rows)) {
+                outcomes[place] = outcome;
+            }
+        }
+        outcomes
+    }
+
+    fn submit(&self, lane: &Lane, rows: Vec<Pending>) -> Vec<Outcome> {
+        let sink = self.sink.read().unwrap_or_else(PoisonError::into_inner).clone();
+        lane.handover.submit(rows, |batch| self.commit(lane, sink.as_deref(), batch))
+    }
+
+    /// What a leader does with a batch.
+    fn commit<'a>(
+        &self,
+        lane: &Lane,
+        sink: Option<&'a dyn CommitSink>,
+        batch: Vec<Pending>,
+    ) -> Committed<'a, Outcome> {
+        let started = Instant::now();
+        if let Some(oldest) = batch.first() {
+            self.metrics.commit_wait_seconds.observe((started - oldest.queued_at).as_secs_f64());
+        }
+        let messages: Vec<NewMessage> = batch.into_iter().map(|pending| pending.message).collect();
+        let written = lock(&lane.writer).write(&messages);
+        self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.commit_batch_rows.observe(messages.len() as f64);
+        if written.store_failure.is_some() {
+            self.metrics.commit_failures_total.inc();
+        }
+        let after = match sink {
+            Some(sink) if !written.publications.is_empty() => sink.committed(written.publications),
+            _ => None,
         };
-        loop {
-            if leads {
-                self.lead(&ticket, &commit);
+        Committed { answers: written.outcomes, after }
+    }
+
+    /// Runs a write that is no message through the first lane's connection, in a transaction of
+    /// its own: how SQLite's one writer is shared.
+    pub(super) fn write_beside<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        lock(&self.lanes[0].writer).write_beside(work)
+    }
+
+    /// Lets a store that is down prove that it works again.
+    pub(super) fn probe(&self) {
+        for lane in &self.lanes {
+            if self.monitor.is_down(Side::Write)
+                && let Ok(mut writer) = lane.writer.try_lock()
+            {
+                writer.probe();
             }
-            match ticket.wait() {
-                Some(results) => return results,
-                None => leads = true,
-            }
-        }
-    }
-
-    /// Commits batches until the leader's own items are done, then lets the next one lead.
-    fn lead<'a>(&self, own: &Ticket<R>, commit: &impl Fn(Vec<T>) -> Committed<'a, R>) {
-        let mut afterwards: Option<Box<dyn FnOnce() + 'a>> = None;
-        while !own.is_done() {
-            if let Some(afterwards) = afterwards.take() {
-                afterwards();
-            }
-            let (items, tickets) = self.take_batch();
-            let committed = catch_unwind(AssertUnwindSafe(|| commit(items))).unwrap_or_else(|_| {
-                tracing::error!("a commit panicked; its messages are refused");
-                Committed { results: tickets.iter().map(|_| (self.on_panic)()).collect(), afterwards: None }
-            });
-            afterwards = committed.afterwards;
-            hand_out(tickets, committed.results);
-        }
-        self.pass_on();
-        if let Some(afterwards) = afterwards {
-            afterwards();
-        }
-    }
-
-    fn take_batch(&self) -> (Vec<T>, Vec<Arc<Ticket<R>>>) {
-        let mut state = self.lock();
-        let sizes = state.queue.iter().map(|(item, _)| item.bytes());
-        let length = rule::batch_length(sizes, self.limits);
-        state.queue.drain(..length).unzip()
-    }
-
-    /// Names the first waiter leader, or leaves the lane without one if nobody waits.
-    fn pass_on(&self) {
-        let next = {
-            let mut state = self.lock();
-            let next = state.queue.front().map(|(_, ticket)| ticket.clone());
-            state.led = next.is_some();
-            next
-        };
-        if let Some(next) = next {
-            next.name_leader();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<T, R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Gives each ticket its results; neighbours of one submission share a lock and a wake-up.
-fn hand_out<R>(tickets: Vec<Arc<Ticket<R>>>, results: Vec<R>) {
-    let mut pairs = tickets.into_iter().zip(results).peekable();
-    while let Some((ticket, result)) = pairs.next() {
-        let mut own = vec![result];
-        while let Some((_, result)) = pairs.next_if(|(other, _)| Arc::ptr_eq(other, &ticket)) {
-            own.push(result);
-        }
-        ticket.add(own);
-    }
-}
-
-impl<R> Ticket<R> {
-    fn new(expected: usize) -> Self {
-        let progress = Progress { results: Vec::with_capacity(expected), expected, named_leader: false };
-        Self { progress: Mutex::new(progress), changed: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Progress<R>> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_done(&self) -> bool {
-        let progress = self.lock();
-        progress.results.len() == progress.expected
-    }
-
-    fn add(&self, results: Vec<R>) {
-        let mut progress = self.lock();
-        progress.results.extend(results);
-        if progress.results.len() == progress.expected {
-            self.changed.notify_one();
-        }
-    }
-
-    fn name_leader(&self) {
-        self.lock().named_leader = true;
-        self.changed.notify_one();
-    }
-
-    /// Waits for all results, or (`None`) for being named leader.
-    fn wait(&self) -> Option<Vec<R>> {
-        let mut progress = self.lock();
-        loop {
-            if progress.results.len() == progress.expected {
-                return Some(std::mem::take(&mut progress.results));
-            }
-            if std::mem::take(&mut progress.named_leader) {
-                return None;
-            }
-            progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

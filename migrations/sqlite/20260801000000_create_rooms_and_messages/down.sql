@@ -1,6 +1,6 @@
 DROP TABLE messages;
-DROP TABLE contacts;
 DROP TABLE members;
+DROP TABLE contacts;
 DROP TABLE rooms;
 DROP TABLE users;
 DROP TABLE meta;

@@ -1,0 +1,283 @@
+//! The statements of a commit on PostgreSQL: one per table, however many rows, with the values as
+//! arrays.
+//!
+//! They are query fragments with an identity of their own instead of `sql_query`, so that diesel
+//! prepares each once per connection.
+
+use std::sync::Arc;
+
+use ahash::HashMap;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Array, BigInt, Nullable, Text};
+
+use crate::store::models::message::MessageRow;
+
+use super::transaction::{KeyedBy, NewRow, RoomHead, RoomShare};
+
+type Texts = Array<Text>;
+type Numbers = Array<BigInt>;
+type OptionalTexts = Array<Nullable<Text>>;
+
+/// Gives a statement its identity for diesel's cache of prepared statements, and lets it run.
+macro_rules! prepared {
+    ($statement:ident) => {
+        impl QueryId for $statement<'_> {
+            type QueryId = $statement<'static>;
+            const HAS_STATIC_QUERY_ID: bool = true;
+        }
+
+        impl RunQueryDsl<PgConnection> for $statement<'_> {}
+    };
+    ($statement:ident -> $row:ty) => {
+        prepared!($statement);
+
+        impl Query for $statement<'_> {
+            type SqlType = $row;
+        }
+    };
+}
+
+struct InsertUsers<'m> {
+    ids: Vec<&'m str>,
+    now_ms: i64,
+}
+prepared!(InsertUsers);
+
+impl QueryFragment<Pg> for InsertUsers<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("INSERT INTO users (id, created_at) SELECT u.id, ");
+        out.push_bind_param::<BigInt, _>(&self.now_ms)?;
+        out.push_sql(" FROM unnest(");
+        out.push_bind_param::<Texts, _>(&self.ids)?;
+        out.push_sql(") AS u(id) ON CONFLICT DO NOTHING");
+        Ok(())
+    }
+}
+
+pub(super) fn insert_users(connection: &mut PgConnection, ids: &[Arc<str>], now_ms: i64) -> QueryResult<()> {
+    let ids = ids.iter().map(|id| &**id).collect();
+    InsertUsers { ids, now_ms }.execute(connection).map(drop)
+}
+
+/// Takes the locks of rooms before their keys are looked at, so that no other server adds one in
+/// between.
+struct LockRooms<'m> {
+    names: Vec<&'m str>,
+}
+prepared!(LockRooms);
+
+impl QueryFragment<Pg> for LockRooms<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT id FROM rooms WHERE name = ANY(");
+        out.push_bind_param::<Texts, _>(&self.names)?;
+        out.push_sql(") ORDER BY id FOR NO KEY UPDATE");
+        Ok(())
+    }
+}
+
+pub(super) fn lock_rooms<'m>(
+    connection: &mut PgConnection,
+    names: impl Iterator<Item = &'m str>,
+) -> QueryResult<()> {
+    LockRooms { names: names.collect() }.execute(connection).map(drop)
+}
+
+struct FindKeys<'m> {
+    names: Vec<&'m str>,
+    senders: Vec<&'m str>,
+    keys: Vec<&'m str>,
+    places: Vec<i64>,
+}
+prepared!(FindKeys -> (BigInt, BigInt));
+
+impl QueryFragment<Pg> for FindKeys<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT k.place, m.seq FROM unnest(");
+        out.push_bind_param::<Texts, _>(&self.names)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Texts, _>(&self.senders)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Texts, _>(&self.keys)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Numbers, _>(&self.places)?;
+        out.push_sql(
+            ") AS k(name, sender, key, place) JOIN rooms r ON r.name = k.name \
+             JOIN messages m ON m.room_id = r.id AND m.client_key = k.key \
+             AND coalesce(m.sender, '') = k.sender",
+        );
+        Ok(())
+    }
+}
+
+/// Locks the rooms of the keys and finds which keys are stored.
+pub(super) fn find_keys(
+    connection: &mut PgConnection,
+    keyed: &[(KeyedBy<'_>, usize)],
+) -> QueryResult<Vec<(usize, i64)>> {
+    lock_rooms(connection, keyed.iter().map(|(keyed, _)| keyed.channel.as_str()))?;
+    let found: Vec<(i64, i64)> = FindKeys {
+        names: keyed.iter().map(|(keyed, _)| keyed.channel.as_str()).collect(),
+        senders: keyed.iter().map(|(keyed, _)| keyed.sender).collect(),
+        keys: keyed.iter().map(|(keyed, _)| keyed.key).collect(),
+        places: keyed.iter().map(|(_, place)| *place as i64).collect(),
+    }
+    .load(connection)?;
+    Ok(found.into_iter().map(|(place, seq)| (place as usize, seq)).collect())
+}
+
+/// Counts new messages in rooms that exist, locking them in the order of their ids. The lock is
+/// the one an update takes anyway; a stronger one would wait for new members.
+struct GrowRooms<'m> {
+    names: Vec<&'m str>,
+    added: Vec<i64>,
+    now_ms: i64,
+}
+prepared!(GrowRooms -> (Text, BigInt, BigInt));
+
+impl QueryFragment<Pg> for GrowRooms<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("WITH share AS (SELECT r.id, w.added FROM unnest(");
+        out.push_bind_param::<Texts, _>(&self.names)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Numbers, _>(&self.added)?;
+        out.push_sql(
+            ") AS w(name, added) JOIN rooms r ON r.name = w.name ORDER BY r.id FOR NO KEY UPDATE OF r) \
+             UPDATE rooms SET head_seq = head_seq + share.added, last_active_at = ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.now_ms)?;
+        out.push_sql(" FROM share WHERE rooms.id = share.id RETURNING rooms.name, rooms.id, rooms.head_seq");
+        Ok(())
+    }
+}
+
+/// Creates rooms with their first messages counted; another server may be faster.
+struct CreateRooms<'m>(GrowRooms<'m>);
+prepared!(CreateRooms -> (Text, BigInt, BigInt));
+
+impl QueryFragment<Pg> for CreateRooms<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "INSERT INTO rooms (name, kind, head_seq, created_at, last_active_at) \
+             SELECT w.name, 'public', w.added, ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.0.now_ms)?;
+        out.push_sql(", ");
+        out.push_bind_param::<BigInt, _>(&self.0.now_ms)?;
+        out.push_sql(" FROM unnest(");
+        out.push_bind_param::<Texts, _>(&self.0.names)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Numbers, _>(&self.0.added)?;
+        out.push_sql(
+            ") AS w(name, added) ON CONFLICT (name) DO UPDATE SET \
+             head_seq = rooms.head_seq + excluded.head_seq, last_active_at = excluded.last_active_at \
+             RETURNING name, id, head_seq",
+        );
+        Ok(())
+    }
+}
+
+impl<'m> GrowRooms<'m> {
+    fn new(mut shares: Vec<&RoomShare<'m>>, now_ms: i64) -> Self {
+        shares.sort_unstable_by_key(|share| share.channel);
+        Self {
+            names: shares.iter().map(|share| share.channel.as_str()).collect(),
+            added: shares.iter().map(|share| share.places.len() as i64).collect(),
+            now_ms,
+        }
+    }
+}
+
+pub(super) fn grow_rooms(
+    connection: &mut PgConnection,
+    shares: &[RoomShare<'_>],
+    now_ms: i64,
+) -> QueryResult<Vec<Option<RoomHead>>> {
+    let mut grown = by_name(GrowRooms::new(shares.iter().collect(), now_ms).load(connection)?);
+    if grown.len() < shares.len() {
+        let missing: Vec<_> = shares
+            .iter()
+            .filter(|share| share.auto_create && !grown.contains_key(share.channel.as_str()))
+            .collect();
+        if !missing.is_empty() {
+            grown.extend(by_name(CreateRooms(GrowRooms::new(missing, now_ms)).load(connection)?));
+        }
+    }
+    Ok(shares.iter().map(|share| grown.get(share.channel.as_str()).copied()).collect())
+}
+
+fn by_name(rows: Vec<(String, i64, i64)>) -> HashMap<String, RoomHead> {
+    rows.into_iter().map(|(name, id, head)| (name, RoomHead { id, head })).collect()
+}
+
+/// The rows of a batch, column by column.
+struct InsertMessages<'m> {
+    room_ids: Vec<i64>,
+    seqs: Vec<i64>,
+    senders: Vec<Option<&'m str>>,
+    client_ids: Vec<Option<&'m str>>,
+    conn_infos: Vec<Option<&'m str>>,
+    chan_infos: Vec<Option<&'m str>>,
+    data: Vec<&'m str>,
+    tags: Vec<Option<&'m str>>,
+    client_keys: Vec<Option<&'m str>>,
+    now_ms: i64,
+}
+prepared!(InsertMessages);
+
+impl<'m> InsertMessages<'m> {
+    fn new(rows: &[NewRow<'m>], now_ms: i64) -> Self {
+        let rows: Vec<MessageRow<'m>> =
+            rows.iter().map(|row| MessageRow::new(row.room_id, row.seq, row.message, now_ms)).collect();
+        Self {
+            room_ids: rows.iter().map(|row| row.room_id).collect(),
+            seqs: rows.iter().map(|row| row.seq).collect(),
+            senders: rows.iter().map(|row| row.sender).collect(),
+            client_ids: rows.iter().map(|row| row.client_id).collect(),
+            conn_infos: rows.iter().map(|row| row.conn_info).collect(),
+            chan_infos: rows.iter().map(|row| row.chan_info).collect(),
+            data: rows.iter().map(|row| row.data).collect(),
+            tags: rows.iter().map(|row| row.tags).collect(),
+            client_keys: rows.iter().map(|row| row.client_key).collect(),
+            now_ms,
+        }
+    }
+}
+
+impl QueryFragment<Pg> for InsertMessages<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "INSERT INTO messages (room_id, seq, sender, client_id, conn_info, chan_info, data, tags, \
+             client_key, created_at) SELECT m.*, ",
+        );
+        out.push_bind_param::<BigInt, _>(&self.now_ms)?;
+        out.push_sql(" FROM unnest(");
+        out.push_bind_param::<Numbers, _>(&self.room_ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Numbers, _>(&self.seqs)?;
+        for column in [&self.senders, &self.client_ids, &self.conn_infos, &self.chan_infos] {
+            out.push_sql(", ");
+            out.push_bind_param::<OptionalTexts, _>(column)?;
+        }
+        out.push_sql(", ");
+        out.push_bind_param::<Texts, _>(&self.data)?;
+        for column in [&self.tags, &self.client_keys] {
+            out.push_sql(", ");
+            out.push_bind_param::<OptionalTexts, _>(column)?;
+        }
+        out.push_sql(") AS m");
+        Ok(())
+    }
+}
+
+pub(super) fn insert_messages(
+    connection: &mut PgConnection,
+    rows: &[NewRow<'_>],
+    now_ms: i64,
+) -> QueryResult<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    InsertMessages::new(rows, now_ms).execute(connection).map(drop)
+}

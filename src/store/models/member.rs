@@ -1,0 +1,149 @@
+//! `members`: who belongs to a room, and how far each has read.
+
+use diesel::prelude::*;
+
+use crate::ids::Seq;
+use crate::store::connection::{Connection, on_either};
+use crate::store::schema::{members, rooms};
+
+use super::room::unreadable;
+
+/// What a user is in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A member who may manage the room.
+    Owner,
+    /// A member.
+    Member,
+    /// No member: somebody whose read position in a public room is kept.
+    Reader,
+}
+
+impl Role {
+    /// As it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Member => "member",
+            Self::Reader => "reader",
+        }
+    }
+
+    /// True for those who belong to the room.
+    #[must_use]
+    pub fn is_member(self) -> bool {
+        self != Self::Reader
+    }
+
+    fn parse(text: &str) -> QueryResult<Self> {
+        match text {
+            "owner" => Ok(Self::Owner),
+            "member" => Ok(Self::Member),
+            "reader" => Ok(Self::Reader),
+            other => Err(unreadable("role", other)),
+        }
+    }
+}
+
+/// A user in a room's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// User id.
+    pub user: String,
+    /// What the user is in the room.
+    pub role: Role,
+    /// Since when, milliseconds since 1970 UTC.
+    pub joined_ms: i64,
+    /// Number of the last message the user has read.
+    pub last_read: Seq,
+}
+
+/// Puts a user into a room's list unless it is there. A reader who joins becomes what is given.
+pub(in crate::store) fn add(
+    connection: &mut Connection,
+    room_id: i64,
+    user: &str,
+    role: Role,
+    now_ms: i64,
+) -> QueryResult<()> {
+    let row = (
+        members::room_id.eq(room_id),
+        members::user_id.eq(user),
+        members::role.eq(role.as_str()),
+        members::last_read_seq.eq(0),
+        members::joined_at.eq(now_ms),
+    );
+    let insert = diesel::insert_into(members::table).values(row).on_conflict_do_nothing();
+    on_either!(connection, c => insert.execute(c).map(drop))
+}
+
+/// What the user is in the room, if anything.
+pub(in crate::store) fn role(
+    connection: &mut Connection,
+    room: &str,
+    user: &str,
+) -> QueryResult<Option<Role>> {
+    let query = members::table
+        .inner_join(rooms::table)
+        .filter(rooms::name.eq(room))
+        .filter(members::user_id.eq(user))
+        .select(members::role);
+    let role: Option<String> = on_either!(connection, c => query.first(c).optional())?;
+    role.map(|role| Role::parse(&role)).transpose()
+}
+
+/// The members of a room, readers left out, in the order of their ids.
+pub(in crate::store) fn of_room(
+    connection: &mut Connection,
+    room: &str,
+    limit: i64,
+) -> QueryResult<Vec<Member>> {
+    let query = members::table
+        .inner_join(rooms::table)
+        .filter(rooms::name.eq(room))
+        .filter(members::role.ne(Role::Reader.as_str()))
+        .order(members::user_id)
+        .limit(limit)
+        .select((members::user_id, members::role, members::joined_at, members::last_read_seq));
+    let rows: Vec<(String, String, i64, i64)> = on_either!(connection, c => query.load(c))?;
+    rows.into_iter()
+        .map(|(user, role, joined_ms, last_read)| {
+            Ok(Member { user, role: Role::parse(&role)?, joined_ms, last_read: last_read as Seq })
+        })
+        .collect()
+}
+
+/// Moves a read position forward and tells where it is now; `None` when the user is not in the
+/// room's list.
+pub(in crate::store) fn set_last_read(
+    connection: &mut Connection,
+    room_id: i64,
+    user: &str,
+    seq: Seq,
+) -> QueryResult<Option<Seq>> {
+    let row = members::table.find((room_id, user));
+    let seq = seq as i64;
+    on_either!(connection, c => {
+        diesel::update(row.filter(members::last_read_seq.lt(seq)))
+            .set(members::last_read_seq.eq(seq))
+            .execute(c)?;
+        let last_read: Option<i64> = row.select(members::last_read_seq).first(c).optional()?;
+        Ok(last_read.map(|seq| seq as Seq))
+    })
+}
+
+/// The rooms in whose lists the user is, most recently active first: name, head, last read.
+pub(in crate::store) fn rooms_of(
+    connection: &mut Connection,
+    user: &str,
+    limit: i64,
+) -> QueryResult<Vec<(String, i64, i64)>> {
+    let query = members::table
+        .inner_join(rooms::table)
+        .filter(members::user_id.eq(user))
+        .order((rooms::last_active_at.desc(), rooms::id.desc()))
+        .limit(limit)
+        .select((rooms::name, rooms::head_seq, members::last_read_seq));
+    on_either!(connection, c => query.load(c))
+}

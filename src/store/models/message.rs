@@ -1,0 +1,260 @@
+//! `messages`: the log.
+
+use std::sync::Arc;
+
+use diesel::connection::DefaultLoadingMode;
+use diesel::pg::PgRowByRowLoadingMode;
+use diesel::prelude::*;
+
+use crate::ids::{Channel, Seq};
+use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX};
+use crate::publication::{ClientInfo, Publication};
+use crate::store::connection::{Connection, on_either};
+use crate::store::lane::NewMessage;
+use crate::store::schema::{messages, rooms};
+
+/// SQL functions of the index that makes client keys unique.
+pub(in crate::store) mod client_keys {
+    use diesel::sql_types::{Nullable, Text};
+
+    diesel::define_sql_function! {
+        /// The first value, or the second when that is NULL.
+        fn coalesce(value: Nullable<Text>, otherwise: Text) -> Text;
+    }
+}
+
+/// A row to be written.
+#[derive(Insertable, Debug, Clone, Copy)]
+#[diesel(table_name = messages, treat_none_as_default_value = false)]
+pub(in crate::store) struct MessageRow<'m> {
+    pub(in crate::store) room_id: i64,
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) sender: Option<&'m str>,
+    pub(in crate::store) client_id: Option<&'m str>,
+    pub(in crate::store) conn_info: Option<&'m str>,
+    pub(in crate::store) chan_info: Option<&'m str>,
+    pub(in crate::store) data: &'m str,
+    pub(in crate::store) tags: Option<&'m str>,
+    pub(in crate::store) client_key: Option<&'m str>,
+    pub(in crate::store) created_at: i64,
+}
+
+impl<'m> MessageRow<'m> {
+    pub(in crate::store) fn new(room_id: i64, seq: i64, message: &'m NewMessage, now_ms: i64) -> Self {
+        let info = message.info.as_deref();
+        Self {
+            room_id,
+            seq,
+            sender: info.map(|info| &*info.user),
+            client_id: info.map(|info| &*info.client),
+            conn_info: info.and_then(|info| info.conn_info.as_deref()),
+            chan_info: info.and_then(|info| info.chan_info.as_deref()),
+            data: &message.data,
+            tags: message.tags.as_deref(),
+            client_key: message.key.as_deref(),
+            created_at: now_ms,
+        }
+    }
+}
+
+/// The columns of a [`StoredMessage`], in its order. (`Selectable` would tie a query to one backend.)
+type Columns = (
+    messages::seq,
+    messages::sender,
+    messages::client_id,
+    messages::conn_info,
+    messages::chan_info,
+    messages::data,
+    messages::tags,
+    messages::created_at,
+);
+const COLUMNS: Columns = (
+    messages::seq,
+    messages::sender,
+    messages::client_id,
+    messages::conn_info,
+    messages::chan_info,
+    messages::data,
+    messages::tags,
+    messages::created_at,
+);
+
+/// A row as it is read.
+#[derive(Queryable, Debug)]
+struct StoredMessage {
+    seq: i64,
+    sender: Option<String>,
+    client_id: Option<String>,
+    conn_info: Option<String>,
+    chan_info: Option<String>,
+    data: String,
+    tags: Option<String>,
+    created_at: i64,
+}
+
+impl StoredMessage {
+    fn into_publication(self, channel: &Channel) -> Publication {
+        let text = |text: Option<String>| text.map(Arc::from);
+        let info = self.sender.map(|user| {
+            Arc::new(ClientInfo {
+                user: user.into(),
+                client: self.client_id.unwrap_or_default().into(),
+                conn_info: text(self.conn_info),
+                chan_info: text(self.chan_info),
+            })
+        });
+        Publication {
+            channel: channel.clone(),
+            seq: self.seq as Seq,
+            data: self.data.into(),
+            info,
+            tags: text(self.tags),
+            created_at_ms: self.created_at,
+        }
+    }
+}
+
+/// Which rows of a room are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Wanted {
+    pub(in crate::store) room_id: i64,
+    /// Only larger numbers.
+    pub(in crate::store) after: Seq,
+    /// Only numbers up to this one.
+    pub(in crate::store) until: Seq,
+    /// Only younger rows, milliseconds since 1970 UTC.
+    pub(in crate::store) newer_than_ms: i64,
+    /// Most rows; never more than a page.
+    pub(in crate::store) limit: usize,
+    /// Newest first.
+    pub(in crate::store) descending: bool,
+}
+
+/// The wanted rows, cut at the size of a page. Rows are taken from the database one by one, so
+/// that a page of large messages never is in memory as a whole.
+pub(in crate::store) fn page(
+    connection: &mut Connection,
+    channel: &Channel,
+    wanted: &Wanted,
+) -> QueryResult<Vec<Publication>> {
+    let limit = wanted.limit.min(PAGE_PUBLICATIONS_MAX) as i64;
+    let rows = messages::table
+        .filter(messages::room_id.eq(wanted.room_id))
+        .filter(messages::seq.gt(signed(wanted.after)))
+        .filter(messages::seq.le(signed(wanted.until)))
+        .filter(messages::created_at.gt(wanted.newer_than_ms))
+        .limit(limit)
+        .select(COLUMNS);
+    // Two statements, not one boxed one, which diesel would prepare anew every time.
+    if wanted.descending {
+        let rows = rows.order(messages::seq.desc());
+        match connection {
+            Connection::Sqlite(c) => cut_to_page(rows.load_iter::<_, DefaultLoadingMode>(c)?, channel),
+            Connection::Postgres(c) => cut_to_page(rows.load_iter::<_, PgRowByRowLoadingMode>(c)?, channel),
+        }
+    } else {
+        let rows = rows.order(messages::seq.asc());
+        match connection {
+            Connection::Sqlite(c) => cut_to_page(rows.load_iter::<_, DefaultLoadingMode>(c)?, channel),
+            Connection::Postgres(c) => cut_to_page(rows.load_iter::<_, PgRowByRowLoadingMode>(c)?, channel),
+        }
+    }
+}
+
+/// Takes rows while they fit the bytes of a page, at least one.
+fn cut_to_page(
+    rows: impl Iterator<Item = QueryResult<StoredMessage>>,
+    channel: &Channel,
+) -> QueryResult<Vec<Publication>> {
+    let mut page = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        let row = row?;
+        bytes += row.data.len();
+        if bytes > PAGE_BYTES_MAX && !page.is_empty() {
+            break;
+        }
+        page.push(row.into_publication(channel));
+    }
+    Ok(page)
+}
+
+/// All rows of a room with numbers in (after, until]; for ranges known to be short.
+pub(in crate::store) fn range(
+    connection: &mut Connection,
+    channel: &Channel,
+    after: Seq,
+    until: Seq,
+) -> QueryResult<Vec<Publication>> {
+    let query = messages::table
+        .inner_join(rooms::table)
+        .filter(rooms::name.eq(channel.as_str()))
+        .filter(messages::seq.gt(signed(after)))
+        .filter(messages::seq.le(signed(until)))
+        .order(messages::seq)
+        .select(COLUMNS);
+    let rows: Vec<StoredMessage> = on_either!(connection, c => query.load(c))?;
+    Ok(rows.into_iter().map(|row| row.into_publication(channel)).collect())
+}
+
+/// A row that may have to be pruned.
+#[derive(Queryable, Debug, Clone, Copy)]
+pub(in crate::store) struct OldRow {
+    pub(in crate::store) id: i64,
+    pub(in crate::store) seq: i64,
+    pub(in crate::store) created_at: i64,
+}
+
+/// The oldest rows of a room, at most `limit`.
+pub(in crate::store) fn oldest(
+    connection: &mut Connection,
+    room_id: i64,
+    limit: i64,
+) -> QueryResult<Vec<OldRow>> {
+    let query = messages::table
+        .filter(messages::room_id.eq(room_id))
+        .order(messages::seq)
+        .limit(limit)
+        .select((messages::id, messages::seq, messages::created_at));
+    on_either!(connection, c => query.load(c))
+}
+
+/// Deletes rows by id.
+pub(in crate::store) fn delete(connection: &mut Connection, ids: &[i64]) -> QueryResult<usize> {
+    match connection {
+        Connection::Sqlite(c) => diesel::delete(messages::table.filter(messages::id.eq_any(ids))).execute(c),
+        Connection::Postgres(c) => {
+            diesel::delete(messages::table.filter(messages::id.eq_any(ids))).execute(c)
+        }
+    }
+}
+
+/// A room that no room has, for rows that only try whether the database takes any.
+const TRIAL_ROOM: i64 = 0;
+
+/// Size of a row that tries the database: small ones fit into a disk that is as good as full.
+const TRIAL_BYTES: usize = 64 * 1024;
+
+/// Writes a row that belongs to no room.
+pub(in crate::store) fn write_trial(connection: &mut Connection, now_ms: i64) -> QueryResult<()> {
+    let data = " ".repeat(TRIAL_BYTES);
+    let row = (
+        messages::room_id.eq(TRIAL_ROOM),
+        messages::seq.eq(now_ms),
+        messages::data.eq(data),
+        messages::created_at.eq(now_ms),
+    );
+    let insert = diesel::insert_into(messages::table).values(row).on_conflict_do_nothing();
+    on_either!(connection, c => insert.execute(c).map(drop))
+}
+
+/// Removes what [`write_trial`] wrote, now and ever.
+pub(in crate::store) fn delete_trials(connection: &mut Connection) -> QueryResult<()> {
+    let trials = messages::table.filter(messages::room_id.eq(TRIAL_ROOM));
+    on_either!(connection, c => diesel::delete(trials).execute(c).map(drop))
+}
+
+/// A number as the database keeps it; larger ones, which a client may name, are behind every row.
+pub(in crate::store) fn signed(seq: Seq) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}

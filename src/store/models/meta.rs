@@ -1,0 +1,30 @@
+//! `meta`: facts about the database as a whole.
+
+use diesel::prelude::*;
+
+use crate::store::connection::{Connection, on_either};
+use crate::store::schema::meta;
+
+const EPOCH: &str = "epoch";
+
+/// The identity of the database: made the first time it is asked for, the same ever after.
+pub(in crate::store) fn epoch(connection: &mut Connection) -> QueryResult<String> {
+    let fresh = random_letters();
+    on_either!(connection, c => {
+        diesel::insert_into(meta::table)
+            .values((meta::name.eq(EPOCH), meta::value.eq(&fresh)))
+            .on_conflict_do_nothing()
+            .execute(c)?;
+        meta::table.find(EPOCH).select(meta::value).first(c)
+    })
+}
+
+/// The identity, only read: shows whether the database answers.
+pub(in crate::store) fn epoch_if_any(connection: &mut Connection) -> QueryResult<Option<String>> {
+    on_either!(connection, c => meta::table.find(EPOCH).select(meta::value).first(c).optional())
+}
+
+/// 16 letters, the same in JSON, in a URL and in SQL.
+fn random_letters() -> String {
+    uuid::Uuid::new_v4().as_bytes().iter().map(|byte| char::from(b'a' + byte % 26)).collect()
+}

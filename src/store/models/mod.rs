@@ -1,0 +1,8 @@
+//! What is read from and written to the tables, one file per table.
+
+pub(super) mod contact;
+pub(super) mod member;
+pub(super) mod message;
+pub(super) mod meta;
+pub(super) mod room;
+pub(super) mod user;

@@ -1,0 +1,95 @@
+//! One conformance list of the store, run on SQLite and on PostgreSQL.
+//!
+//! Every check gets an empty database and can open it several times. Threads have the small stack
+//! of the server's reader threads, since those lead commits.
+
+// The functions of a test are all tests: their panics are their reports.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "store/concurrency.rs"]
+mod concurrency;
+#[path = "store/contacts.rs"]
+mod contacts;
+#[path = "store/docs.rs"]
+mod docs;
+#[path = "store/failures.rs"]
+mod failures;
+#[path = "store/handoff.rs"]
+mod handoff;
+#[path = "store/log.rs"]
+mod log;
+#[path = "store/migrations.rs"]
+mod migrations;
+#[path = "store/retention.rs"]
+mod retention;
+mod support;
+#[path = "store/vocabulary.rs"]
+mod vocabulary;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use support::postgres::Postgres;
+use vocabulary::{Backend, SqliteDirectory};
+
+type Check = (&'static str, fn(&Backend));
+
+/// Everything that holds on both databases.
+fn conformance() -> Vec<Check> {
+    [log::CHECKS, concurrency::CHECKS, retention::CHECKS, contacts::CHECKS, handoff::CHECKS, failures::CHECKS]
+        .concat()
+        .into_iter()
+        .chain(docs::CHECKS.iter().copied())
+        .collect()
+}
+
+/// Runs every check and names the ones that failed.
+fn run(checks: &[Check], mut fresh: impl FnMut() -> Backend) {
+    let failed: Vec<&str> = checks
+        .iter()
+        .filter(|(name, check)| {
+            eprintln!("check: {name}");
+            let backend = fresh();
+            catch_unwind(AssertUnwindSafe(|| check(&backend))).is_err()
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    assert!(failed.is_empty(), "failed: {failed:?}");
+}
+
+#[test]
+fn sqlite_conforms() {
+    let directory = SqliteDirectory::new();
+    run(&conformance(), || directory.fresh());
+}
+
+#[test]
+fn postgres_conforms() {
+    let cluster = Postgres::start();
+    run(&conformance(), || Backend::Postgres(cluster.new_database()));
+}
+
+#[test]
+fn sqlite_survives_a_full_and_a_vanished_database() {
+    let directory = SqliteDirectory::new();
+    run(failures::SQLITE_CHECKS, || directory.fresh());
+}
+
+#[test]
+fn postgres_may_go_away_and_come_back() {
+    let mut cluster = Postgres::start();
+    failures::a_stopped_server_heals(&mut cluster);
+    failures::a_commit_of_unknown_outcome_reaches_the_listeners(&cluster);
+}
+
+#[test]
+fn migrations_are_the_same_on_both_and_go_up_and_down() {
+    let directory = SqliteDirectory::new();
+    let cluster = Postgres::start();
+    migrations::names_are_the_same();
+    migrations::up_down_up(&directory.fresh());
+    migrations::up_down_up(&Backend::Postgres(cluster.new_database()));
+    migrations::tables_and_columns_are_the_same(
+        &directory.fresh(),
+        &Backend::Postgres(cluster.new_database()),
+    );
+}

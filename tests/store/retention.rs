@@ -1,0 +1,103 @@
+//! Retention: invisible at once, deleted step by step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roomcast::ids::Channel;
+use roomcast::limits::PRUNE_ROWS_PER_STEP;
+use roomcast::metrics::Metrics;
+use roomcast::publication::Retention;
+use roomcast::store::{Appended, HistoryLimit, HistoryQuery, PruneWalk, Store};
+
+use crate::Check;
+use crate::vocabulary::*;
+
+pub(crate) const CHECKS: &[Check] = &[
+    ("what is outside by count is invisible at once", invisible_by_count),
+    ("what is outside by age is invisible at once", invisible_by_age),
+    ("pruning takes bounded steps and keeps heads", pruned_in_steps),
+    ("pruning goes by each room's own rule", pruned_by_rule),
+];
+
+fn newest(size: u64) -> Retention {
+    Retention { size, ttl: None }
+}
+
+fn younger(seconds: u64) -> Retention {
+    Retention { size: 0, ttl: Some(Duration::from_secs(seconds)) }
+}
+
+fn invisible_by_count(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 5);
+    let ask = |query| history(&store, "a", query, newest(2));
+    assert_eq!(ask(all()), [4, 5]);
+    assert_eq!(ask(HistoryQuery { reverse: true, ..all() }), [5, 4]);
+    assert_eq!(ask(HistoryQuery { since: Some(1), ..all() }), [4, 5]);
+    assert_eq!(ask(HistoryQuery { since: Some(5), reverse: true, limit: HistoryLimit::All }), [4]);
+    assert_eq!(seqs(&store.page(&channel("a"), 0, 5, newest(2)).unwrap()), [4, 5]);
+    assert_eq!(history(&store, "a", all(), newest(9)), [1, 2, 3, 4, 5]);
+}
+
+fn invisible_by_age(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 4);
+    backend.execute("UPDATE messages SET created_at = created_at - 60000 WHERE seq <= 3");
+    assert_eq!(history(&store, "a", all(), younger(30)), [4]);
+    assert_eq!(history(&store, "a", all(), younger(90)), [1, 2, 3, 4]);
+    assert_eq!(seqs(&store.page(&channel("a"), 0, 4, younger(30)).unwrap()), [4]);
+    assert_eq!(history(&store, "a", all(), Retention { ttl: Some(Duration::MAX), size: 0 }), [1, 2, 3, 4]);
+    assert_eq!(history(&store, "a", all(), younger(0)), [0; 0]);
+    assert_eq!(store.head(&channel("a")), Ok(4));
+}
+
+/// Prunes a whole walk; returns the rows of each step.
+fn prune_all(store: &Store, rule: &dyn Fn(&Channel) -> Retention) -> Vec<usize> {
+    let mut walk = PruneWalk::default();
+    let mut steps = Vec::new();
+    loop {
+        let step = store.prune(&mut walk, rule).unwrap();
+        steps.push(step.rows);
+        if step.finished {
+            assert_eq!(walk, PruneWalk::default());
+            return steps;
+        }
+    }
+}
+
+fn pruned_in_steps(backend: &Backend) {
+    let metrics = Arc::new(Metrics::new());
+    let store = backend.open_measured(Arc::clone(&metrics));
+    let count = PRUNE_ROWS_PER_STEP as usize * 2 + 100;
+    fill(&store, "a", count);
+    fill(&store, "b", 3);
+    let steps = prune_all(&store, &|_| newest(2));
+    assert_eq!(steps.iter().sum::<usize>(), count - 2 + 1);
+    assert!(steps.iter().all(|rows| *rows <= PRUNE_ROWS_PER_STEP as usize) && steps.len() >= 3);
+    assert_eq!(metrics.pruned_messages_total.get() as usize, count - 1);
+    assert_eq!(backend.number("SELECT count(*) FROM messages"), 4);
+    assert_eq!(store.head(&channel("a")), Ok(count as u64));
+    assert_eq!(append(&store, message("a", "1")), Ok(Appended::New(count as u64 + 1)));
+    assert_eq!(history(&store, "b", all(), KEEP_ALL), [2, 3]);
+    assert_eq!(prune_all(&store, &|_| newest(3)), [0]);
+    // Everything may go; the numbers go on.
+    backend.execute("UPDATE messages SET created_at = created_at - 60000");
+    prune_all(&store, &|_| younger(30));
+    assert_eq!(backend.number("SELECT count(*) FROM messages"), 0);
+    assert_eq!(append(&store, message("b", "1")), Ok(Appended::New(4)));
+}
+
+fn pruned_by_rule(backend: &Backend) {
+    let store = backend.open();
+    // More rooms than one step looks at.
+    let rooms: Vec<String> =
+        (0..450).map(|n| format!("{}:{n}", if n % 2 == 0 { "short" } else { "long" })).collect();
+    for _ in 0..2 {
+        let messages = rooms.iter().map(|room| message(room, "1")).collect();
+        assert!(store.append(messages).iter().all(Result::is_ok));
+    }
+    let rule = |channel: &Channel| if channel.namespace() == "short" { newest(1) } else { KEEP_ALL };
+    assert_eq!(prune_all(&store, &rule).iter().sum::<usize>(), 225);
+    assert_eq!(history(&store, "short:0", all(), KEEP_ALL), [2]);
+    assert_eq!(history(&store, "long:449", all(), KEEP_ALL), [1, 2]);
+}
