@@ -73,6 +73,10 @@ class World:
             await client.disconnect()
         for gate in self.gates:
             await gate.close()
+        # The SDK closes its sockets behind its back; a server that stops would wait for them.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=1)
 
     def end(self):
         """Ends the processes; complains of those that did not end well."""
@@ -298,7 +302,7 @@ class Journal:
             try:
                 await asyncio.wait_for(self.changed.wait_for(condition), DEADLINE_S)
             except asyncio.TimeoutError:
-                raise AssertionError(f"waited too long for {what}: {self.events}") from None
+                raise AssertionError(f"waited too long for {what}; last: {self.events[-20:]}") from None
 
     async def next(self, kind, count=1):
         """Waits until there are `count` events of a kind, and gives the last of them."""
@@ -328,6 +332,15 @@ class ClientEvents(Events, centrifuge.ClientEventHandler):
 
 class SubscriptionEvents(Events, centrifuge.SubscriptionEventHandler):
     pass
+
+
+def stayed_connected(client):
+    """True when the client connected once; a reconnect is told as one or the other, as the SDK's age has it."""
+    return len(client.journal.of("connecting")) == 1 and not client.journal.of("disconnected")
+
+
+async def to_be_cut_off(client):
+    await client.journal.until("the client to be cut off", lambda: not stayed_connected(client))
 
 
 def subscription(client, channel, **options):

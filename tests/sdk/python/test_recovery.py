@@ -4,7 +4,7 @@ import asyncio
 
 from centrifuge import CentrifugeError, StreamPosition
 
-from support import subscribe, subscription
+from support import subscribe, subscription, to_be_cut_off
 
 
 async def cut_off(world, server, channel="lobby"):
@@ -53,10 +53,11 @@ async def test_a_killed_server_loses_nothing_that_it_acknowledged(world):
     ann = await subscribe(await world.connect(server.url, "ann"), "lobby")
     bob = await subscribe(await world.connect(server.url, "bob"), "lobby")
     acked = []
+    speaking = True
 
     async def speak():
         n = 0
-        while True:
+        while speaking:
             n += 1
             try:
                 await ann.publish(n)
@@ -70,7 +71,8 @@ async def test_a_killed_server_loses_nothing_that_it_acknowledged(world):
         server.kill()
         server.start()
         await bob.journal.next("subscribed", death + 1)
-    speech.cancel()
+    speaking = False
+    await speech
     await ann.ready()
     await ann.publish("the end")
     for room in (ann, bob):
@@ -87,7 +89,7 @@ async def test_a_server_that_stops_in_good_order_lets_everybody_come_back(world)
     room = await subscribe(ann, "lobby")
     await room.publish("before")
     assert await asyncio.to_thread(server.stop) == 0
-    await ann.journal.next("connecting", 2)
+    await to_be_cut_off(ann)
     server.start()
     await room.journal.next("subscribed", 2)
     await room.publish("after")
