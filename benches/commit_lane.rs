@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/support/postgres.rs"]
 #[allow(dead_code, reason = "the bench stops no server")]
-mod support;
+mod postgres;
 
 use std::sync::Arc;
 use std::thread;
@@ -35,7 +35,7 @@ fn open(url: DatabaseUrl) -> Store {
     Store::open(&config, Arc::new(Metrics::new())).unwrap()
 }
 
-/// Messages of 128 bytes over many rooms; `None` for the one room of a single lane.
+/// Messages of 128 bytes, spread over so many rooms.
 fn messages(rows: usize, rooms: usize) -> Vec<NewMessage> {
     let data: Arc<str> = format!("\"{}\"", "x".repeat(126)).into();
     let info = ClientInfo { user: "ann".into(), client: "c1".into(), conn_info: None, chan_info: None };
@@ -89,17 +89,17 @@ fn commits(criterion: &mut Criterion, database: &str, store: &Store) {
     group.finish();
 }
 
-fn sqlite(criterion: &mut Criterion) {
+fn on_sqlite(criterion: &mut Criterion) {
     let directory = std::env::temp_dir().join(format!("roomcast-bench-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     commits(criterion, "sqlite", &open(DatabaseUrl::Sqlite(directory.join("bench.db"))));
     std::fs::remove_dir_all(&directory).unwrap();
 }
 
-fn postgres(criterion: &mut Criterion) {
-    let cluster = support::postgres::Postgres::start();
+fn on_postgres(criterion: &mut Criterion) {
+    let cluster = postgres::Postgres::start();
     commits(criterion, "postgres", &open(DatabaseUrl::Postgres(cluster.new_database())));
 }
 
-criterion_group!(benches, sqlite, postgres);
+criterion_group!(benches, on_sqlite, on_postgres);
 criterion_main!(benches);

@@ -20,15 +20,18 @@ mod handoff;
 mod log;
 #[path = "store/migrations.rs"]
 mod migrations;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "store/retention.rs"]
 mod retention;
-mod support;
 #[path = "store/vocabulary.rs"]
 mod vocabulary;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use support::postgres::Postgres;
+use postgres::Postgres;
 use vocabulary::{Backend, SqliteDirectory};
 
 type Check = (&'static str, fn(&Backend));

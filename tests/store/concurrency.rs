@@ -1,12 +1,12 @@
 //! Many threads, many rooms.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use roomcast::ids::Seq;
 use roomcast::metrics::Metrics;
 use roomcast::publication::Retention;
-use roomcast::store::Appended;
+use roomcast::store::{AppendError, Appended};
 
 use crate::Check;
 use crate::vocabulary::*;
@@ -77,15 +77,24 @@ fn two_stores(backend: &Backend) {
     assert_eq!(stores[1].head(&channel("y")), Ok(80));
 }
 
+/// In a room that comes into being by it and in one that exists, always all threads at once.
 fn same_key(backend: &Backend) {
     let stores = [backend.open(), backend.open()];
-    let answers: Mutex<Vec<Appended>> = Mutex::default();
+    let at_once = Barrier::new(THREADS);
+    let answers: Mutex<BTreeMap<usize, Vec<Result<Appended, AppendError>>>> = Mutex::default();
     in_threads(THREADS, |thread| {
-        let sent = keyed(message_of("ann", "a", "1"), "once");
-        let answer = append(&stores[thread % 2], sent).unwrap();
-        answers.lock().unwrap().push(answer);
+        for round in 0..30 {
+            let room = format!("r{}", round / 3);
+            at_once.wait();
+            let sent = keyed(message_of("ann", &room, "1"), &format!("k{round}"));
+            let answer = append(&stores[thread % 2], sent);
+            answers.lock().unwrap().entry(round).or_default().push(answer);
+        }
     });
-    let answers = answers.into_inner().unwrap();
-    assert_eq!(answers.iter().filter(|answer| matches!(answer, Appended::New(1))).count(), 1);
-    assert!(answers.iter().all(|answer| answer.seq() == 1));
+    for (round, answers) in answers.into_inner().unwrap() {
+        let seq = round as Seq % 3 + 1;
+        assert_eq!(answers.iter().filter(|answer| **answer == Ok(Appended::New(seq))).count(), 1);
+        let repeats = answers.iter().filter(|answer| **answer == Ok(Appended::Duplicate(seq))).count();
+        assert_eq!(repeats, THREADS - 1, "{answers:?}");
+    }
 }

@@ -8,8 +8,8 @@ use roomcast::store::{AppendError, Appended, Health, Store, StoreError};
 
 use crate::Check;
 use crate::handoff::Collector;
-use crate::support::postgres::Postgres;
-use crate::support::proxy::{NextCommit, Proxy};
+use crate::postgres::Postgres;
+use crate::proxy::{NextCommit, Proxy};
 use crate::vocabulary::*;
 
 pub(crate) const CHECKS: &[Check] =

@@ -8,6 +8,7 @@ mod batch;
 mod handover;
 mod postgres;
 mod sqlite;
+mod statement;
 mod sync;
 mod transaction;
 mod writer;

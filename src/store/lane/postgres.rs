@@ -1,49 +1,28 @@
 //! The statements of a commit on PostgreSQL: one per table, however many rows, with the values as
-//! arrays.
-//!
-//! They are query fragments with an identity of their own instead of `sql_query`, so that diesel
-//! prepares each once per connection.
+//! arrays. Measured: several times as fast as a loop of single inserts, and faster than `VALUES`.
 
 use std::sync::Arc;
 
 use ahash::HashMap;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, QueryFragment};
 use diesel::sql_types::{Array, BigInt, Nullable, Text};
 
 use crate::store::models::message::MessageRow;
 
+use super::statement::prepared;
 use super::transaction::{KeyedBy, NewRow, RoomHead, RoomShare};
 
 type Texts = Array<Text>;
 type Numbers = Array<BigInt>;
 type OptionalTexts = Array<Nullable<Text>>;
 
-/// Gives a statement its identity for diesel's cache of prepared statements, and lets it run.
-macro_rules! prepared {
-    ($statement:ident) => {
-        impl QueryId for $statement<'_> {
-            type QueryId = $statement<'static>;
-            const HAS_STATIC_QUERY_ID: bool = true;
-        }
-
-        impl RunQueryDsl<PgConnection> for $statement<'_> {}
-    };
-    ($statement:ident -> $row:ty) => {
-        prepared!($statement);
-
-        impl Query for $statement<'_> {
-            type SqlType = $row;
-        }
-    };
-}
-
 struct InsertUsers<'m> {
     ids: Vec<&'m str>,
     now_ms: i64,
 }
-prepared!(InsertUsers);
+prepared!(InsertUsers for PgConnection);
 
 impl QueryFragment<Pg> for InsertUsers<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -66,7 +45,7 @@ pub(super) fn insert_users(connection: &mut PgConnection, ids: &[Arc<str>], now_
 struct LockRooms<'m> {
     names: Vec<&'m str>,
 }
-prepared!(LockRooms);
+prepared!(LockRooms for PgConnection);
 
 impl QueryFragment<Pg> for LockRooms<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -90,7 +69,7 @@ struct FindKeys<'m> {
     keys: Vec<&'m str>,
     places: Vec<i64>,
 }
-prepared!(FindKeys -> (BigInt, BigInt));
+prepared!(FindKeys for PgConnection => (BigInt, BigInt));
 
 impl QueryFragment<Pg> for FindKeys<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -134,7 +113,7 @@ struct GrowRooms<'m> {
     added: Vec<i64>,
     now_ms: i64,
 }
-prepared!(GrowRooms -> (Text, BigInt, BigInt));
+prepared!(GrowRooms for PgConnection => (Text, BigInt, BigInt));
 
 impl QueryFragment<Pg> for GrowRooms<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -154,7 +133,7 @@ impl QueryFragment<Pg> for GrowRooms<'_> {
 
 /// Creates rooms with their first messages counted; another server may be faster.
 struct CreateRooms<'m>(GrowRooms<'m>);
-prepared!(CreateRooms -> (Text, BigInt, BigInt));
+prepared!(CreateRooms for PgConnection => (Text, BigInt, BigInt));
 
 impl QueryFragment<Pg> for CreateRooms<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -224,7 +203,7 @@ struct InsertMessages<'m> {
     client_keys: Vec<Option<&'m str>>,
     now_ms: i64,
 }
-prepared!(InsertMessages);
+prepared!(InsertMessages for PgConnection);
 
 impl<'m> InsertMessages<'m> {
     fn new(rows: &[NewRow<'m>], now_ms: i64) -> Self {

@@ -1,16 +1,19 @@
 //! The statements of a commit on SQLite.
 //!
-//! Typed statements of one row each, which diesel prepares once per connection: inside one
-//! transaction a loop over them is as fast as a multi-row insert, which would be parsed anew
-//! every time.
+//! Statements of one row each, which are prepared once per connection: inside one transaction a
+//! loop over them is faster than a multi-row insert, which would be parsed anew every time.
 
 use std::sync::Arc;
 
 use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment};
+use diesel::sql_types::{BigInt, Text};
+use diesel::sqlite::Sqlite;
 
 use crate::store::models::message::{MessageRow, client_keys};
 use crate::store::schema::{messages, rooms, users};
 
+use super::statement::prepared;
 use super::transaction::{KeyedBy, NewRow, RoomHead, RoomShare};
 
 pub(super) fn insert_users(
@@ -55,6 +58,27 @@ pub(super) fn grow_rooms(
     shares.iter().map(|share| grow_room(connection, share, now_ms)).collect()
 }
 
+/// Counts new messages in a room that exists.
+struct GrowRoom<'m> {
+    name: &'m str,
+    added: i64,
+    now_ms: i64,
+}
+prepared!(GrowRoom for SqliteConnection => (BigInt, BigInt));
+
+impl QueryFragment<Sqlite> for GrowRoom<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("UPDATE rooms SET head_seq = head_seq + ");
+        out.push_bind_param::<BigInt, _>(&self.added)?;
+        out.push_sql(", last_active_at = ");
+        out.push_bind_param::<BigInt, _>(&self.now_ms)?;
+        out.push_sql(" WHERE name = ");
+        out.push_bind_param::<Text, _>(self.name)?;
+        out.push_sql(" RETURNING id, head_seq");
+        Ok(())
+    }
+}
+
 fn grow_room(
     connection: &mut SqliteConnection,
     share: &RoomShare<'_>,
@@ -62,11 +86,7 @@ fn grow_room(
 ) -> QueryResult<Option<RoomHead>> {
     let name = share.channel.as_str();
     let added = share.places.len() as i64;
-    let grown = diesel::update(rooms::table.filter(rooms::name.eq(name)))
-        .set((rooms::head_seq.eq(rooms::head_seq + added), rooms::last_active_at.eq(now_ms)))
-        .returning((rooms::id, rooms::head_seq))
-        .get_result::<(i64, i64)>(connection)
-        .optional()?;
+    let grown: Option<(i64, i64)> = GrowRoom { name, added, now_ms }.get_result(connection).optional()?;
     let room = match grown {
         None if share.auto_create => Some(
             diesel::insert_into(rooms::table)

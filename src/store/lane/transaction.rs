@@ -119,7 +119,8 @@ fn add_senders(
 }
 
 /// Settles messages whose key is stored already; returns those that repeat another message of
-/// this batch, with the place of that one.
+/// this batch, with the place of that one. (Left to the unique index, a batch full of one key would
+/// be taken apart row by row.)
 fn find_repeats(
     connection: &mut Connection,
     messages: &[&NewMessage],

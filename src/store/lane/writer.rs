@@ -114,6 +114,7 @@ impl Writer {
         match self.attempt(&batch.messages_at(places)) {
             Ok(stored) => batch.settle(places, stored),
             Err(Failed::Rows { reason, certain }) => match places {
+                [place] if batch.may_be_overtaken(*place) => self.write_isolating(batch, places),
                 [place] => batch.blame(*place, reason, certain),
                 _ => {
                     let (first, second) = places.split_at(places.len() / 2);
@@ -300,6 +301,8 @@ struct Batch<'m> {
     /// At least one transaction was committed.
     any_committed: bool,
     store_failure: Option<String>,
+    /// A row that was given a second try because of its key.
+    second_try: Option<usize>,
 }
 
 impl<'m> Batch<'m> {
@@ -312,6 +315,7 @@ impl<'m> Batch<'m> {
             suspects: Vec::new(),
             any_committed: false,
             store_failure: None,
+            second_try: None,
         }
     }
 
@@ -329,6 +333,12 @@ impl<'m> Batch<'m> {
         }
         self.publications.extend(stored.publications);
         self.any_committed = true;
+    }
+
+    /// True once for a row with a key: another server may have stored the same key in a room that
+    /// this batch was about to create, when there was no row to lock. A second try finds it.
+    fn may_be_overtaken(&mut self, place: usize) -> bool {
+        self.messages[place].key.is_some() && self.second_try.replace(place) != Some(place)
     }
 
     /// A row failed alone. When the database does not say whose fault that is, a second such row

@@ -1,4 +1,0 @@
-//! What the integration tests share.
-
-pub(crate) mod postgres;
-pub(crate) mod proxy;
