@@ -184,7 +184,12 @@ impl Connection {
             Ok(Message::Binary(_)) => {
                 Err(Stop::End(Some(Close { kind: Some("binary"), ..CloseCode::BadRequest.into() })))
             }
-            Ok(Message::Close(_)) => Err(Stop::End(None)),
+            Ok(Message::Close(_)) => {
+                // tungstenite has the answer ready, but writes it only with the next read or flush,
+                // and the client waits for it. An error says that the client did not wait.
+                let _ = self.websocket.flush(&mut self.split);
+                Err(Stop::End(None))
+            }
             Ok(message) => Ok(message.len()),
             Err(Error::Io(error)) if is_timeout(&error) => Err(Stop::Idle),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(0),

@@ -125,6 +125,7 @@ for (const database of DATABASES) {
       const ann = await joined(t, server.pageUrl, "Ann");
       const eve = await joined(t, server.pageUrl, '<b onclick="alert(3)">Eve</b>');
       await say(eve, evil);
+      await shows(ann, [evil]);
       await server.api("publish", { channel: "lobby", data: { html: evil } });
       await shows(ann, [evil, JSON.stringify({ html: evil })]);
       await lists(ann, ['<b onclick="alert(3)">Eve</b>', "Ann"]);

@@ -232,6 +232,17 @@ everywhere(describe, ({ Centrifuge, database }) => {
     assert.deepEqual([opened, ann.state], [1, "connected"]);
   });
 
+  test("a client that says goodbye is answered", async (t) => {
+    const server = await startServer(t, { database });
+    const socket = new WebSocket(server.url);
+    t.after(() => socket.terminate());
+    socket.on("open", () => socket.send('{"id":1,"connect":{}}'));
+    socket.on("message", () => socket.close(1000));
+    // Without an answer the code would be 1006.
+    const closed = new Promise((resolve) => socket.on("close", resolve));
+    assert.equal(await within(closed, "the answer"), 1000);
+  });
+
   test("a client that answers no ping is told so and let go", async (t) => {
     const server = await startServer(t, { database, config: '[client]\nping_interval = "1s"\npong_timeout = "500ms"' });
     const socket = new WebSocket(server.url);

@@ -272,7 +272,7 @@ export class Journal {
       this.waiting.add(check);
       check();
     });
-    return within(holds, what, () => JSON.stringify(this.events)).finally(() => this.waiting.delete(check));
+    return within(holds, what, () => `; last: ${JSON.stringify(this.events.slice(-20))}`).finally(() => this.waiting.delete(check));
   }
 
   /** Waits until there are `count` events of a kind, and gives the last of them. */

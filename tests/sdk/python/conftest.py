@@ -1,0 +1,36 @@
+"""Runs tests that are coroutines, each in a loop of its own, on every database."""
+
+import asyncio
+import inspect
+import os
+
+import pytest
+
+from support import DATABASES, World
+
+# The SDK would take a proxy of the environment for the way to a server on this machine.
+for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[variable]
+
+
+@pytest.fixture(params=DATABASES)
+def world(request):
+    world = World(request.param)
+    yield world
+    world.end()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    world = pyfuncitem.funcargs["world"]
+
+    async def run():
+        try:
+            await pyfuncitem.obj(world)
+        finally:
+            await world.close()
+
+    asyncio.run(run())
+    return True
