@@ -1,0 +1,169 @@
+//! A throw-away PostgreSQL: one cluster for all tests of a process, a fresh database for each.
+//!
+//! A small shell stands between: it stops the database by its id and removes the files as soon as
+//! its standard input ends, which it does when the tests end, however they end.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::{PATIENCE, TempDir};
+
+/// What the guarding shell does: `$1` is the folder, the rest the command of the server.
+const GUARD: &str = r#"folder=$1; shift
+"$@" & server=$!
+read -r words
+kill -INT "$server"
+wait "$server"
+[ "$words" = keep ] || rm -rf "$folder""#;
+
+/// A running PostgreSQL.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: TempDir,
+    port: u16,
+    running: Option<(Child, ChildStdin)>,
+}
+
+/// The cluster that the tests share.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(Cluster::start)
+}
+
+impl Cluster {
+    pub fn start() -> Self {
+        let folder = TempDir::new();
+        if let Some(user) = other_user() {
+            run(Command::new("chown").arg(user).arg(&folder.0));
+        }
+        let data = folder.0.join("data");
+        run(as_user(&tool("initdb"))
+            .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(data)
+            .current_dir("/"));
+        let mut cluster = Self { folder, port: free_port(), running: None };
+        cluster.run();
+        cluster
+    }
+
+    /// A fresh database; its URL.
+    pub fn database(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = self.port.to_string();
+        run(Command::new(tool("createdb")).args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", &name]));
+        format!("postgres://postgres@127.0.0.1:{port}/{name}")
+    }
+
+    /// Stops the server as an operator would; the data stay.
+    pub fn stop(&mut self) {
+        let Some((mut guard, mut words)) = self.running.take() else { return };
+        let _ = words.write_all(b"keep\n");
+        drop(words);
+        let _ = guard.wait();
+    }
+
+    /// Starts the server on the data it has.
+    pub fn run(&mut self) {
+        let server = as_user(&tool("postgres"));
+        let mut guard = Command::new("sh");
+        guard
+            .args(["-c", GUARD, "guard"])
+            .arg(&self.folder.0)
+            .arg(server.get_program())
+            .args(server.get_args());
+        guard.arg("-D").arg(self.folder.0.join("data")).args(["-p", &self.port.to_string()]);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "fsync=off",
+            "max_connections=200",
+            "lc_messages=C",
+        ] {
+            guard.args(["-c", setting]);
+        }
+        guard.env("LC_ALL", "C").current_dir("/");
+        let mut guard =
+            guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let words = guard.stdin.take().unwrap();
+        let lines = BufReader::new(guard.stderr.take().unwrap()).lines().map_while(Result::ok);
+        await_ready(lines);
+        self.running = Some((guard, words));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Reads the log until the server accepts connections; the rest of it is read in the background, so
+/// that the server never waits for a reader.
+fn await_ready(mut lines: impl Iterator<Item = String> + Send + 'static) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut log = Vec::new();
+    loop {
+        let line = lines.next().unwrap_or_else(|| panic!("PostgreSQL does not start:\n{}", log.join("\n")));
+        if line.contains("ready to accept connections") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "PostgreSQL does not start:\n{}", log.join("\n"));
+        log.push(line);
+    }
+    std::thread::spawn(move || lines.for_each(drop));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// PostgreSQL refuses to run as root; then this is the user it runs as.
+fn other_user() -> Option<&'static str> {
+    let output = Command::new("id").arg("-u").output().unwrap();
+    if output.stdout != b"0\n" {
+        return None;
+    }
+    let exists = Command::new("id").arg("postgres").stderr(Stdio::null()).stdout(Stdio::null()).status();
+    Some(if exists.is_ok_and(|status| status.success()) { "postgres" } else { "nobody" })
+}
+
+/// A command under the user that may run PostgreSQL. It keeps its process id.
+fn as_user(program: &Path) -> Command {
+    let Some(user) = other_user() else { return Command::new(program) };
+    let group = Command::new("id").args(["-g", user]).output().unwrap().stdout;
+    let group = String::from_utf8(group).unwrap();
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={user}")).arg(format!("--regid={}", group.trim())).arg("--clear-groups");
+    command.arg(program);
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A program of PostgreSQL: of the newest version in the place Debian puts it, or from the path.
+fn tool(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .filter_map(|version| {
+            let number = version.file_name().to_str()?.parse().ok()?;
+            Some((number, version.path().join("bin").join(name)))
+        })
+        .filter(|(_, path)| path.exists())
+        .collect();
+    found.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let newest = found.pop().map(|(_, path)| path);
+    newest
+        .or_else(|| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.exists()))
+        .unwrap_or_else(|| panic!("{name} is missing; these tests need: apt-get install postgresql"))
+}
