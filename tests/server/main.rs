@@ -32,4 +32,7 @@ macro_rules! on_both_databases {
     };
 }
 
+mod errors;
+mod recovery;
+mod tokens;
 mod wire;
