@@ -125,10 +125,12 @@ fn payloads_that_are_no_good() {
         let reply = ann.ask(&format!(r#"{{"publish":{{"channel":"room"{data}}}}}"#));
         assert_eq!(reply, error(107, "bad request"));
     }
-    let of_size = |bytes: usize| format!(r#"{{"publish":{{"channel":"room","data":"{}"}}}}"#, "x".repeat(bytes - 2));
+    let of_size =
+        |bytes: usize| format!(r#"{{"publish":{{"channel":"room","data":"{}"}}}}"#, "x".repeat(bytes - 2));
     assert_eq!(ann.ask(&of_size(64 * 1024 + 1)), error(106, "limit exceeded"));
     assert_eq!(ann.ask(&of_size(64 * 1024)), r#"{"publish":{}}"#);
-    let deep = format!(r#"{{"publish":{{"channel":"room","data":{}1{}}}}}"#, "[".repeat(1000), "]".repeat(1000));
+    let deep =
+        format!(r#"{{"publish":{{"channel":"room","data":{}1{}}}}}"#, "[".repeat(1000), "]".repeat(1000));
     assert_eq!(ann.ask(&deep), error(107, "bad request"));
 }
 

@@ -32,7 +32,10 @@ macro_rules! on_both_databases {
     };
 }
 
+mod closes;
 mod errors;
+mod input;
+mod people;
 mod recovery;
 mod tokens;
 mod wire;

@@ -58,7 +58,11 @@ fn an_expired_token_is_an_error_and_the_rest_of_the_frame_is_ignored() {
         r#"{"sub":"ann","expire_at":100}"#.to_owned(),
     ] {
         let mut client = server.open();
-        client.send(&format!("{}\n{}", connect_with(&token(&claims)), r#"{"id":2,"subscribe":{"channel":"a"}}"#));
+        client.send(&format!(
+            "{}\n{}",
+            connect_with(&token(&claims)),
+            r#"{"id":2,"subscribe":{"channel":"a"}}"#
+        ));
         client.expect_reply(r#"{"id":1,"error":{"code":109,"message":"token expired"}}"#);
         client.websocket.socket.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(client.websocket.read(), None, "nothing but the error");
@@ -155,9 +159,14 @@ fn private_channels_need_a_subscription_token() {
     let server = TestServer::secured("");
     let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
     assert_eq!(ann.ask(r#"{"subscribe":{"channel":"$talk:a"}}"#), DENIED);
-    let reply = ann.ask(&subscribe_with("$talk:a", r#"{"sub":"ann","channel":"$talk:a","info":{"role":"x"},"data":{"d":1}}"#));
+    let reply = ann.ask(&subscribe_with(
+        "$talk:a",
+        r#"{"sub":"ann","channel":"$talk:a","info":{"role":"x"},"data":{"d":1}}"#,
+    ));
     assert_eq!(reply, r#"{"subscribe":{"recoverable":true,"positioned":true,"epoch":"E","data":{"d":1}}}"#);
-    ann.expect_push(r#"{"channel":"$talk:a","join":{"info":{"user":"ann","client":"<ann>","chan_info":{"role":"x"}}}}"#);
+    ann.expect_push(
+        r#"{"channel":"$talk:a","join":{"info":{"user":"ann","client":"<ann>","chan_info":{"role":"x"}}}}"#,
+    );
 }
 
 #[test]
@@ -172,7 +181,9 @@ fn a_namespace_may_demand_subscription_tokens() {
 #[test]
 fn a_subscription_token_for_something_else_ends_the_connection() {
     let server = TestServer::secured("");
-    for claims in [r#"{"sub":"ann","channel":"$b"}"#, r#"{"sub":"bob","channel":"$a"}"#, r#"{"channel":"$a"}"#] {
+    for claims in
+        [r#"{"sub":"ann","channel":"$b"}"#, r#"{"sub":"bob","channel":"$a"}"#, r#"{"channel":"$a"}"#]
+    {
         let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
         ann.call(&subscribe_with("$a", claims));
         assert_eq!(ann.expect_close(3500), "invalid token");
@@ -186,7 +197,11 @@ fn subscription_tokens_that_are_expired_or_none() {
     assert_eq!(ann.ask(&subscribe_with("$a", r#"{"sub":"ann","channel":"$a","exp":100}"#)), EXPIRED);
     let other = signed(HS256, r#"{"sub":"ann","channel":"$a"}"#, "another secret of some length");
     for bad in ["garbage", &other, &token(r#"{"sub":"ann"}"#)] {
-        assert_eq!(ann.ask(&format!(r#"{{"subscribe":{{"channel":"$a","token":"{bad}"}}}}"#)), DENIED, "{bad}");
+        assert_eq!(
+            ann.ask(&format!(r#"{{"subscribe":{{"channel":"$a","token":"{bad}"}}}}"#)),
+            DENIED,
+            "{bad}"
+        );
     }
 }
 
@@ -200,11 +215,15 @@ fn sub_refresh() {
     let sub_refresh = |token: &str| format!(r#"{{"sub_refresh":{{"channel":"$a","token":"{token}"}}}}"#);
     let reply = ann.ask(&sub_refresh(&token(&until(1000))));
     assert!(reply.starts_with(r#"{"sub_refresh":{"expires":true,"ttl":"#), "{reply}");
-    let reply = ann.ask(&format!(r#"{{"sub_refresh":{{"token":"{}"}}}}"#, token(r#"{"sub":"ann","channel":"$a"}"#)));
+    let reply =
+        ann.ask(&format!(r#"{{"sub_refresh":{{"token":"{}"}}}}"#, token(r#"{"sub":"ann","channel":"$a"}"#)));
     assert_eq!(reply, r#"{"sub_refresh":{}}"#, "without a channel, as an older SDK sends it");
     assert_eq!(ann.ask(&sub_refresh("garbage")), DENIED);
     assert_eq!(ann.ask(&sub_refresh("")), r#"{"error":{"code":107,"message":"bad request"}}"#);
-    let other = format!(r#"{{"sub_refresh":{{"channel":"$b","token":"{}"}}}}"#, token(r#"{"sub":"ann","channel":"$b"}"#));
+    let other = format!(
+        r#"{{"sub_refresh":{{"channel":"$b","token":"{}"}}}}"#,
+        token(r#"{"sub":"ann","channel":"$b"}"#)
+    );
     assert_eq!(ann.ask(&other), DENIED, "not subscribed");
 }
 
@@ -212,7 +231,10 @@ fn sub_refresh() {
 fn an_expired_subscription_is_ended() {
     let server = TestServer::secured("expired_close_delay = \"30ms\"\n");
     let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
-    ann.ask(&subscribe_with("$a", &format!(r#"{{"sub":"ann","channel":"$a","exp":{}}}"#, seconds_from_now(2))));
+    ann.ask(&subscribe_with(
+        "$a",
+        &format!(r#"{{"sub":"ann","channel":"$a","exp":{}}}"#, seconds_from_now(2)),
+    ));
     ann.expect_push(r#"{"channel":"$a","unsubscribe":{"code":2501,"reason":"subscription expired"}}"#);
     server.api("publish", r#"{"channel":"$a","data":1}"#);
     let presence = server.api("presence_stats", r#"{"channel":"$a"}"#);

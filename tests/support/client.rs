@@ -16,6 +16,7 @@ pub struct Client {
     replies: VecDeque<String>,
     pushes: VecDeque<String>,
     pub pings: usize,
+    pub answers_pings: bool,
 }
 
 /// One line of a frame.
@@ -34,6 +35,7 @@ impl Client {
             replies: VecDeque::new(),
             pushes: VecDeque::new(),
             pings: 0,
+            answers_pings: true,
         }
     }
 
@@ -220,7 +222,9 @@ impl Client {
             match sort(line) {
                 None => {
                     self.pings += 1;
-                    self.send_if_open("{}");
+                    if self.answers_pings {
+                        self.send_if_open("{}");
+                    }
                 }
                 Some(Line::Push(text)) => self.pushes.push_back(text),
                 Some(Line::Reply(text)) => self.replies.push_back(text),

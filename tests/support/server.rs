@@ -22,6 +22,7 @@ pub enum Backend {
 /// The namespaces of every test server. The default one pushes no joins, so that tests about
 /// something else need not read them.
 const NAMESPACES: &str = r#"
+shutdown_grace = "2s"
 [default_namespace]
 join_leave = false
 publish = "everyone"

@@ -35,6 +35,11 @@ impl WebSocket {
         Self { socket, received }
     }
 
+    /// A socket that was upgraded by hand, and what it had received behind the answer.
+    pub fn resume(socket: TcpStream, received: Vec<u8>) -> Self {
+        Self { socket, received }
+    }
+
     /// Asks for the upgrade with more headers; the head of the answer, and the socket if it was 101.
     pub fn try_open(address: SocketAddr, headers: &str) -> (String, Option<(TcpStream, Vec<u8>)>) {
         Self::try_open_at(address, "/connection/websocket", headers)
