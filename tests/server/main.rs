@@ -33,9 +33,13 @@ macro_rules! on_both_databases {
 }
 
 mod closes;
+mod commits;
 mod errors;
+mod failures;
+mod http;
 mod input;
 mod people;
 mod recovery;
+mod slow;
 mod tokens;
 mod wire;
