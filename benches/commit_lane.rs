@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../tests/support/postgres.rs"]
-#[allow(dead_code, reason = "the bench stops no server")]
+#[allow(dead_code, unreachable_pub, reason = "the bench stops no server")]
 mod postgres;
+#[path = "../tests/support/temp.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
+mod temp;
 
 use std::sync::Arc;
 use std::thread;
@@ -97,8 +100,8 @@ fn on_sqlite(criterion: &mut Criterion) {
 }
 
 fn on_postgres(criterion: &mut Criterion) {
-    let cluster = postgres::Postgres::start();
-    commits(criterion, "postgres", &open(DatabaseUrl::Postgres(cluster.new_database())));
+    let cluster = postgres::Cluster::start();
+    commits(criterion, "postgres", &open(DatabaseUrl::Postgres(cluster.database())));
 }
 
 criterion_group!(benches, on_sqlite, on_postgres);

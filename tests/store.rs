@@ -21,17 +21,21 @@ mod log;
 #[path = "store/migrations.rs"]
 mod migrations;
 #[path = "support/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the server")]
 mod postgres;
 #[path = "support/proxy.rs"]
 mod proxy;
 #[path = "store/retention.rs"]
 mod retention;
+#[path = "support/temp.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the server")]
+mod temp;
 #[path = "store/vocabulary.rs"]
 mod vocabulary;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use postgres::Postgres;
+use postgres::Cluster;
 use vocabulary::{Backend, SqliteDirectory};
 
 type Check = (&'static str, fn(&Backend));
@@ -67,8 +71,8 @@ fn sqlite_conforms() {
 
 #[test]
 fn postgres_conforms() {
-    let cluster = Postgres::start();
-    run(&conformance(), || Backend::Postgres(cluster.new_database()));
+    let cluster = Cluster::start();
+    run(&conformance(), || Backend::Postgres(cluster.database()));
 }
 
 #[test]
@@ -79,7 +83,7 @@ fn sqlite_survives_a_full_and_a_vanished_database() {
 
 #[test]
 fn postgres_may_go_away_and_come_back() {
-    let mut cluster = Postgres::start();
+    let mut cluster = Cluster::start();
     failures::a_stopped_server_heals(&mut cluster);
     failures::a_commit_of_unknown_outcome_reaches_the_listeners(&cluster);
 }
@@ -87,12 +91,9 @@ fn postgres_may_go_away_and_come_back() {
 #[test]
 fn migrations_are_the_same_on_both_and_go_up_and_down() {
     let directory = SqliteDirectory::new();
-    let cluster = Postgres::start();
+    let cluster = Cluster::start();
     migrations::names_are_the_same();
     migrations::up_down_up(&directory.fresh());
-    migrations::up_down_up(&Backend::Postgres(cluster.new_database()));
-    migrations::tables_and_columns_are_the_same(
-        &directory.fresh(),
-        &Backend::Postgres(cluster.new_database()),
-    );
+    migrations::up_down_up(&Backend::Postgres(cluster.database()));
+    migrations::tables_and_columns_are_the_same(&directory.fresh(), &Backend::Postgres(cluster.database()));
 }

@@ -145,9 +145,14 @@ impl Connection {
     /// Blocks for the next frame and handles it; does what is due while none comes.
     fn wait(&mut self) -> Result<(), Stop> {
         loop {
-            if let Some(due) = self.timers.due(Instant::now(), self.is_answerable()) {
-                self.on_due(due)?;
-                continue;
+            match self.timers.due(Instant::now(), self.is_answerable()) {
+                // While this thread waited for the database, the pong may have come.
+                Some(Due::NoPong) if self.read_waiting()? => return Ok(()),
+                Some(due) => {
+                    self.on_due(due)?;
+                    continue;
+                }
+                None => {}
             }
             self.set_timeout().map_err(|_| Stop::End(None))?;
             match self.read() {
@@ -155,6 +160,18 @@ impl Connection {
                 Err(Stop::Idle) => {}
                 Err(stop) => return Err(stop),
             }
+        }
+    }
+
+    /// Handles one message if the socket holds one already; whether it did.
+    fn read_waiting(&mut self) -> Result<bool, Stop> {
+        self.split.blocking = false;
+        let read = self.read();
+        self.split.blocking = true;
+        match read {
+            Ok(_) => Ok(true),
+            Err(Stop::Idle) => Ok(false),
+            Err(stop) => Err(stop),
         }
     }
 
@@ -185,8 +202,8 @@ impl Connection {
                 Err(Stop::End(Some(Close { kind: Some("binary"), ..CloseCode::BadRequest.into() })))
             }
             Ok(Message::Close(_)) => {
-                // tungstenite has the answer ready, but writes it only with the next read or flush,
-                // and the client waits for it. An error says that the client did not wait.
+                // Hands over the answering close frame, which the client may wait for; that it
+                // reports the end is no news.
                 let _ = self.websocket.flush(&mut self.split);
                 Err(Stop::End(None))
             }

@@ -222,6 +222,9 @@ impl Response {
         if let Some(allow) = self.allow {
             write!(bytes, "Allow: {allow}\r\n")?;
         }
+        if self.status == 426 {
+            write!(bytes, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")?;
+        }
         if self.content_type.starts_with("text/html") {
             write!(bytes, "Content-Security-Policy: {PAGE_POLICY}\r\n")?;
         }

@@ -8,7 +8,7 @@ use roomcast::store::{AppendError, Appended, Health, Store, StoreError};
 
 use crate::Check;
 use crate::handoff::Collector;
-use crate::postgres::Postgres;
+use crate::postgres::Cluster;
 use crate::proxy::{NextCommit, Proxy};
 use crate::vocabulary::*;
 
@@ -63,14 +63,14 @@ fn vanished_file(backend: &Backend) {
 }
 
 /// The server is stopped, which every call notices at once, and started again.
-pub(crate) fn a_stopped_server_heals(cluster: &mut Postgres) {
-    let backend = Backend::Postgres(cluster.new_database());
+pub(crate) fn a_stopped_server_heals(cluster: &mut Cluster) {
+    let backend = Backend::Postgres(cluster.database());
     let metrics = Arc::new(Metrics::new());
     let store = backend.open_measured(Arc::clone(&metrics));
     let sink = Collector::new();
     store.set_sink(Some(sink.clone()));
     append(&store, message("a", "1")).unwrap();
-    cluster.kill();
+    cluster.crash();
     let asked_at = Instant::now();
     unavailable(&store, 3);
     assert!(matches!(store.head(&channel("a")), Err(StoreError::Unavailable(_))));
@@ -78,22 +78,22 @@ pub(crate) fn a_stopped_server_heals(cluster: &mut Postgres) {
     unavailable(&store, 1);
     assert!(asked_at.elapsed() < Duration::from_secs(30), "calls do not hang");
     assert_eq!(metrics.store_up.get(), 0);
-    cluster.resume();
+    cluster.run();
     await_up(&store);
     assert_eq!(append(&store, message("a", "2")), Ok(Appended::New(2)));
     assert_eq!(store.head(&channel("a")), Ok(2));
     assert_eq!(metrics.store_up.get(), 1);
     assert_eq!(sink.seqs("a"), [1, 2]);
     // Connections that died while nobody used them are replaced unnoticed.
-    cluster.kill();
-    cluster.resume();
+    cluster.crash();
+    cluster.run();
     assert_eq!(append(&store, message("a", "3")), Ok(Appended::New(3)));
     assert_eq!(store.head(&channel("a")), Ok(3));
 }
 
 /// The connection is lost during a commit, once before the server got it and once after.
-pub(crate) fn a_commit_of_unknown_outcome_reaches_the_listeners(cluster: &Postgres) {
-    let direct = Backend::Postgres(cluster.new_database());
+pub(crate) fn a_commit_of_unknown_outcome_reaches_the_listeners(cluster: &Cluster) {
+    let direct = Backend::Postgres(cluster.database());
     let Backend::Postgres(url) = &direct else { return };
     let proxy = Proxy::start(cluster.port());
     let through = url.replace(&format!(":{}/", cluster.port()), &format!(":{}/", proxy.port()));

@@ -1,208 +1,184 @@
-//! A throw-away PostgreSQL cluster in a temporary directory: started for a test, gone with it.
+//! A throw-away PostgreSQL: one cluster for all tests of a process, a fresh database for each.
+//!
+//! A small shell stands between: it stops the database by its id and removes the files as soon as
+//! its standard input ends, which it does when the tests end, however they end.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-/// How long the server may take to start or to stop.
-const DEADLINE: Duration = Duration::from_secs(60);
+use super::temp::{PATIENCE, TempDir};
 
-/// A running (or stopped) PostgreSQL of our own.
+/// What the guarding shell does: `$1` is the folder, the rest the command of the server.
+const GUARD: &str = r#"folder=$1; shift
+"$@" & server=$!
+read -r words
+[ "$words" = crash ] && signal=QUIT || signal=INT
+kill -$signal "$server"
+wait "$server"
+[ -n "$words" ] || rm -rf "$folder""#;
+
+/// A running PostgreSQL.
 #[derive(Debug)]
-pub(crate) struct Postgres {
-    directory: PathBuf,
-    programs: PathBuf,
+pub struct Cluster {
+    folder: TempDir,
     port: u16,
-    server: Option<Child>,
+    running: Option<(Child, ChildStdin)>,
 }
 
-impl Postgres {
-    /// Makes a cluster and starts it.
-    ///
-    /// # Panics
-    /// When PostgreSQL is not installed, with what to do about it.
-    pub(crate) fn start() -> Self {
-        let programs = find_programs().unwrap_or_else(|| {
-            panic!(
-                "PostgreSQL's initdb and postgres were found neither in PATH nor in \
-                 /usr/lib/postgresql/*/bin. Install them, on Debian: apt-get install postgresql"
-            )
-        });
-        let directory = new_directory();
-        let mut cluster = Self { directory, programs, port: free_port(), server: None };
-        cluster.initialize();
-        cluster.resume();
+/// The cluster that the tests share.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(Cluster::start)
+}
+
+impl Cluster {
+    pub fn start() -> Self {
+        let folder = TempDir::new();
+        if let Some(user) = other_user() {
+            run(Command::new("chown").arg(user).arg(&folder.0));
+        }
+        let data = folder.0.join("data");
+        run(as_user(&tool("initdb"))
+            .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
+            .arg(data)
+            .current_dir("/"));
+        let mut cluster = Self { folder, port: free_port(), running: None };
+        cluster.run();
         cluster
     }
 
-    /// Its port on the loopback address.
-    pub(crate) fn port(&self) -> u16 {
+    /// A fresh database; its URL.
+    pub fn database(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = self.port.to_string();
+        run(Command::new(tool("createdb")).args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", &name]));
+        format!("postgres://postgres@127.0.0.1:{port}/{name}")
+    }
+
+    /// The port it listens on, also while it is stopped.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// A URL of a new, empty database in it.
-    pub(crate) fn new_database(&self) -> String {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let status = self
-            .program("createdb")
-            .args(["-h", "127.0.0.1", "-U", "roomcast"])
-            .args(["-p", &self.port.to_string(), &name])
-            .status();
-        assert!(status.is_ok_and(|status| status.success()), "createdb failed");
-        format!("postgres://roomcast@127.0.0.1:{}/{name}", self.port)
+    /// Stops the server as an operator would; the data stay.
+    pub fn stop(&mut self) {
+        self.end(b"keep\n");
     }
 
-    /// Kills the server as a crash would, connections and all.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut server) = self.server.take() {
-            // The server's children end by themselves when they find it gone; `immediate` tells
-            // them at once and leaves the data as a crash does.
-            let _ = self
-                .program("pg_ctl")
-                .args(["stop", "-m", "immediate", "-w", "-s", "-D"])
-                .arg(self.directory.join("data"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-            let _ = server.kill();
-            let _ = server.wait();
+    /// Stops the server without a checkpoint or a word to its clients; the data stay.
+    pub fn crash(&mut self) {
+        self.end(b"crash\n");
+    }
+
+    fn end(&mut self, how: &[u8]) {
+        let Some((mut guard, mut words)) = self.running.take() else { return };
+        let _ = words.write_all(how);
+        drop(words);
+        let _ = guard.wait();
+    }
+
+    /// Starts the server on the data it has.
+    pub fn run(&mut self) {
+        let server = as_user(&tool("postgres"));
+        let mut guard = Command::new("sh");
+        guard
+            .args(["-c", GUARD, "guard"])
+            .arg(&self.folder.0)
+            .arg(server.get_program())
+            .args(server.get_args());
+        guard.arg("-D").arg(self.folder.0.join("data")).args(["-p", &self.port.to_string()]);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "fsync=off",
+            "max_connections=200",
+            "lc_messages=C",
+        ] {
+            guard.args(["-c", setting]);
         }
-    }
-
-    /// Starts the server again on the same data and port; returns when it answers.
-    pub(crate) fn resume(&mut self) {
-        let log = fs::File::create(self.directory.join("log")).unwrap();
-        let server = self
-            .program("postgres")
-            .arg("-D")
-            .arg(self.directory.join("data"))
-            .args(["-p", &self.port.to_string(), "-h", "127.0.0.1"])
-            .arg("-k")
-            .arg(&self.directory)
-            .args(["-c", "max_connections=200"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("postgres can be started");
-        self.server = Some(server);
-        self.await_ready();
-    }
-
-    fn await_ready(&mut self) {
-        let give_up_at = Instant::now() + DEADLINE;
-        loop {
-            let ready = self
-                .program("pg_isready")
-                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
-                .status();
-            if ready.is_ok_and(|status| status.success()) {
-                return;
-            }
-            let ended = self.server.as_mut().is_none_or(|server| !matches!(server.try_wait(), Ok(None)));
-            assert!(!ended && Instant::now() < give_up_at, "PostgreSQL did not start: {}", self.log());
-            std::thread::yield_now();
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
-    }
-
-    fn initialize(&self) {
-        let output = self
-            .program("initdb")
-            .args(["-U", "roomcast", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-instructions", "-N"])
-            .arg("-D")
-            .arg(self.directory.join("data"))
-            .output()
-            .expect("initdb can be started");
-        assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// A program of PostgreSQL; as another user when we are root, as whom the server refuses to run.
-    fn program(&self, name: &str) -> Command {
-        let path = self.programs.join(name);
-        let mut command = match unprivileged() {
-            None => Command::new(path),
-            Some((user, group)) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .args([
-                        format!("--reuid={user}"),
-                        format!("--regid={group}"),
-                        "--clear-groups".to_owned(),
-                    ])
-                    .arg("--")
-                    .arg(path);
-                command
-            }
-        };
-        command.current_dir(&self.directory).env("LC_ALL", "C");
-        command
+        guard.env("LC_ALL", "C").current_dir("/");
+        let mut guard =
+            guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let words = guard.stdin.take().unwrap();
+        let lines = BufReader::new(guard.stderr.take().unwrap()).lines().map_while(Result::ok);
+        await_ready(lines);
+        self.running = Some((guard, words));
     }
 }
 
-impl Drop for Postgres {
+impl Drop for Cluster {
     fn drop(&mut self) {
-        self.kill();
-        let _ = fs::remove_dir_all(&self.directory);
+        self.stop();
     }
 }
 
-/// Where `postgres` and `initdb` are together.
-fn find_programs() -> Option<PathBuf> {
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|version| version.path().join("bin"))
-        .collect();
-    versions.sort();
-    let complete = |directory: &PathBuf| {
-        ["postgres", "initdb", "pg_ctl", "pg_isready", "createdb"]
-            .iter()
-            .all(|name| directory.join(name).exists())
-    };
-    versions.into_iter().rev().chain(std::env::split_paths(&in_path)).find(complete)
-}
-
-/// User and group to run the server as when we are root: `postgres` if there is one, else `nobody`.
-fn unprivileged() -> Option<(u32, u32)> {
-    if fs::metadata("/proc/self").map(|me| me.uid()).unwrap_or(1) != 0 {
-        return None;
+/// Reads the log until the server accepts connections; the rest of it is read in the background, so
+/// that the server never waits for a reader.
+fn await_ready(mut lines: impl Iterator<Item = String> + Send + 'static) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut log = Vec::new();
+    loop {
+        let line = lines.next().unwrap_or_else(|| panic!("PostgreSQL does not start:\n{}", log.join("\n")));
+        if line.contains("ready to accept connections") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "PostgreSQL does not start:\n{}", log.join("\n"));
+        log.push(line);
     }
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let ids = |name: &str| {
-        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    ids("postgres").or_else(|| ids("nobody")).or(Some((65_534, 65_534)))
-}
-
-fn new_directory() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let name = format!("roomcast-postgres-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let directory = std::env::temp_dir().join(name);
-    fs::create_dir_all(&directory).unwrap();
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
-    give_away(&directory);
-    directory
-}
-
-fn give_away(directory: &Path) {
-    if let Some((user, group)) = unprivileged() {
-        chown(directory, Some(user), Some(group)).unwrap();
-    }
+    std::thread::spawn(move || lines.for_each(drop));
 }
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// PostgreSQL refuses to run as root; then this is the user it runs as.
+fn other_user() -> Option<&'static str> {
+    let output = Command::new("id").arg("-u").output().unwrap();
+    if output.stdout != b"0\n" {
+        return None;
+    }
+    let exists = Command::new("id").arg("postgres").stderr(Stdio::null()).stdout(Stdio::null()).status();
+    Some(if exists.is_ok_and(|status| status.success()) { "postgres" } else { "nobody" })
+}
+
+/// A command under the user that may run PostgreSQL. It keeps its process id.
+fn as_user(program: &Path) -> Command {
+    let Some(user) = other_user() else { return Command::new(program) };
+    let group = Command::new("id").args(["-g", user]).output().unwrap().stdout;
+    let group = String::from_utf8(group).unwrap();
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={user}")).arg(format!("--regid={}", group.trim())).arg("--clear-groups");
+    command.arg(program);
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A program of PostgreSQL: of the newest version in the place Debian puts it, or from the path.
+fn tool(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .filter_map(|version| {
+            let number = version.file_name().to_str()?.parse().ok()?;
+            Some((number, version.path().join("bin").join(name)))
+        })
+        .filter(|(_, path)| path.exists())
+        .collect();
+    found.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let newest = found.pop().map(|(_, path)| path);
+    newest
+        .or_else(|| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.exists()))
+        .unwrap_or_else(|| panic!("{name} is missing; these tests need: apt-get install postgresql"))
 }

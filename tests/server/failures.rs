@@ -1,0 +1,86 @@
+//! The database fails: nothing is acknowledged that is not stored, nobody gets it, and all heals.
+
+use crate::support::postgres::Cluster;
+use crate::support::server::TestServer;
+use crate::support::{TempDir, eventually};
+
+const TEMPORARY: &str = r#"{"error":{"code":100,"message":"internal server error","temporary":true}}"#;
+const PUBLISH: &str = r#"{"publish":{"channel":"room","data":2}}"#;
+
+#[test]
+fn postgres_goes_away_and_comes_back() {
+    let mut cluster = Cluster::start();
+    let server = TestServer::at(cluster.database(), TempDir::new(), "");
+    let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
+    bob.join("room");
+    ann.publish_numbers("room", 1..=1);
+    bob.expect_numbers(1..=1);
+
+    cluster.stop();
+    assert_eq!(ann.ask(PUBLISH), TEMPORARY);
+    assert_eq!(ann.ask(r#"{"history":{"channel":"room","limit":-1}}"#), TEMPORARY);
+    let health = server.get("/health");
+    assert_eq!(health.status, 503);
+    assert!(health.body.starts_with(r#"{"problems":["the database does not answer: "#), "{}", health.body);
+    assert_eq!(server.metric("store_up"), 0);
+    assert!(server.metric("commit_failures_total") > 0);
+    assert!(server.api("publish", r#"{"channel":"room","data":2}"#).starts_with(r#"{"error":{"code":100"#));
+    bob.expect_silence("room");
+
+    cluster.run();
+    eventually("it answers again", || ann.ask(PUBLISH) == r#"{"publish":{}}"#);
+    bob.expect_numbers(2..=2);
+    bob.expect_silence("room");
+    assert_eq!((server.get("/health").status, server.metric("store_up")), (200, 1));
+}
+
+#[test]
+fn health_heals_without_anybody_publishing() {
+    let mut cluster = Cluster::start();
+    let server = TestServer::at(cluster.database(), TempDir::new(), "");
+    let mut ann = server.connect("ann");
+    ann.publish_numbers("room", 1..=1);
+    cluster.stop();
+    assert_eq!(ann.ask(PUBLISH), TEMPORARY);
+    cluster.run();
+    eventually("health says so", || server.get("/health").status == 200);
+}
+
+#[test]
+fn a_server_without_its_database_does_not_start() {
+    let folder = TempDir::new();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_roomcast"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--database", "postgres://nobody@127.0.0.1:1/none"])
+        .current_dir(&folder.0)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!output.stderr.is_empty() && !String::from_utf8_lossy(&output.stderr).contains("panicked"));
+}
+
+/// The table is taken away under the server, the same as any other failure inside SQLite.
+#[test]
+fn sqlite_refuses_and_recovers() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
+    bob.join("room");
+    ann.publish_numbers("room", 1..=1);
+    bob.expect_numbers(1..=1);
+    let sql = |text: &str| {
+        use diesel::Connection;
+        use diesel::connection::SimpleConnection;
+        let file = server.folder.0.join("chat.db");
+        diesel::SqliteConnection::establish(file.to_str().unwrap()).unwrap().batch_execute(text).unwrap();
+    };
+    sql(
+        "PRAGMA busy_timeout = 10000; CREATE TRIGGER full BEFORE INSERT ON messages BEGIN SELECT RAISE(FAIL, 'disk is full'); END;",
+    );
+    assert_eq!(ann.ask(PUBLISH), TEMPORARY);
+    let health = server.get("/health");
+    assert!(health.status == 503 && health.body.contains("disk is full"), "{}", health.body);
+    bob.expect_silence("room");
+    sql("PRAGMA busy_timeout = 10000; DROP TRIGGER full;");
+    eventually("it answers again", || ann.ask(PUBLISH) == r#"{"publish":{}}"#);
+    bob.expect_numbers(2..=2);
+    assert_eq!(server.get("/health").status, 200);
+}

@@ -1,0 +1,335 @@
+//! HTTP: health, metrics, every API method, and what a careless or hostile client gets.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::support::http::{HttpConnection, request};
+use crate::support::server::TestServer;
+use crate::support::websocket::WebSocket;
+
+const KEY: &str = "X-API-Key: key\r\n";
+
+#[test]
+fn health_page_and_unknown_paths() {
+    let server = TestServer::start();
+    let health = server.get("/health");
+    assert_eq!((health.status, health.body.as_str()), (200, "{}"));
+    let page = server.get("/");
+    assert!(page.status == 200 && page.head.contains("Content-Type: text/html"), "{}", page.head);
+    assert!(page.head.contains("Content-Security-Policy: default-src 'none'"), "{}", page.head);
+    for path in ["/nothing", "/apis", "/connection/websocket/", "/../etc/passwd"] {
+        assert_eq!(server.get(path).status, 404, "{path}");
+    }
+    assert_eq!(server.post("/health", "", "").status, 405);
+    assert_eq!(server.get("/connection/websocket").status, 400);
+}
+
+#[test]
+fn metrics_have_their_names() {
+    let server = TestServer::start();
+    let mut ann = server.connect("ann");
+    ann.join("room");
+    ann.publish("room", "1");
+    ann.expect_numbers(1..=1);
+    for (name, value) in [
+        ("connections", 1),
+        ("rooms_active", 1),
+        ("activations_total", 1),
+        ("listeners", 1),
+        ("publications_total", 1),
+        ("deliveries_total", 1),
+        ("store_up", 1),
+        ("commit_batch_rows_sum", 1),
+        ("commit_failures_total", 0),
+        ("catch_ups_total", 0),
+        ("commands_total{method=\"connect\"}", 1),
+        ("commands_total{method=\"publish\"}", 1),
+    ] {
+        assert_eq!(server.metric(name), value, "{name}");
+    }
+    let text = server.get("/metrics").body;
+    for name in
+        ["commit_seconds_bucket", "fanout_seconds_bucket", "publish_ack_seconds_bucket", "outbox_bytes"]
+    {
+        assert!(text.contains(&format!("\nroomcast_{name}")), "{name}");
+    }
+}
+
+on_both_databases! {
+    publish_broadcast_and_history(server) {
+        let mut ann = server.connect("ann");
+        ann.join("a");
+        ann.join("b");
+        let reply = server.api("broadcast", r#"{"channels":["a","b","nope:c","typing:d"],"data":{"x":1}}"#);
+        assert_eq!(reply, r#"{"result":{"responses":[{"result":{"offset":1,"epoch":"E"}},{"result":{"offset":1,"epoch":"E"}},{"error":{"code":102,"message":"unknown channel"}},{"result":{}}]}}"#);
+        let mut pushes = [ann.next_push(), ann.next_push()];
+        pushes.sort();
+        assert_eq!(pushes, ["a", "b"].map(|channel| format!(r#"{{"push":{{"channel":"{channel}","pub":{{"data":{{"x":1}},"offset":1}}}}}}"#)));
+        let history = server.api("history", r#"{"channel":"a","limit":10}"#);
+        assert_eq!(history, r#"{"result":{"publications":[{"data":{"x":1},"offset":1}],"epoch":"E","offset":1}}"#);
+    }
+}
+
+on_both_databases! {
+    an_idempotency_key_publishes_once(server) {
+        let mut ann = server.connect("ann");
+        ann.join("room");
+        let publish = r#"{"channel":"room","data":1,"idempotency_key":"k"}"#;
+        for _ in 0..3 {
+            assert_eq!(server.api("publish", publish), r#"{"result":{"offset":1,"epoch":"E"}}"#);
+        }
+        server.restart();
+        assert_eq!(server.api("publish", publish), r#"{"result":{"offset":1,"epoch":"E"}}"#);
+        let other = server.api("publish", r#"{"channel":"other","data":1,"idempotency_key":"k"}"#);
+        assert_eq!(other, r#"{"result":{"offset":1,"epoch":"E"}}"#, "keys are per room");
+        ann.expect_numbers(1..=1);
+        assert_eq!(ann.expect_close(3001), "shutdown");
+    }
+}
+
+#[test]
+fn payloads_in_base64() {
+    let server = TestServer::start();
+    let mut ann = server.connect("ann");
+    ann.join("room");
+    server.api("publish", r#"{"channel":"room","b64data":"eyJhIjogMX0="}"#);
+    ann.expect_push(r#"{"channel":"room","pub":{"data":{"a":1},"offset":1}}"#);
+    let bad = server.api("publish", r#"{"channel":"room","b64data":"bm8ganNvbg=="}"#);
+    assert!(bad.starts_with(r#"{"error":{"code":107"#), "{bad}");
+}
+
+#[test]
+fn presence_channels_and_info() {
+    let server = TestServer::start();
+    let mut ann = server.connect("ann");
+    let _bob = server.connect("bob");
+    ann.join("room");
+    let presence = server.api("presence", r#"{"channel":"room"}"#);
+    assert_eq!(presence, r#"{"result":{"presence":{"<ann>":{"user":"ann","client":"<ann>"}}}}"#);
+    let stats = server.api("presence_stats", r#"{"channel":"room"}"#);
+    assert_eq!(stats, r#"{"result":{"num_clients":1,"num_users":1}}"#);
+    assert_eq!(server.api("channels", "{}"), r#"{"result":{"channels":{"room":{"num_clients":1}}}}"#);
+    assert_eq!(server.api("channels", r#"{"pattern":"x*"}"#), r#"{"result":{"channels":{}}}"#);
+    let info = server.api("info", "{}");
+    for part in
+        [r#""num_clients":2"#, r#""num_users":2"#, r#""num_channels":1"#, r#""num_subs":1"#, r#""version":"#]
+    {
+        assert!(info.contains(part), "{part} in {info}");
+    }
+}
+
+#[test]
+fn disconnect_and_unsubscribe_reach_live_sockets() {
+    let server = TestServer::start();
+    let (mut ann, mut ann2, mut bob) = (server.connect("ann"), server.connect("ann"), server.connect("bob"));
+    for client in [&mut ann, &mut ann2, &mut bob] {
+        client.join("room");
+    }
+    let one = format!(r#"{{"user":"ann","channel":"room","client":"{}"}}"#, ann.id);
+    server.api("unsubscribe", &one);
+    ann.expect_push(r#"{"channel":"room","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}"#);
+    server.api("publish", r#"{"channel":"room","data":1}"#);
+    ann2.expect_numbers(1..=1);
+    ann.expect_silence("room");
+    server.api("disconnect", r#"{"user":"ann"}"#);
+    ann.expect_close(3503);
+    ann2.expect_close(3503);
+    bob.expect_numbers(1..=1);
+    bob.expect_silence("room");
+}
+
+on_both_databases! {
+    rooms(server) {
+        let created = server.api("room_create", r#"{"channel":"made:a","members":["bob","ann"]}"#);
+        assert!(created.starts_with(r#"{"result":{"channel":"made:a","kind":"group","#), "{created}");
+        let again = server.api("room_create", r#"{"channel":"made:a","members":["cid"]}"#);
+        assert!(again.starts_with(r#"{"result":{"channel":"made:a","kind":"group","#), "{again}");
+        server.api("publish", r#"{"channel":"made:a","data":1}"#);
+        let info = server.api("room_info", r#"{"channel":"made:a"}"#);
+        assert!(info.contains(r#""head":1"#) && info.contains(r#""epoch":"E""#), "{info}");
+        for user in ["ann", "bob"] {
+            assert!(info.contains(&format!(r#""user":"{user}""#)), "{info}");
+        }
+        let missing = server.api("room_info", r#"{"channel":"made:b"}"#);
+        assert!(missing.starts_with(r#"{"error":{"code":104"#), "{missing}");
+    }
+}
+
+#[test]
+fn the_key_is_asked_for() {
+    let server = TestServer::secured("");
+    for headers in
+        ["", "X-API-Key: kez\r\n", "X-API-Key: keyy\r\n", "X-API-Key:\r\n", "Authorization: key\r\n"]
+    {
+        let answer = server.post("/api/info", headers, "{}");
+        assert_eq!((answer.status, answer.body.as_str()), (401, ""), "{headers}");
+    }
+    for (path, headers) in [
+        ("/api/info", KEY),
+        ("/api/info", "x-api-key: key\r\n"),
+        ("/api/info", "Authorization: apikey key\r\n"),
+        ("/api/info?api_key=key", ""),
+    ] {
+        assert_eq!(server.post(path, headers, "{}").status, 200, "{path} {headers}");
+    }
+}
+
+#[test]
+fn without_a_key_there_is_no_api_in_secured_mode() {
+    let server = TestServer::with("[client]\ntoken_hmac_secret = \"a secret only the tests know\"\n");
+    assert_eq!(server.post("/api/info", "X-API-Key:\r\n", "{}").status, 401);
+}
+
+#[test]
+fn api_requests_that_are_wrong() {
+    let server = TestServer::start();
+    assert_eq!(server.get("/api/info").status, 405);
+    assert_eq!(server.post("/api/dance", "", "{}").status, 404);
+    for body in ["{", "5", "[]", "\u{1}"] {
+        assert_eq!(server.post("/api/publish", "", body).status, 400, "{body:?}");
+    }
+    for (method, params, code) in [
+        ("publish", r#"{"channel":"a"}"#, 107),
+        ("publish", r#"{"data":1}"#, 107),
+        ("publish", r#"{"channel":"a b","data":1}"#, 107),
+        ("publish", r#"{"channel":5,"data":1}"#, 107),
+        ("publish", r#"{"channel":"nope:a","data":1}"#, 102),
+        ("broadcast", r#"{"channels":[],"data":1}"#, 107),
+        ("history", r#"{"channel":"typing:a"}"#, 108),
+        ("history", r#"{"channel":"a","since":{"offset":1,"epoch":"other"}}"#, 112),
+        ("presence", r#"{"channel":"nope:a"}"#, 102),
+        ("disconnect", r#"{}"#, 107),
+        ("contact_add", r#"{"user":"ann","contact":"ann"}"#, 107),
+        ("room_create", r#"{"channel":"typing:a"}"#, 108),
+    ] {
+        let answer = server.api(method, params);
+        assert!(
+            answer.starts_with(&format!(r#"{{"error":{{"code":{code},"message":"#)),
+            "{method} {params}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn errors_may_be_told_by_status() {
+    let server = TestServer::start();
+    let headers = "X-Centrifugo-Error-Mode: transport\r\n";
+    for (params, status, code) in [
+        (r#"{"channel":"nope:a"}"#, 404, 102),
+        (r#"{"channel":"a b"}"#, 400, 107),
+        (r#"{"channel":"typing:a"}"#, 400, 108),
+        (r#"{"channel":"a","since":{"offset":1,"epoch":"other"}}"#, 416, 112),
+    ] {
+        let answer = server.post("/api/history", headers, params);
+        assert_eq!(answer.status, status, "{params}");
+        assert!(answer.body.starts_with(&format!(r#"{{"code":{code},"message":"#)), "{}", answer.body);
+    }
+}
+
+#[test]
+fn one_connection_carries_many_requests() {
+    let server = TestServer::start();
+    let mut connection = HttpConnection::open(server.address);
+    for _ in 0..3 {
+        connection.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(connection.read(true).body, "{}");
+    }
+    connection.send("HEAD /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    let answer = connection.read(false);
+    assert!(answer.status == 200 && answer.head.contains("Content-Length: 2\r\n"), "{}", answer.head);
+    assert_eq!(connection.read(true).body, "{}", "pipelined");
+    connection
+        .send("POST /api/info HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert!(connection.read(false).head.starts_with("HTTP/1.1 100 "));
+    connection.send("{}");
+    assert_eq!(connection.read(true).status, 200);
+    connection.send("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(connection.read(true).head.contains("Connection: close"));
+    assert!(connection.is_closed());
+}
+
+#[test]
+fn requests_that_are_no_http() {
+    let server = TestServer::start();
+    for (bytes, status) in [
+        ("hello\r\n\r\n".to_owned(), 400),
+        ("\u{16}\u{3}\u{1}\r\n\r\n".to_owned(), 400),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9000)), 431),
+        (format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(100)), 431),
+        (format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(9000)), 431),
+        ("POST /api/info HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n".to_owned(), 411),
+        ("POST /api/info HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n".to_owned(), 413),
+        ("POST /api/info HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_owned(), 400),
+    ] {
+        let mut connection = HttpConnection::open(server.address);
+        connection.send(&bytes);
+        assert_eq!(connection.read(true).status, status, "{:?}", &bytes[..bytes.len().min(60)]);
+        assert!(connection.is_closed());
+    }
+    assert_eq!(server.get("/health").status, 200);
+}
+
+/// The one test that lives through a real deadline: a head of one byte now and then is cut off.
+#[test]
+fn a_head_that_trickles_is_cut_off() {
+    let server = TestServer::start();
+    let mut connection = HttpConnection::open(server.address);
+    connection.socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let start = Instant::now();
+    let mut bytes = "GET /health HTTP/1.1\r\nX-Slow: ".bytes().chain(std::iter::repeat(b'x'));
+    let mut answer = Vec::new();
+    while answer.is_empty() && start.elapsed() < crate::support::PATIENCE {
+        // The pace of the attack is the read timeout; the server may close in between.
+        let _ = connection.socket.write_all(&[bytes.next().unwrap()]);
+        let mut chunk = [0; 512];
+        if let Ok(count) = std::io::Read::read(&mut connection.socket, &mut chunk) {
+            answer.extend_from_slice(&chunk[..count]);
+        }
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn origins() {
+    let own = TestServer::start();
+    let allowing = TestServer::with("[client]\nallowed_origins = [\"https://*.example.com\"]\n");
+    for (server, origin, status) in [
+        (&own, "https://evil.example".to_owned(), "403"),
+        (&own, "null".to_owned(), "403"),
+        (&own, format!("http://{}", own.address), "101"),
+        (&allowing, "https://app.example.com".to_owned(), "101"),
+        (&allowing, "https://example.com.evil.test".to_owned(), "403"),
+    ] {
+        let (head, _) = WebSocket::try_open(server.address, &format!("Origin: {origin}\r\n"));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {head}");
+    }
+    assert_eq!(own.metric("bad_input_total{kind=\"origin\"}"), 2);
+}
+
+#[test]
+fn subprotocols_and_upgrades() {
+    let server = TestServer::start();
+    for (headers, status) in [
+        ("Sec-WebSocket-Protocol:\r\n", "101"),
+        ("Sec-WebSocket-Protocol: \r\n", "101"),
+        ("Sec-WebSocket-Protocol: centrifuge-json\r\n", "101"),
+        ("Sec-WebSocket-Protocol: chat\r\n", "101"),
+        ("Sec-WebSocket-Protocol: centrifuge-protobuf\r\n", "400"),
+        ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n", "101"),
+    ] {
+        let (head, _) = WebSocket::try_open(server.address, headers);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}: {head}");
+        let echoed = head.contains("Sec-WebSocket-Protocol: centrifuge-json\r\n");
+        assert_eq!(echoed, headers.contains("json"), "{head}");
+        assert!(!head.contains("Sec-WebSocket-Extensions"), "{head}");
+    }
+    for query in ["?format=protobuf", "?cf_protocol=protobuf"] {
+        let (head, _) = WebSocket::try_open_at(server.address, &format!("/connection/websocket{query}"), "");
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    }
+    let old = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let refused = request(server.address, "GET", "/connection/websocket", old, "");
+    assert_eq!(refused.status, 426);
+    assert!(refused.head.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{}", refused.head);
+}

@@ -1,0 +1,45 @@
+//! The server as its clients see it: every promise of the protocol and the API, tested against the
+//! real process over real sockets, on both databases where the database matters.
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Two tests of the same body: the server keeps its messages in SQLite, and in PostgreSQL.
+macro_rules! on_both_databases {
+    ($(#[doc = $words:literal])* $name:ident($server:ident $(, $extras:expr)?) $body:block) => {
+        $(#[doc = $words])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            #[allow(unused_mut)]
+            fn run(mut $server: crate::support::server::TestServer) $body
+
+            #[test]
+            fn on_sqlite() {
+                let extras = concat!($($extras)?);
+                run(crate::support::server::TestServer::on(crate::support::server::Backend::Sqlite, extras));
+            }
+
+            #[test]
+            fn on_postgres() {
+                let extras = concat!($($extras)?);
+                run(crate::support::server::TestServer::on(crate::support::server::Backend::Postgres, extras));
+            }
+        }
+    };
+}
+
+mod closes;
+mod commits;
+mod errors;
+mod failures;
+mod http;
+mod input;
+mod people;
+mod recovery;
+mod slow;
+mod tokens;
+mod wire;

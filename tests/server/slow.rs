@@ -1,0 +1,80 @@
+//! A client that does not read: it holds nobody up, and misses nothing.
+
+on_both_databases! {
+    a_slow_reader_delays_nobody_and_gets_everything(server) {
+        let (mut slow, mut quick) = (server.connect("slow"), server.connect("quick"));
+        slow.join("room");
+        quick.join("room");
+        let mut writer = server.connect("writer");
+        let pad = "x".repeat(50_000);
+        for number in 1..=400 {
+            writer.publish("room", &format!(r#"{{"n":{number},"pad":"{pad}"}}"#));
+            assert!(quick.next_push().contains(&format!(r#""data":{{"n":{number},"#)), "20 MB, one by one");
+        }
+        assert_eq!(server.metric("connections"), 3, "the slow one is still there");
+        assert!(server.metric("catch_ups_total") > 0);
+        for number in 1..=400 {
+            let push = slow.next_push();
+            assert!(push.contains(&format!(r#""data":{{"n":{number},"#)), "expected {number}, got {}", &push[..80]);
+            assert!(push.ends_with(&format!(r#""offset":{number}}}}}}}"#)));
+        }
+        slow.expect_silence("room");
+        writer.publish("room", "401");
+        assert!(slow.next_push().contains(r#""data":401,"#), "it is live again");
+        assert_eq!(server.metric("catch_ups_active"), 0);
+    }
+}
+
+/// Its memory is bounded: what does not fit is not queued but read from the database later.
+#[test]
+fn a_slow_reader_costs_little_memory() {
+    let server = crate::support::server::TestServer::start();
+    let (mut slow, mut writer) = (server.connect("slow"), server.connect("writer"));
+    slow.join("room");
+    let pad = "x".repeat(50_000);
+    for _ in 0..200 {
+        writer.publish("room", &format!("\"{pad}\""));
+    }
+    let queued = server.metric("outbox_bytes");
+    assert!(queued <= 2 * 256 * 1024, "{queued} bytes are queued");
+}
+
+#[test]
+fn who_asks_without_reading_the_answers_is_made_to_wait() {
+    let server = crate::support::server::TestServer::start();
+    let (mut rude, mut polite) = (server.connect("rude"), server.connect("polite"));
+    let pad = "x".repeat(60_000);
+    for _ in 0..8 {
+        polite.publish("room", &format!("\"{pad}\""));
+    }
+    rude.websocket.socket.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let ask = |id: u32| format!(r#"{{"id":{id},"history":{{"channel":"room","limit":-1}}}}"#);
+    let text: Vec<_> = (2..600).map(ask).collect();
+    let bytes = crate::support::websocket::frame(
+        crate::support::websocket::TEXT,
+        true,
+        true,
+        text.join("\n").as_bytes(),
+    );
+    rude.websocket.send_bytes(&bytes);
+    polite.publish("room", "1");
+    assert!(server.metric("outbox_bytes") < 4 * 1024 * 1024);
+    for id in 2..600 {
+        assert!(rude.next_reply().starts_with(&format!(r#"{{"id":{id},"history""#)));
+    }
+}
+
+#[test]
+fn ephemeral_messages_are_dropped_for_the_slow_only() {
+    let server = crate::support::server::TestServer::start();
+    let (mut slow, mut quick) = (server.connect("slow"), server.connect("quick"));
+    slow.join("typing:a");
+    quick.join("typing:a");
+    let pad = "x".repeat(60_000);
+    for number in 1..=300 {
+        server.api("publish", &format!(r#"{{"channel":"typing:a","data":{{"n":{number},"pad":"{pad}"}}}}"#));
+        assert!(quick.next_push().contains(&format!(r#""n":{number},"#)));
+    }
+    assert!(server.metric("dropped_ephemeral_total") > 0);
+    assert_eq!(server.metric("connections"), 2);
+}

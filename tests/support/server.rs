@@ -1,0 +1,210 @@
+//! The real server as its own process.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use super::client::Client;
+use super::http::{self, Answer};
+use super::token::SECRET;
+use super::{TempDir, postgres, signal};
+
+/// Where a server keeps its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// The namespaces of every test server. The default one pushes no joins, so that tests about
+/// something else need not read them.
+const NAMESPACES: &str = r#"
+shutdown_grace = "2s"
+[default_namespace]
+join_leave = false
+publish = "everyone"
+read_presence = "everyone"
+read_history = "everyone"
+[namespace.talk]
+[namespace.typing]
+persist = false
+join_leave = false
+[namespace.last2]
+history_size = 2
+join_leave = false
+[namespace.made]
+auto_create = false
+[namespace.news]
+publish = "nobody"
+join_leave = false
+"#;
+
+/// Names by the client ids that the server gave, so that expected texts can be written down.
+pub type Names = Arc<Mutex<HashMap<String, String>>>;
+
+/// A running server; it ends with the test.
+#[derive(Debug)]
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub folder: TempDir,
+    pub names: Names,
+    database: String,
+    child: Option<Child>,
+}
+
+impl TestServer {
+    /// A server that lets everybody in, on SQLite.
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same with more configuration.
+    pub fn with(extras: &str) -> Self {
+        Self::on(Backend::Sqlite, extras)
+    }
+
+    /// A server that demands tokens; `extras` come first and may go on with the table `client`.
+    pub fn secured(extras: &str) -> Self {
+        Self::with(&format!("[api]\nkey = \"key\"\n[client]\ntoken_hmac_secret = \"{SECRET}\"\n{extras}"))
+    }
+
+    /// A server on either database.
+    pub fn on(backend: Backend, extras: &str) -> Self {
+        let folder = TempDir::new();
+        let database = match backend {
+            Backend::Sqlite => format!("sqlite:{}", folder.0.join("chat.db").display()),
+            Backend::Postgres => postgres::shared().database(),
+        };
+        Self::at(database, folder, extras)
+    }
+
+    /// A server on a database of the test's own.
+    pub fn at(database: String, folder: TempDir, extras: &str) -> Self {
+        fs::write(folder.0.join("roomcast.toml"), format!("{NAMESPACES}{extras}")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self { address, folder, names: Names::default(), database, child: None };
+        server.run();
+        server
+    }
+
+    /// Starts the process on what is already in its database.
+    pub fn run(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ROOMCAST_") {
+                command.env_remove(name);
+            }
+        }
+        let log = File::options().create(true).append(true).open(self.folder.0.join("log")).unwrap();
+        command.arg("serve").arg("--config").arg(self.folder.0.join("roomcast.toml"));
+        command.args(["--listen", "127.0.0.1:0", "--database", &self.database]).current_dir(&self.folder.0);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let page =
+            lines.find_map(|line| Some(line.split_once("http://")?.1.trim_end_matches('/').to_owned()));
+        self.child = Some(child);
+        let page = page.unwrap_or_else(|| panic!("the server does not start:\n{}", self.log()));
+        self.address = page.parse().unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running server").id()
+    }
+
+    /// Takes the process away as a power cut would.
+    pub fn kill9(&mut self) {
+        let mut child = self.child.take().expect("a running server");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks the process to stop; its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        signal("TERM", self.pid());
+        self.wait()
+    }
+
+    /// Waits for the process to end; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.take().expect("a running server").wait().unwrap().code()
+    }
+
+    /// Stops and starts again on the same data.
+    pub fn restart(&mut self) {
+        assert_eq!(self.stop(), Some(0));
+        self.run();
+    }
+
+    /// A WebSocket on which nothing was said yet.
+    pub fn open(&self) -> Client {
+        Client::open(self)
+    }
+
+    /// A connected client; the server must take its word for who it is.
+    pub fn connect(&self, user: &str) -> Client {
+        let mut client = self.open();
+        client.connect(&format!(r#"{{"data":{{"user":"{user}"}}}}"#), user);
+        client
+    }
+
+    /// A connected client with a token of these claims.
+    pub fn connect_with(&self, user: &str, claims: &str) -> Client {
+        let mut client = self.open();
+        client.connect(&format!(r#"{{"token":"{}"}}"#, super::token::token(claims)), user);
+        client
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        http::request(self.address, "GET", path, "", "")
+    }
+
+    pub fn post(&self, path: &str, headers: &str, body: &str) -> Answer {
+        http::request(self.address, "POST", path, headers, body)
+    }
+
+    /// The answer of an API method, epochs replaced; its status must be 200.
+    #[track_caller]
+    pub fn api(&self, method: &str, params: &str) -> String {
+        let answer = self.post(&format!("/api/{method}"), "X-API-Key: key\r\n", params);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        super::client::without_epochs(&self.named(&answer.body))
+    }
+
+    /// The epoch of the database, which is in every position.
+    pub fn epoch(&self) -> String {
+        let answer = self.post("/api/history", "X-API-Key: key\r\n", r#"{"channel":"any"}"#);
+        super::client::epoch_in(&answer.body)
+    }
+
+    /// Client ids replaced by names.
+    pub fn named(&self, text: &str) -> String {
+        let names = self.names.lock().unwrap();
+        names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(id, name))
+    }
+
+    /// The value of a metric, labels included in the name; 0 when it is not there yet.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.get("/metrics").body;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("roomcast_{name} ")));
+        line.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the server ---\n{}", self.log());
+        }
+    }
+}
