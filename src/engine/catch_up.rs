@@ -461,7 +461,7 @@ impl Worker {
         }
         let (channel, connection, subscription) = (job.channel.clone(), job.connection(), job.subscription);
         drop(job);
-        let command = Command::Leave { channel: channel.clone(), connection, subscription };
+        let command = Command::Leave { channel: channel.clone(), connection, subscription, farewell: None };
         self.catch_up.to_shard(&channel, command);
     }
 }

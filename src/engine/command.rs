@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::catch_up::Job;
 use super::delivery::Strategy;
 use super::join::Join;
 use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
+use crate::outbox::Outbox;
 use crate::publication::{ClientInfo, Publication};
 
 /// See the module.
@@ -19,7 +21,12 @@ pub(super) enum Command {
     /// A listener wants to be in a room.
     Join(Box<Join>),
     /// A subscription ended.
-    Leave { channel: Channel, connection: ConnectionId, subscription: SubscriptionId },
+    Leave {
+        channel: Channel,
+        connection: ConnectionId,
+        subscription: SubscriptionId,
+        farewell: Option<Farewell>,
+    },
     /// The head of a room that had none in memory.
     Head { channel: Channel, head: Option<Seq> },
     /// A listener that was served from the log has everything up to its target.
@@ -30,6 +37,20 @@ pub(super) enum Command {
     Status { answer: Sender<Vec<RoomStatus>> },
     /// The worker ends.
     Stop,
+}
+
+/// The last frame of a subscription. It is sent when it is dropped, so that it comes behind
+/// everything the room gave the listener, and whatever happens to the command that carries it.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) frame: Bytes,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let _ = self.outbox.reply(&self.frame);
+    }
 }
 
 /// The listeners of a room.

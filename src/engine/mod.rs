@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::{self, Namespace};
@@ -36,7 +37,7 @@ use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
 use crate::store::CommitSink;
 use catch_up::{CatchUp, Pool};
-use command::Command;
+use command::{Command, Farewell};
 use connections::Connections;
 use join::Join;
 use shard::{Context, Shards};
@@ -175,7 +176,7 @@ impl Engine {
             self.context.metrics.connections.dec();
         }
         for (channel, subscription) in listener.remove_all() {
-            self.send_leave(listener, channel, subscription.id);
+            self.send_leave(listener, channel, subscription.id, None);
         }
         self.context.catch_up.forget(listener.id());
     }
@@ -202,16 +203,24 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a listener out of a room; false when it was not in it.
-    pub fn leave(&self, listener: &Listener, channel: &Channel) -> bool {
+    /// Takes a listener out of a room and sends it `farewell` behind the last message it gets from
+    /// there. False when it was not in the room; then nothing is sent.
+    pub fn leave(&self, listener: &Listener, channel: &Channel, farewell: Bytes) -> bool {
         let Some(subscription) = listener.remove(channel) else { return false };
-        self.send_leave(listener, channel.clone(), subscription.id);
+        let farewell = Farewell { outbox: listener.outbox.clone(), frame: farewell };
+        self.send_leave(listener, channel.clone(), subscription.id, Some(farewell));
         true
     }
 
-    fn send_leave(&self, listener: &Listener, channel: Channel, subscription: SubscriptionId) {
+    fn send_leave(
+        &self,
+        listener: &Listener,
+        channel: Channel,
+        subscription: SubscriptionId,
+        farewell: Option<Farewell>,
+    ) {
         let shard = self.shards.of(&channel);
-        shard.send(Command::Leave { channel, connection: listener.id(), subscription });
+        shard.send(Command::Leave { channel, connection: listener.id(), subscription, farewell });
     }
 
     /// Ends a user's subscription to a channel and tells the clients why: on one client, or on all.
@@ -228,8 +237,7 @@ impl Engine {
         let frame = frame::text(&text);
         let mut ended = 0;
         for listener in self.listeners_of(user, client) {
-            if self.leave(&listener, channel) {
-                let _ = listener.outbox.reply(&frame);
+            if self.leave(&listener, channel, frame.clone()) {
                 ended += 1;
             }
         }

@@ -29,7 +29,10 @@ impl Room {
     pub(super) fn apply(&mut self, command: Command, context: &Context) {
         match command {
             Command::Join(join) => self.join(*join, context),
-            Command::Leave { connection, subscription, .. } => self.leave(connection, subscription, context),
+            Command::Leave { connection, subscription, farewell, .. } => {
+                self.leave(connection, subscription, context);
+                drop(farewell);
+            }
             Command::CaughtUp(job) => self.caught_up(job, context),
             other => tracing::error!(?other, "a command that changes no member list was deferred"),
         }

@@ -185,8 +185,9 @@ impl Session {
             Method::Connect(request) => self.connect(id, request),
             Method::Subscribe(request) => self.subscribe(id, request),
             Method::Unsubscribe(request) => {
-                self.unsubscribe(&request.channel);
-                self.reply(|out| reply::unsubscribe(out, id));
+                let mut text = Vec::new();
+                reply::unsubscribe(&mut text, id);
+                self.unsubscribe(&request.channel, &text);
                 Ok(())
             }
             Method::Publish(request) => self.publish(id, request),

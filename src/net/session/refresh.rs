@@ -8,7 +8,6 @@ use super::{Failure, Flow, Session, ttl_seconds};
 use crate::auth::TokenError;
 use crate::clock;
 use crate::ids::Channel;
-use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
 use crate::protocol::command::SubRefreshRequest;
 use crate::protocol::{push, reply};
@@ -51,12 +50,15 @@ impl Session {
             return Flow::Disconnect(CloseCode::ConnectionExpired);
         }
         for channel in self.expiries.expired_subscriptions(now) {
-            self.unsubscribe(&channel);
-            let mut text = Vec::new();
-            push::unsubscribe(&mut text, &channel, UnsubscribeCode::Expired);
-            let _ = self.outbox.reply(&frame::text(&text));
+            self.unsubscribe_expired(&channel);
         }
         Flow::Continue
+    }
+
+    fn unsubscribe_expired(&mut self, channel: &Channel) {
+        let mut text = Vec::new();
+        push::unsubscribe(&mut text, channel, UnsubscribeCode::Expired);
+        self.unsubscribe(channel, &text);
     }
 
     pub(super) fn refresh(&mut self, id: u32, token: &Option<String>) -> Result<(), Failure> {
@@ -128,8 +130,7 @@ impl Session {
         let Some(channel) = channel.filter(|channel| self.asker(channel).subscribed).cloned() else {
             return Err(ErrorCode::TokenExpired.into());
         };
-        self.unsubscribe(&channel);
-        self.reply(|out| push::unsubscribe(out, &channel, UnsubscribeCode::Expired));
+        self.unsubscribe_expired(&channel);
         // A temporary error is the one answer after which SDKs do not give up.
         Err(ErrorCode::Internal.into())
     }

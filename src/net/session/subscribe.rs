@@ -8,6 +8,7 @@ use crate::clock;
 use crate::config::Namespace;
 use crate::engine::{Answer, Extra, JoinRequest, Recover, Refused};
 use crate::ids::Channel;
+use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::SubscribeRequest;
 use crate::publication::ClientInfo;
@@ -52,11 +53,13 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves a channel; also when the client was not in it.
-    pub(super) fn unsubscribe(&mut self, channel: &Channel) {
+    /// Leaves a channel; also when the client was not in it. `farewell`, the reply or the push that
+    /// tells so, comes behind the last message of the room.
+    pub(super) fn unsubscribe(&mut self, channel: &Channel, farewell: &[u8]) {
         self.expiries.forget(channel);
-        if let Some(listener) = &self.listener {
-            self.services.engine.leave(listener, channel);
+        let Some(listener) = &self.listener else { return };
+        if !self.services.engine.leave(listener, channel, frame::text(farewell)) {
+            self.reply(|out| out.extend_from_slice(farewell));
         }
     }
 
