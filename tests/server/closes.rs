@@ -47,6 +47,27 @@ fn a_busy_connection_is_pinged_too() {
     }
 }
 
+/// The database holds the reader up for longer than the pong timeout; the pong waits in the socket.
+#[test]
+fn a_pong_counts_although_the_server_was_too_busy_to_read_it() {
+    let server = TestServer::with(SHORT);
+    let (mut ann, mut witness) = (server.connect("ann"), server.connect("witness"));
+    ann.answers_pings = false;
+    while ann.pings == 0 {
+        ann.receive();
+    }
+    let lock = server.lock_sqlite();
+    let id = ann.call(r#"{"publish":{"channel":"room","data":1}}"#);
+    crate::support::eventually("it was read", || server.metric("commands_total{method=\"publish\"}") == 1);
+    ann.send("{}");
+    for _ in 0..3 {
+        witness.receive();
+    }
+    drop(lock);
+    assert_eq!(ann.reply_to(id), r#"{"publish":{}}"#);
+    assert_eq!(ann.ask(r#"{"ping":{}}"#), r#"{"ping":{}}"#);
+}
+
 #[test]
 fn shutdown_says_goodbye_after_everything_that_is_owed() {
     let mut server = TestServer::start();

@@ -143,7 +143,7 @@ on_both_databases! {
         let created = server.api("room_create", r#"{"channel":"made:a","members":["bob","ann"]}"#);
         assert!(created.starts_with(r#"{"result":{"channel":"made:a","kind":"group","#), "{created}");
         let again = server.api("room_create", r#"{"channel":"made:a","members":["cid"]}"#);
-        assert!(again.starts_with(r#"{"result":{"channel":"made:a","kind":"group","#), "{again}");
+        assert_eq!(again, r#"{"error":{"code":113,"message":"conflict: a room of that name exists"}}"#);
         server.api("publish", r#"{"channel":"made:a","data":1}"#);
         let info = server.api("room_info", r#"{"channel":"made:a"}"#);
         assert!(info.contains(r#""head":1"#) && info.contains(r#""epoch":"E""#), "{info}");
@@ -185,10 +185,13 @@ fn api_requests_that_are_wrong() {
     let server = TestServer::start();
     assert_eq!(server.get("/api/info").status, 405);
     assert_eq!(server.post("/api/dance", "", "{}").status, 404);
-    for body in ["{", "5", "[]", "\u{1}"] {
+    for body in ["{", "hello", "\u{1}", "{} {}", "{\"channel\":5,"] {
         assert_eq!(server.post("/api/publish", "", body).status, 400, "{body:?}");
     }
     for (method, params, code) in [
+        ("publish", "", 107),
+        ("publish", "5", 107),
+        ("publish", "[]", 107),
         ("publish", r#"{"channel":"a"}"#, 107),
         ("publish", r#"{"data":1}"#, 107),
         ("publish", r#"{"channel":"a b","data":1}"#, 107),

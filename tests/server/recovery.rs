@@ -142,3 +142,101 @@ fn an_idle_room_leaves_memory_and_comes_back_where_it_was() {
     ann.publish_numbers("room", 4..=4);
     ann.expect_numbers(4..=4);
 }
+
+on_both_databases! {
+    /// Subscribing while others write: the reply says a position, and the next push is the one after.
+    subscribing_in_the_middle_of_writing(server) {
+        let mut ann = server.connect("ann");
+        let server = &server;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut writer = server.connect("writer");
+                (1..=600).for_each(|number| writer.publish_numbers("room", number..=number));
+            });
+            for _ in 0..40 {
+                let id = ann.call(r#"{"subscribe":{"channel":"room"}}"#);
+                let lines = lines(&mut ann.websocket, 1);
+                let reply: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+                assert_eq!(reply["id"], id, "the reply comes first: {lines:?}");
+                let head = reply["subscribe"]["offset"].as_u64().unwrap_or(0);
+                for (line, number) in lines[1..].iter().zip(head + 1..) {
+                    assert!(line.contains(&format!(r#""data":{number},"#)), "{line} after {head}");
+                }
+                let id = ann.call(r#"{"unsubscribe":{"channel":"room"}}"#);
+                while !ann_is_out(&mut ann.websocket, id) {}
+            }
+        });
+        ann.expect_silence("room");
+    }
+}
+
+/// The lines of the next frames, at least so many.
+fn lines(websocket: &mut crate::support::websocket::WebSocket, least: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    while lines.len() < least {
+        let frame = websocket.read().expect("a frame");
+        lines.extend(String::from_utf8(frame.payload).unwrap().lines().map(str::to_owned));
+    }
+    lines
+}
+
+/// Reads a frame; true if it held the reply to this unsubscribe, behind which nothing may come.
+fn ann_is_out(websocket: &mut crate::support::websocket::WebSocket, id: u32) -> bool {
+    let lines = lines(websocket, 1);
+    let reply = format!(r#"{{"id":{id},"unsubscribe":{{}}}}"#);
+    let at = lines.iter().position(|line| *line == reply);
+    at.inspect(|at| assert_eq!(at + 1, lines.len(), "a push after the end: {lines:?}")).is_some()
+}
+
+on_both_databases! {
+    /// A client that loses its connection again and again sees one sequence without holes.
+    comings_and_goings_while_others_write(server) {
+        let server = &server;
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut writer = server.connect("writer");
+                (0..60).for_each(|turn| writer.publish_numbers("room", turn * 20 + 1..=turn * 20 + 20));
+            });
+            let mut position = 0;
+            while position < 1200 {
+                let mut ann = server.connect("ann");
+                for number in recovered(&ann.recover("room", position, "")) {
+                    position += 1;
+                    assert_eq!(number, position);
+                }
+                let end = (position + 7).min(1200);
+                ann.expect_numbers(position + 1..=end);
+                position = end;
+            }
+        });
+    }
+}
+
+on_both_databases! {
+    what_is_older_than_the_namespace_keeps_is_not_there(server, "[namespace.brief]\nhistory_ttl = \"1s\"\njoin_leave = false\nread_history = \"everyone\"\n") {
+        server.api("publish", r#"{"channel":"brief:a","data":1}"#);
+        let mut ann = server.connect("ann");
+        let none = r#"{"history":{"publications":[],"epoch":"E","offset":1}}"#;
+        crate::support::eventually("it is gone", || ann.ask(r#"{"history":{"channel":"brief:a","limit":9}}"#) == none);
+        assert!(!ann.recover("brief:a", 0, "").contains(r#""recovered":true"#));
+        assert!(server.connect("bob").recover("brief:a", 1, "").contains(r#""recovered":true"#));
+    }
+}
+
+on_both_databases! {
+    /// Pages of large messages still fit a frame that every SDK takes.
+    recovery_of_large_messages(server) {
+        let pad = "x".repeat(60_000);
+        for number in 1..=40 {
+            server.api("publish", &format!(r#"{{"channel":"room","data":[{number},"{pad}"]}}"#));
+        }
+        let mut ann = server.connect("ann");
+        let first = ann.recover("room", 0, "").matches(r#""data":["#).count();
+        assert!((1..40).contains(&first), "{first} in the first page");
+        for number in first + 1..=40 {
+            let push = ann.next_push();
+            assert!(push.contains(&format!(r#""data":[{number},"#)), "expected {number}: {}", &push[..60]);
+        }
+        ann.expect_silence("room");
+    }
+}

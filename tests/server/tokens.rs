@@ -227,6 +227,47 @@ fn sub_refresh() {
     assert_eq!(ann.ask(&other), DENIED, "not subscribed");
 }
 
+/// Every SDK takes any other error here as the end of the subscription.
+#[test]
+fn a_sub_refresh_with_an_expired_token_makes_the_client_subscribe_again() {
+    let server = TestServer::secured("");
+    let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
+    ann.ask(&subscribe_with("$a", r#"{"sub":"ann","channel":"$a"}"#));
+    let expired = token(r#"{"sub":"ann","channel":"$a","exp":100}"#);
+    let reply = ann.ask(&format!(r#"{{"sub_refresh":{{"channel":"$a","token":"{expired}"}}}}"#));
+    assert_eq!(reply, r#"{"error":{"code":100,"message":"internal server error","temporary":true}}"#);
+    ann.expect_push(r#"{"channel":"$a","unsubscribe":{"code":2501,"reason":"subscription expired"}}"#);
+}
+
+#[test]
+fn a_refresh_that_grants_other_channels_makes_the_client_connect_anew() {
+    let server = TestServer::secured("");
+    let mut ann = server.connect_with("ann", r#"{"sub":"ann","channels":["a"]}"#);
+    let refresh = |channel| {
+        format!(
+            r#"{{"refresh":{{"token":"{}"}}}}"#,
+            token(&format!(r#"{{"sub":"ann","channels":["{channel}"]}}"#))
+        )
+    };
+    assert_eq!(ann.ask(&refresh("a")), r#"{"refresh":{}}"#);
+    ann.call(&refresh("b"));
+    assert_eq!(ann.expect_close(3010), "insufficient state");
+}
+
+#[test]
+fn server_side_subscriptions_that_can_not_be() {
+    let server = TestServer::secured("");
+    let many: Vec<_> = (0..129).map(|number| format!("\"room{number}\"")).collect();
+    for (channels, code) in
+        [("\"nope:a\"".to_owned(), 3501), (many.join(","), 3505), ("\"a b\"".to_owned(), 3500)]
+    {
+        let mut client = server.open();
+        client.send(&connect_with(&token(&format!(r#"{{"sub":"ann","channels":[{channels}]}}"#))));
+        client.expect_close(code);
+    }
+    crate::support::eventually("every room was left", || server.metric("listeners") == 0);
+}
+
 #[test]
 fn an_expired_subscription_is_ended() {
     let server = TestServer::secured("expired_close_delay = \"30ms\"\n");

@@ -256,6 +256,27 @@ fn joins_and_leaves() {
 }
 
 #[test]
+fn large_rooms_have_no_joins_and_no_list() {
+    let server =
+        TestServer::with("[namespace.big]\njoin_leave_max_listeners = 2\npresence_max_listeners = 2\n");
+    let mut clients = ["ann", "bob", "cid"].map(|user| server.connect(user));
+    for client in &mut clients {
+        client.join("big:a");
+    }
+    let [ann, bob, cid] = &mut clients;
+    let join =
+        |name| format!(r#"{{"channel":"big:a","join":{{"info":{{"user":"{name}","client":"<{name}>"}}}}}}"#);
+    ann.expect_push(&join("ann"));
+    ann.expect_push(&join("bob"));
+    bob.expect_push(&join("bob"));
+    for client in [ann, bob, cid] {
+        client.expect_silence("big:a");
+        let list = client.ask(r#"{"presence":{"channel":"big:a"}}"#);
+        assert_eq!(list, r#"{"error":{"code":108,"message":"not available"}}"#);
+    }
+}
+
+#[test]
 fn an_ephemeral_namespace_has_no_positions() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");

@@ -218,6 +218,7 @@ impl Client {
     }
 
     fn take_in(&mut self, payload: &[u8]) {
+        assert!(payload.len() < 1024 * 1024, "older SDKs close on a frame of {}", payload.len());
         for line in std::str::from_utf8(payload).unwrap().lines() {
             match sort(line) {
                 None => {

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use diesel::Connection;
+use diesel::connection::SimpleConnection;
+
 use super::client::Client;
 use super::http::{self, Answer};
 use super::token::SECRET;
@@ -187,6 +190,21 @@ impl TestServer {
     pub fn named(&self, text: &str) -> String {
         let names = self.names.lock().unwrap();
         names.iter().fold(text.to_owned(), |text, (id, name)| text.replace(id, name))
+    }
+
+    /// The SQLite file, opened beside the server.
+    pub fn sqlite(&self) -> diesel::SqliteConnection {
+        let file = self.folder.0.join("chat.db");
+        let mut connection = diesel::SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+        connection.batch_execute("PRAGMA busy_timeout = 10000").unwrap();
+        connection
+    }
+
+    /// Keeps the server from writing as long as the value lives.
+    pub fn lock_sqlite(&self) -> diesel::SqliteConnection {
+        let mut connection = self.sqlite();
+        connection.batch_execute("BEGIN IMMEDIATE").unwrap();
+        connection
     }
 
     /// The value of a metric, labels included in the name; 0 when it is not there yet.
