@@ -66,13 +66,14 @@ everywhere(describe, ({ Centrifuge, database }) => {
   });
 
   test("a token is refreshed before it expires, and the connection stays", async (t) => {
-    const server = await secured(t);
+    // The third refresh comes when a connection that still had its first expiry would be over.
+    const server = await secured(t, '[client]\nexpired_close_delay = "2s"');
     let asked = 0;
     let later;
     const again = new Promise((resolve) => { later = resolve; });
     const getToken = async () => {
-      if (++asked === 3) later();
-      return sign({ sub: "ann", exp: unixTime(asked < 3 ? 2 : 3600) });
+      if (++asked === 4) later();
+      return sign({ sub: "ann", exp: unixTime(asked < 4 ? 2 : 3600) });
     };
     const ann = await connect(t, Centrifuge, server.url, { getToken });
     const lobby = await subscribe(ann, "lobby");
@@ -132,15 +133,15 @@ everywhere(describe, ({ Centrifuge, database }) => {
   });
 
   test("an expired subscription token is replaced, and refreshed before it expires again", async (t) => {
-    const server = await secured(t);
+    const server = await secured(t, '[client]\nexpired_close_delay = "2s"');
     const ann = await connect(t, Centrifuge, server.url, { token: server.token("ann") });
     let asked = 0;
     let later;
     const refreshed = new Promise((resolve) => { later = resolve; });
     const claim = (seconds) => sign({ sub: "ann", channel: "$private", exp: unixTime(seconds) });
     const getToken = async () => {
-      if (++asked === 3) later();
-      return claim(asked < 3 ? 2 : 3600);
+      if (++asked === 4) later();
+      return claim(asked < 4 ? 2 : 3600);
     };
     const room = await subscribe(ann, "$private", { token: claim(-10), getToken });
     await refreshed;
