@@ -1,7 +1,7 @@
 //! Many messages, few commits.
 
-// Everything that waits in the socket is committed together.
 on_both_databases! {
+    /// Everything that waits in the socket is committed together.
     a_thousand_publishes_in_one_frame(server) {
         let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
         bob.join("room");

@@ -41,7 +41,10 @@ impl HttpConnection {
         let length = if has_body { length } else { 0 };
         while self.received.len() < length {
             let mut chunk = [0; 16 * 1024];
-            let count = self.socket.read(&mut chunk).unwrap();
+            let count = match self.socket.read(&mut chunk) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other.unwrap(),
+            };
             assert!(count > 0, "the body ended early");
             self.received.extend_from_slice(&chunk[..count]);
         }
@@ -78,7 +81,10 @@ fn read_head_after(socket: &mut TcpStream, mut bytes: Vec<u8>) -> (String, Vec<u
             return (String::from_utf8(bytes).unwrap(), rest);
         }
         let mut chunk = [0; 4096];
-        let count = socket.read(&mut chunk).expect("an answer");
+        let count = match socket.read(&mut chunk) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            other => other.expect("an answer"),
+        };
         assert!(count > 0, "the server closed instead of answering: {:?}", String::from_utf8_lossy(&bytes));
         bytes.extend_from_slice(&chunk[..count]);
     }
