@@ -49,19 +49,20 @@ on_both_databases! {
     }
 }
 
-fn connect(address: std::net::SocketAddr, name: &str) -> WebSocket<TcpStream> {
-    let socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let (mut websocket, _) =
-        tungstenite::client(format!("ws://{address}/connection/websocket"), socket).unwrap();
+/// A connected client; `None` when the server was killed meanwhile.
+fn connect(address: std::net::SocketAddr, name: &str) -> Option<WebSocket<TcpStream>> {
+    let socket = TcpStream::connect(address).ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+    let url = format!("ws://{address}/connection/websocket");
+    let (mut websocket, _) = tungstenite::client(url, socket).ok()?;
     let connect = format!(r#"{{"id":1,"connect":{{"data":{{"user":"{name}"}}}}}}"#);
-    websocket.send(Message::text(connect)).unwrap();
-    websocket.read().unwrap();
-    websocket
+    websocket.send(Message::text(connect)).ok()?;
+    websocket.read().ok()?;
+    Some(websocket)
 }
 
 fn listen(address: std::net::SocketAddr) -> WebSocket<TcpStream> {
-    let mut websocket = connect(address, "listener");
+    let mut websocket = connect(address, "listener").expect("a running server");
     for (number, room) in ROOMS.iter().enumerate() {
         let subscribe = format!(r#"{{"id":{},"subscribe":{{"channel":"{room}"}}}}"#, number + 2);
         websocket.send(Message::text(subscribe)).unwrap();
@@ -89,7 +90,7 @@ fn note_pushes(mut websocket: WebSocket<TcpStream>, known: &Known) {
 }
 
 fn write_until_killed(address: std::net::SocketAddr, round: u64, writer: u64, known: &Known) {
-    let mut websocket = connect(address, "writer");
+    let Some(mut websocket) = connect(address, "writer") else { return };
     let mut sent: HashMap<u64, (String, String)> = HashMap::new();
     for first in (2..).step_by(WINDOW as usize) {
         let mut frame = Vec::new();
