@@ -68,7 +68,13 @@ class Server {
     const args = ["serve", "--config", this.configFile, "--listen", `127.0.0.1:${this.port}`, "--database", this.databaseUrl];
     this.child = spawn(binary, args, { cwd: this.folder, env: bareEnvironment(), stdio: ["ignore", "pipe", log] });
     closeSync(log);
-    this.exited = new Promise((resolve) => this.child.once("exit", (code, signal) => resolve({ code, signal })));
+    const { child } = this;
+    const orphan = () => child.kill("SIGKILL"); // when the tests end before their teardown
+    process.once("exit", orphan);
+    this.exited = new Promise((resolve) => child.once("exit", (code, signal) => {
+      process.off("exit", orphan);
+      resolve({ code, signal });
+    }));
     const running = new Promise((resolve) => {
       let text = "";
       this.child.stdout.setEncoding("utf8").on("data", (chunk) => {
