@@ -82,6 +82,8 @@ enum Stop {
     Idle,
     /// The connection is over, or is to be closed with this code.
     End(Option<Close>),
+    /// The client was told that it may not connect, and is to close the connection itself.
+    Refused,
 }
 
 /// A close frame to send: one of the protocol's, or one of WebSocket's own.
@@ -116,6 +118,7 @@ impl Connection {
                     }
                     return;
                 }
+                Stop::Refused => return self.await_close(),
             }
         }
     }
@@ -247,14 +250,34 @@ impl Connection {
         match flow {
             Flow::Continue => Ok(()),
             Flow::Disconnect(code) => Err(Stop::End(Some(code.into()))),
-            // The client was told why and is expected to leave; it is not listened to any more.
-            Flow::Refused => Err(Stop::End(None)),
+            Flow::Refused => Err(Stop::Refused),
         }
     }
 
     /// True while a missing pong says something: nothing queues before the ping.
     fn is_answerable(&self) -> bool {
         self.outbox.queued_bytes() == 0
+    }
+
+    /// Listens for nothing but the client's close frame, which it waits to be answered.
+    fn await_close(&mut self) {
+        let deadline = Instant::now() + GOODBYE;
+        self.split.blocking = true;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some(socket) = self.outbox.socket().filter(|_| !left.is_zero()) else { return };
+            if socket.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            match self.websocket.read(&mut self.split) {
+                Ok(Message::Close(_)) => {
+                    let _ = self.websocket.flush(&mut self.split);
+                    return;
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn close(&self, close: Close) {

@@ -2,6 +2,8 @@
 
 use crate::support::client::Client;
 use crate::support::server::TestServer;
+use crate::support::token::token;
+use crate::support::websocket::{CLOSE, frame};
 
 const SHORT: &str = "[client]\nping_interval = \"60ms\"\npong_timeout = \"40ms\"\n";
 
@@ -20,6 +22,19 @@ fn pings_that_nobody_answers() {
     client.answers_pings = false;
     client.connect("{}", "mute");
     assert_eq!(client.expect_close(3012), "no pong");
+}
+
+#[test]
+fn a_client_that_is_refused_and_says_goodbye_is_answered() {
+    let server = TestServer::secured("");
+    let mut client = server.open();
+    let expired = token(r#"{"sub":"ann","exp":100}"#);
+    client.send(&format!(r#"{{"id":1,"connect":{{"token":"{expired}"}}}}"#));
+    client.expect_reply(r#"{"id":1,"error":{"code":109,"message":"token expired"}}"#);
+    client.websocket.send_bytes(&frame(CLOSE, true, true, &1000u16.to_be_bytes()));
+    let goodbye = client.websocket.read().expect("an answer");
+    assert_eq!((goodbye.opcode, &goodbye.payload[..2]), (CLOSE, &1000u16.to_be_bytes()[..]));
+    assert!(client.websocket.read().is_none(), "and then the end");
 }
 
 #[test]
