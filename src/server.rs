@@ -1,7 +1,7 @@
 //! The whole server: a node with sockets in front of it.
 //!
-//! The one place that knows every part. Stop order: accept no more, tell every client, let the
-//! connections flush and end, then stop the node.
+//! The one place that knows every part. Stop order: let the rooms send what was committed, accept no
+//! more, tell every client, let the connections flush and end, then stop the node.
 
 use std::io;
 use std::net::SocketAddr;
@@ -65,7 +65,9 @@ impl Server {
     /// Accepts no more, closes every connection with 3001 after what it is owed, within the grace
     /// period, and stops.
     pub fn stop(self) {
-        self.acceptor.stop(&Close::from(CloseCode::Shutdown), Instant::now() + self.grace);
+        let deadline = Instant::now() + self.grace;
+        self.node.engine().settle(deadline);
+        self.acceptor.stop(&Close::from(CloseCode::Shutdown), deadline);
         self.node.stop();
     }
 }

@@ -35,6 +35,8 @@ pub(super) enum Command {
     Presence { channel: Channel, answer: Sender<Presence> },
     /// What do the rooms of this shard do?
     Status { answer: Sender<Vec<RoomStatus>> },
+    /// Nothing is said; the sender is dropped once all that came before is in the outboxes.
+    Settle { done: Sender<()> },
     /// The worker ends.
     Stop,
 }

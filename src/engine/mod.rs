@@ -282,6 +282,20 @@ impl Engine {
         self.connections.users()
     }
 
+    /// Waits until what was published before is in the outboxes of live listeners, or `deadline`.
+    pub fn settle(&self, deadline: Instant) {
+        let ask = |shard: &Arc<shard::Shard>| {
+            let (done, settled) = bounded(0);
+            shard.send(Command::Settle { done });
+            settled
+        };
+        let asked: Vec<Receiver<()>> = self.shards.iter().map(ask).collect();
+        for settled in asked {
+            // Nothing is ever sent: the shard lets go of its end, or the time is over.
+            let _ = settled.recv_deadline(deadline);
+        }
+    }
+
     // ---- questions ----
 
     /// Who is in a room, after everything that was sent to it before.

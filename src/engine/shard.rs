@@ -170,6 +170,9 @@ impl Shard {
             self.context.metrics.shard_queue_depth.sub(applied as i64);
         }
         rooms.deliver(false, &self.context);
+        if !rooms.has_work() {
+            rooms.settling.clear();
+        }
         rooms.evict_idle(Instant::now(), &self.context);
         if stop {
             while rooms.has_work() {
@@ -249,6 +252,8 @@ struct Rooms {
     sliced: VecDeque<Channel>,
     /// When to see whether a room is idle; exactly one entry an active room.
     timers: BTreeSet<(Instant, Channel)>,
+    /// Who waits for everything to be sent.
+    settling: Vec<Sender<()>>,
 }
 
 impl Rooms {
@@ -293,6 +298,7 @@ impl Rooms {
             Command::Status { answer } => {
                 let _ = answer.try_send(self.active.values().map(Room::status).collect());
             }
+            Command::Settle { done } => self.settling.push(done),
             Command::Stop => {}
         }
     }
