@@ -1,7 +1,9 @@
 //! A client with few words: join, ask, send, and expect.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
+use super::PATIENCE;
 use super::server::{Names, TestServer};
 use super::websocket::{CLOSE, PONG, TEXT, WebSocket};
 
@@ -160,7 +162,9 @@ impl Client {
     /// The server must close with this code, and words that SDKs do not misread.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> String {
+        let deadline = Instant::now() + PATIENCE;
         let frame = loop {
+            assert!(Instant::now() < deadline, "pings came, but no close frame");
             let frame = self.websocket.read().expect("a close frame before the end");
             if frame.opcode == CLOSE {
                 break frame;
@@ -169,7 +173,7 @@ impl Client {
         };
         let given = u16::from_be_bytes(frame.payload[..2].try_into().unwrap());
         let reason = String::from_utf8(frame.payload[2..].to_vec()).unwrap();
-        assert_eq!((given, self.pushes.len()), (code, self.pushes.len()), "{reason}");
+        assert_eq!(given, code, "{reason}");
         assert!(!reason.is_empty() && reason.len() <= 123, "{reason:?}");
         assert!(serde_json::from_str::<serde_json::Value>(&reason).is_err(), "{reason} is JSON");
         reason
@@ -178,10 +182,12 @@ impl Client {
     /// The next push, ids and epochs replaced.
     #[track_caller]
     pub fn next_push(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(push) = self.pushes.pop_front() {
                 return self.plain(&push);
             }
+            assert!(Instant::now() < deadline, "pings came, but no push");
             self.receive();
         }
     }
@@ -189,10 +195,12 @@ impl Client {
     /// The next reply as it came.
     #[track_caller]
     pub fn next_reply(&mut self) -> String {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(reply) = self.replies.pop_front() {
                 return reply;
             }
+            assert!(Instant::now() < deadline, "pings came, but no reply");
             self.receive();
         }
     }

@@ -136,7 +136,13 @@ impl TestServer {
 
     /// Waits for the process to end; its exit code.
     pub fn wait(&mut self) -> Option<i32> {
-        self.child.take().expect("a running server").wait().unwrap().code()
+        let mut child = self.child.take().expect("a running server");
+        let mut status = None;
+        super::eventually("the server ends", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
     }
 
     /// Stops and starts again on the same data.
