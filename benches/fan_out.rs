@@ -70,6 +70,8 @@ fn run(strategy: &str, members: usize, payload: usize, rounds: u64) -> Duration 
     quiet.join_leave = false;
     config.namespaces.default = Arc::new(quiet);
     config.rooms.inline_max_listeners = if strategy == "inline" { members } else { 0 };
+    config.rooms.inline_max_cost = Duration::from_secs(1);
+    config.rooms.parallel_min_cost = Duration::ZERO;
     config.rooms.parallel_min_listeners = if strategy == "parallel" { members } else { usize::MAX };
     let metrics = Arc::new(Metrics::new());
     let (notices, drained) = unbounded();

@@ -65,6 +65,10 @@ pub const SHARD_TURN_COMMANDS_MAX: usize = 1024;
 /// Rooms a worker looks at for eviction in one turn, so that a mass eviction holds nobody up.
 pub const EVICTIONS_PER_TURN_MAX: usize = 256;
 
+/// Rooms of one shard for which the operator may name a strategy: more would be a matter for the
+/// options of a namespace.
+pub const WISHES_PER_SHARD_MAX: usize = 10_000;
+
 /// Listeners served by one slice of a large fan-out before other rooms of the shard get a turn.
 pub const SLICE_LISTENERS: usize = 1024;
 

@@ -4,7 +4,8 @@
 //! batch, never once per listener.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 /// Bucket bounds in seconds of every latency histogram: 50 µs to 10 s.
@@ -16,7 +17,7 @@ const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512
 
 /// Declares the metrics struct: `name: kind` or `name: counter_vec["label"]`, help in the doc comment.
 macro_rules! metrics {
-    ($($(#[doc = $help:literal])+ $name:ident: $kind:ident $([$argument:expr])?,)+) => {
+    ($($(#[doc = $help:literal])+ $name:ident: $kind:ident $([$($argument:expr),+])?,)+) => {
         /// All metrics of one server; see the module.
         #[derive(Debug)]
         pub struct Metrics {
@@ -34,7 +35,7 @@ macro_rules! metrics {
                 let registry = Registry::new();
                 $(
                     let help = concat!($($help),+).trim();
-                    let $name = metrics!(@new $kind, concat!("roomcast_", stringify!($name)), help $(, $argument)?);
+                    let $name = metrics!(@new $kind, concat!("roomcast_", stringify!($name)), help $(, $($argument),+)?);
                     registry.register(Box::new($name.clone())).expect("metric names are unique");
                 )+
                 Self { registry, $($name),+ }
@@ -51,8 +52,8 @@ macro_rules! metrics {
     (@new gauge, $name:expr, $help:expr) => {
         IntGauge::new($name, $help).expect("a valid metric name")
     };
-    (@new counter_vec, $name:expr, $help:expr, $label:expr) => {
-        IntCounterVec::new(Opts::new($name, $help), &[$label]).expect("a valid metric name")
+    (@new counter_vec, $name:expr, $help:expr, $($label:expr),+) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$($label),+]).expect("a valid metric name")
     };
     (@new histogram, $name:expr, $help:expr, $buckets:expr) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec())).expect("a valid metric name")
@@ -92,8 +93,8 @@ metrics! {
     deliveries_total: counter,
     /// Ephemeral publications not given to a listener because its outbox was full.
     dropped_ephemeral_total: counter,
-    /// Fan-outs by delivery strategy.
-    fanouts_total: counter_vec["strategy"],
+    /// Fan-outs by delivery strategy and why it was chosen.
+    fanouts_total: counter_vec["strategy", "reason"],
     /// Commands waiting in shard queues.
     shard_queue_depth: gauge,
     /// Commands a worker applied in one turn.
@@ -136,12 +137,65 @@ impl Metrics {
     /// The Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            tracing::warn!(%error, "the metrics could not be encoded");
-        }
-        String::from_utf8_lossy(&text).into_owned()
+        encode(&self.registry)
     }
+}
+
+/// What `GET /metrics?rooms=N` tells of one room.
+#[derive(Debug, Clone)]
+pub struct RoomSample {
+    /// The room.
+    pub channel: String,
+    /// Subscriptions.
+    pub listeners: u64,
+    /// Subscriptions served from the log.
+    pub lagging: u64,
+    /// Publications per second.
+    pub rate: f64,
+    /// Last message or join, in Unix seconds.
+    pub last_activity_seconds: f64,
+    /// Strategy of the last fan-out; empty when there was none.
+    pub strategy: &'static str,
+    /// Why it was chosen.
+    pub reason: &'static str,
+}
+
+/// The rooms in the Prometheus text format, a few series each.
+#[must_use]
+pub fn render_rooms(rooms: &[RoomSample]) -> String {
+    let registry = Registry::new();
+    let gauge = |name: &str, help: &str, labels: &[&str]| {
+        let gauge = GaugeVec::new(Opts::new(format!("roomcast_room_{name}"), help), labels);
+        let gauge = gauge.expect("a valid metric name");
+        registry.register(Box::new(gauge.clone())).expect("metric names are unique");
+        gauge
+    };
+    let room = &["channel"];
+    let listeners = gauge("listeners", "Subscriptions of the room.", room);
+    let lagging = gauge("lagging", "Subscriptions of the room that are served from the log.", room);
+    let rate = gauge("rate", "Publications of the room per second, a mean over about 10 s.", room);
+    let activity = gauge("last_activity_seconds", "Unix time of the last message or join.", room);
+    let labels = &["channel", "strategy", "reason"];
+    let strategy = gauge("strategy", "1 for the strategy of the last fan-out and its reason.", labels);
+    for sample in rooms {
+        let room = &[sample.channel.as_str()];
+        listeners.with_label_values(room).set(sample.listeners as f64);
+        lagging.with_label_values(room).set(sample.lagging as f64);
+        rate.with_label_values(room).set(sample.rate);
+        activity.with_label_values(room).set(sample.last_activity_seconds);
+        if !sample.strategy.is_empty() {
+            strategy.with_label_values(&[room[0], sample.strategy, sample.reason]).set(1.0);
+        }
+    }
+    encode(&registry)
+}
+
+fn encode(registry: &Registry) -> String {
+    let mut text = Vec::new();
+    if let Err(error) = TextEncoder::new().encode(&registry.gather(), &mut text) {
+        tracing::warn!(%error, "the metrics could not be encoded");
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 impl Default for Metrics {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by height. A module may use only modules of lower rows, never one of its own row.
 const LEVELS: &[&[&str]] = &[
-    &["limits", "clock"],
+    &["limits", "clock", "striped"],
     &["ids", "json"],
     &["publication"],
     &["config", "metrics"],

@@ -20,6 +20,10 @@ use super::{Api, Client, Config, Database, DatabaseUrl, Log, Origin, Problem, Ro
 const TIMER_MIN: Duration = Duration::from_millis(10);
 /// Longer timers are typing errors, and could overflow the clock.
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Rooms may leave memory sooner than other timers fire: eviction costs nothing but the next look-up.
+const IDLE_MIN: Duration = Duration::from_millis(1);
+/// A fan-out that takes longer than this is no longer a matter of strategy.
+const COST_MAX: Duration = Duration::from_secs(10);
 /// Above this, sizes of one message or queue are typing errors.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Above this, counts are typing errors.
@@ -135,11 +139,21 @@ impl Checker {
 
     fn rooms(&mut self, raw: &RawRooms) -> Rooms {
         Rooms {
-            idle_timeout: self.duration(&raw.idle_timeout, d::IDLE_TIMEOUT, TIMER_MIN..=TIMER_MAX),
+            idle_timeout: self.duration(&raw.idle_timeout, d::IDLE_TIMEOUT, IDLE_MIN..=TIMER_MAX),
             inline_max_listeners: self.count(
                 &raw.inline_max_listeners,
                 d::INLINE_MAX_LISTENERS,
                 0..=COUNT_MAX,
+            ),
+            inline_max_cost: self.duration(
+                &raw.inline_max_cost,
+                d::INLINE_MAX_COST,
+                Duration::ZERO..=COST_MAX,
+            ),
+            parallel_min_cost: self.duration(
+                &raw.parallel_min_cost,
+                d::PARALLEL_MIN_COST,
+                Duration::ZERO..=COST_MAX,
             ),
             parallel_min_listeners: self.count(
                 &raw.parallel_min_listeners,

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use super::{Audience, Durability};
+use super::{Audience, Delivery, Durability};
 
 /// Loopback, so that a server without secrets is not reachable from elsewhere.
 pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8000));
@@ -57,10 +57,14 @@ pub const CONNECTIONS_MAX: usize = 0;
 
 /// Long enough for a page reload or a short break to find the room in memory.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// Sending to this many sockets takes the sender about 0.1 ms.
-pub const INLINE_MAX_LISTENERS: usize = 16;
+/// What a sender pays stays bounded even where sending is cheap.
+pub const INLINE_MAX_LISTENERS: usize = 64;
+/// Several times what waking the worker takes, and still nothing that a sender would notice.
+pub const INLINE_MAX_COST: Duration = Duration::from_micros(200);
 /// Sending to fewer is done sooner than the work is split.
-pub const PARALLEL_MIN_LISTENERS: usize = 2048;
+pub const PARALLEL_MIN_LISTENERS: usize = 256;
+/// Below, nobody waits long for one thread, and one thread uses less of the processor.
+pub const PARALLEL_MIN_COST: Duration = Duration::from_millis(8);
 /// Threads for resumes and slow listeners.
 pub const CATCH_UP_WORKERS: usize = 2;
 
@@ -92,6 +96,8 @@ pub const PUBLISH: Audience = Audience::Subscribers;
 pub const READ_PRESENCE: Audience = Audience::Subscribers;
 /// Reading back needs listening.
 pub const READ_HISTORY: Audience = Audience::Subscribers;
+/// What a room costs decides.
+pub const STRATEGY: Delivery = Delivery::Auto;
 /// A long text many times over; files belong elsewhere.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 

@@ -157,12 +157,75 @@ pub struct Api {
 pub struct Rooms {
     /// A room without listeners and messages for this long leaves memory.
     pub idle_timeout: Duration,
-    /// Rooms with at most this many listeners may be served by the sender's own thread.
+    /// Rooms with more listeners than this are never served by the sender's own thread.
     pub inline_max_listeners: usize,
-    /// Rooms with at least this many listeners are split over all cores.
+    /// Longest time the sender's own thread is expected to take for all listeners of a room.
+    pub inline_max_cost: Duration,
+    /// Rooms with fewer listeners than this are never split over all cores.
     pub parallel_min_listeners: usize,
+    /// Time one thread is expected to take from which on the listeners are split over all cores.
+    pub parallel_min_cost: Duration,
     /// Threads that serve resumes and slow listeners from the database.
     pub catch_up_workers: usize,
+}
+
+/// Who gives a publication to the listeners of its room, and on how many cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// The thread that committed the message, holding the shard: no hand-off, lowest latency.
+    Inline,
+    /// The shard's worker, alone.
+    Worker,
+    /// The shard's worker with the help of all cores.
+    Parallel,
+}
+
+impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Self; 3] = [Self::Inline, Self::Worker, Self::Parallel];
+
+    /// The name that configuration, metrics and the API use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inline => "inline",
+            Self::Worker => "worker",
+            Self::Parallel => "parallel",
+        }
+    }
+}
+
+/// What an operator wants for a room: a strategy, or the one its cost suggests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// What the room costs decides.
+    Auto,
+    /// Always this one, where it is possible.
+    Forced(Strategy),
+}
+
+impl Delivery {
+    /// The wish with this name: `auto` or that of a strategy.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let strategy = || Strategy::ALL.into_iter().find(|strategy| strategy.as_str() == name);
+        if name == Self::Auto.name() { Some(Self::Auto) } else { strategy().map(Self::Forced) }
+    }
+
+    /// As written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.strategy().map_or("auto", Strategy::as_str)
+    }
+
+    /// The strategy, unless the cost decides.
+    #[must_use]
+    pub fn strategy(self) -> Option<Strategy> {
+        match self {
+            Self::Auto => None,
+            Self::Forced(strategy) => Some(strategy),
+        }
+    }
 }
 
 /// Who may do something in the rooms of a namespace.
@@ -213,6 +276,8 @@ pub struct Namespace {
     pub read_presence: Audience,
     /// Who may read history, and recover by it.
     pub read_history: Audience,
+    /// Who delivers.
+    pub strategy: Delivery,
     /// Largest payload in bytes.
     pub message_bytes_max: usize,
 }

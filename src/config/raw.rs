@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::value::{ByteSize, Kind, Literal};
-use super::{Audience, DatabaseUrl, Durability, Origin, Problem, Secret};
+use super::{Audience, DatabaseUrl, Delivery, Durability, Origin, Problem, Secret};
 
 /// A key of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -180,10 +180,14 @@ section! {
     RawRooms in "rooms" {
         /// A room without listeners and messages for this long leaves memory.
         idle_timeout: Duration = r#""10m""#,
-        /// Rooms with at most this many listeners may be served by the sender's own thread; 0 = none.
-        inline_max_listeners: u64 = "16",
-        /// Rooms with at least this many listeners are split over all cores; more than `inline_max_listeners`.
-        parallel_min_listeners: u64 = "2048",
+        /// Rooms with more listeners than this are never served by the sender's own thread; 0 = none is.
+        inline_max_listeners: u64 = "64",
+        /// Longest time the sender's own thread is expected to take for all listeners of a room.
+        inline_max_cost: Duration = r#""200us""#,
+        /// Rooms with fewer listeners than this are never split over all cores; more than `inline_max_listeners`.
+        parallel_min_listeners: u64 = "256",
+        /// Time one thread is expected to take from which on the listeners are split over all cores.
+        parallel_min_cost: Duration = r#""8ms""#,
         /// Threads that serve resumes and slow listeners from the database.
         catch_up_workers: u64 = "2",
     }
@@ -230,6 +234,8 @@ section! {
         read_presence: Audience = r#""subscribers""#,
         /// Who may read history, and recover by it.
         read_history: Audience = r#""subscribers""#,
+        /// Who delivers: `auto` (the cheapest way, see `[rooms]`), `inline`, `worker` or `parallel`.
+        strategy: Delivery = r#""auto""#,
         /// Largest payload of a message.
         message_bytes_max: ByteSize = r#""64KiB""#,
     }

@@ -20,7 +20,9 @@ impl Config {
         page.section("rooms");
         page.duration("idle_timeout", self.rooms.idle_timeout);
         page.plain("inline_max_listeners", self.rooms.inline_max_listeners);
+        page.duration("inline_max_cost", self.rooms.inline_max_cost);
         page.plain("parallel_min_listeners", self.rooms.parallel_min_listeners);
+        page.duration("parallel_min_cost", self.rooms.parallel_min_cost);
         page.plain("catch_up_workers", self.rooms.catch_up_workers);
         page.section("log");
         page.text("filter", &self.log.filter);
@@ -97,6 +99,7 @@ fn write_namespace(page: &mut Page, namespace: &Namespace) {
     page.text("publish", namespace.publish.name());
     page.text("read_presence", namespace.read_presence.name());
     page.text("read_history", namespace.read_history.name());
+    page.text("strategy", namespace.strategy.name());
     page.plain("message_bytes_max", namespace.message_bytes_max);
 }
 

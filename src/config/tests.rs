@@ -164,7 +164,7 @@ fn refusals_name_line_key_and_remedy() {
         ),
         ("[client]\nallowed_origins = ['https://a.example/']", "has a path; an origin is like"),
         ("[client]\nallowed_origins = ['a.example']", "has no scheme"),
-        ("[rooms]\ninline_max_listeners = 4000", "must be less than rooms.parallel_min_listeners (2048)"),
+        ("[rooms]\ninline_max_listeners = 4000", "must be less than rooms.parallel_min_listeners (256)"),
         ("[database]\ncommit_lanes = 4", "r.toml:2: database.commit_lanes: SQLite has one writer"),
         ("[log]\nfilter = 'roomcast=loud'", "expected a filter such as"),
         (

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{Audience, DatabaseUrl, Durability, Secret};
+use super::{Audience, DatabaseUrl, Delivery, Durability, Secret};
 
 /// A value as somebody wrote it.
 #[derive(Clone, Copy)]
@@ -217,6 +217,14 @@ impl Audience {
             Self::Users => "users",
             Self::Everyone => "everyone",
         }
+    }
+}
+
+impl Kind for Delivery {
+    const EXPECTED: &'static str = r#""auto", "inline", "worker" or "parallel""#;
+
+    fn read(literal: Literal<'_>) -> Option<Self> {
+        Self::named(literal.text()?)
     }
 }
 

@@ -1,74 +1,58 @@
-//! Who is connected: listeners by client id and by user, for the server API.
+//! Who is connected, for the server API.
 //!
-//! Split over several locks so that many connections coming or going do not queue for one.
+//! Split by connection, not by user: all anonymous connections are one user, and ten thousand of them
+//! that come or go at once must not queue for one lock. Finding a user's connections looks at every
+//! part.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use ahash::{AHashMap, RandomState};
+use ahash::{AHashMap, AHashSet};
 
 use super::listener::Listener;
+use crate::ids::ConnectionId;
+use crate::striped::Striped;
 
-/// Locks the directory is split over.
-const PARTS: usize = 16;
-
-type ByUser = AHashMap<Arc<str>, AHashMap<Arc<str>, Arc<Listener>>>;
+/// User → connection → listener.
+type ByUser = AHashMap<Arc<str>, AHashMap<ConnectionId, Arc<Listener>>>;
 
 /// See the module.
-#[derive(Debug)]
-pub(super) struct Connections {
-    /// By hash of the user: user → client id → listener.
-    parts: [Mutex<ByUser>; PARTS],
-    hasher: RandomState,
-}
+#[derive(Debug, Default)]
+pub(super) struct Connections(Striped<ByUser>);
 
 impl Connections {
-    pub(super) fn new() -> Self {
-        Self { parts: Default::default(), hasher: RandomState::new() }
-    }
-
     pub(super) fn insert(&self, listener: &Arc<Listener>) {
-        let info = &listener.info;
-        self.part(&info.user)
-            .entry(info.user.clone())
-            .or_default()
-            .insert(info.client.clone(), listener.clone());
+        let id = listener.id();
+        self.0.of(id.0).entry(listener.info.user.clone()).or_default().insert(id, listener.clone());
     }
 
     /// False when it was not there.
     pub(super) fn remove(&self, listener: &Listener) -> bool {
-        let info = &listener.info;
-        let mut part = self.part(&info.user);
-        let Some(clients) = part.get_mut(&info.user) else { return false };
-        let removed = clients.remove(&info.client).is_some();
-        if clients.is_empty() {
-            part.remove(&info.user);
+        let user = &listener.info.user;
+        let mut part = self.0.of(listener.id().0);
+        let Some(of_user) = part.get_mut(user) else { return false };
+        let removed = of_user.remove(&listener.id()).is_some();
+        if of_user.is_empty() {
+            part.remove(user);
         }
         removed
     }
 
     pub(super) fn of_user(&self, user: &str) -> Vec<Arc<Listener>> {
-        self.part(user).get(user).map(|clients| clients.values().cloned().collect()).unwrap_or_default()
+        let found =
+            |part: &mut ByUser| part.get(user).map(|found| found.values().cloned().collect::<Vec<_>>());
+        self.0.each(found).flatten().flatten().collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Listener>> {
-        let mut all = Vec::new();
-        for part in &self.parts {
-            let part = lock(part);
-            all.extend(part.values().flat_map(|clients| clients.values().cloned()));
-        }
-        all
+        let listeners = |part: &mut ByUser| -> Vec<_> {
+            part.values().flat_map(|of_user| of_user.values().cloned()).collect()
+        };
+        self.0.each(listeners).flatten().collect()
     }
 
     /// Different users connected; all anonymous connections are one.
     pub(super) fn users(&self) -> usize {
-        self.parts.iter().map(|part| lock(part).len()).sum()
+        let users = |part: &mut ByUser| part.keys().cloned().collect::<Vec<_>>();
+        self.0.each(users).flatten().collect::<AHashSet<_>>().len()
     }
-
-    fn part(&self, user: &str) -> MutexGuard<'_, ByUser> {
-        lock(&self.parts[self.hasher.hash_one(user) as usize % PARTS])
-    }
-}
-
-fn lock(part: &Mutex<ByUser>) -> MutexGuard<'_, ByUser> {
-    part.lock().unwrap_or_else(PoisonError::into_inner)
 }

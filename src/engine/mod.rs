@@ -13,7 +13,6 @@ mod join;
 mod listener;
 mod log;
 mod members;
-mod pages;
 mod room;
 mod shard;
 mod tail;
@@ -28,7 +27,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::config::{self, Namespace};
+use crate::config::{self, Delivery, Namespace};
 use crate::ids::{Channel, ConnectionId, SubscriptionId};
 use crate::metrics::Metrics;
 use crate::outbox::frame;
@@ -42,8 +41,9 @@ use connections::Connections;
 use join::Join;
 use shard::{Context, Shards};
 
-pub use command::{Presence, RoomStatus};
-pub use delivery::Strategy;
+pub use catch_up::{Cause, Lagging};
+pub use command::{Presence, RoomOrder, RoomQuery, RoomStatus};
+pub use delivery::{Reason, Strategy};
 pub use join::{Answer, Extra, Joined, Recover};
 pub use listener::{Listener, Refused, Subscription};
 pub use log::{Log, LogUnavailable};
@@ -118,7 +118,7 @@ impl Engine {
         Ok(Arc::new(Self {
             shards,
             context,
-            connections: Connections::new(),
+            connections: Connections::default(),
             threads: Mutex::new(Some(threads)),
         }))
     }
@@ -306,15 +306,37 @@ impl Engine {
         presence.recv().unwrap_or_default()
     }
 
-    /// What every active room does.
-    pub fn rooms(&self) -> Vec<RoomStatus> {
+    /// What active rooms do: those that are asked for, the first ones first. Rooms change meanwhile.
+    pub fn rooms(&self, query: &RoomQuery) -> Vec<RoomStatus> {
         let ask = |shard: &Arc<shard::Shard>| {
             let (answer, statuses) = bounded(1);
-            shard.send(Command::Status { answer });
+            shard.send(Command::Status { query: query.clone(), answer });
             statuses
         };
         let asked: Vec<_> = self.shards.iter().map(ask).collect();
-        asked.into_iter().flat_map(|statuses| statuses.recv().unwrap_or_default()).collect()
+        let mut rooms: Vec<_> =
+            asked.into_iter().flat_map(|statuses| statuses.recv().unwrap_or_default()).collect();
+        rooms.sort_by(|a, b| match query.order {
+            RoomOrder::Rate => b.rate.total_cmp(&a.rate),
+            RoomOrder::Listeners => b.listeners.cmp(&a.listeners),
+            RoomOrder::Activity => b.last_activity.cmp(&a.last_activity),
+        });
+        rooms.truncate(query.limit);
+        rooms
+    }
+
+    /// Names a strategy for a room, whether it is active or not, until this is taken back (`None`) or
+    /// the engine stops. False when too many rooms have one already.
+    pub fn wish(&self, channel: &Channel, wish: Option<Delivery>) -> bool {
+        let (answer, done) = bounded(1);
+        self.shards.of(channel).send(Command::Wish { channel: channel.clone(), wish, answer });
+        done.recv().unwrap_or(false)
+    }
+
+    /// Subscriptions that are served from the log now, those first that are so for longest; `limit` of
+    /// them at most, and how many there are.
+    pub fn lagging(&self, limit: usize) -> (usize, Vec<Lagging>) {
+        self.context.catch_up.lagging(limit)
     }
 }
 

@@ -4,6 +4,7 @@
 //! only while the lock is held, so "the queue is empty and I hold the lock" means that nothing is
 //! outstanding. That is what makes inline delivery and eviction safe.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +15,12 @@ use ahash::AHashMap;
 use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
 
 use super::catch_up::CatchUp;
-use super::command::Command;
-use super::delivery::Thresholds;
+use super::command::{Command, RoomQuery, RoomStatus};
+use super::delivery::{Strategy, Thresholds};
 use super::room::Room;
-use crate::config::{Namespace, Namespaces};
+use crate::config::{Delivery, Namespace, Namespaces};
 use crate::ids::{Channel, Seq};
-use crate::limits::{EVICTIONS_PER_TURN_MAX, SHARD_QUEUE_MAX, SHARD_TURN_COMMANDS_MAX};
+use crate::limits::{EVICTIONS_PER_TURN_MAX, SHARD_QUEUE_MAX, SHARD_TURN_COMMANDS_MAX, WISHES_PER_SHARD_MAX};
 use crate::metrics::Metrics;
 use crate::publication::Publication;
 
@@ -194,9 +195,8 @@ impl Shard {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let small = rooms.listeners(channel) <= self.context.thresholds.inline_max_listeners;
         let idle = self.commands.is_empty() && !rooms.has_work();
-        (small && idle).then_some(Owned { shard: self, rooms })
+        (idle && rooms.goes_inline(channel, &self.context)).then_some(Owned { shard: self, rooms })
     }
 
     fn lock(&self) -> MutexGuard<'_, Rooms> {
@@ -220,11 +220,11 @@ impl Owned<'_> {
             let timers_before = rooms.timers.len();
             rooms.apply(command, context);
             rooms.deliver(true, context);
-            rooms.timers.len() != timers_before
+            rooms.timers.len() != timers_before || rooms.has_work()
         }));
         match outcome {
             Ok(false) => {}
-            // The worker sleeps with the old timers in mind.
+            // The worker sleeps with the old timers in mind, or does not know of work that is left.
             Ok(true) => self.wake_worker(),
             Err(_) => {
                 tracing::error!("an inline delivery panicked; the rooms of its shard start anew");
@@ -234,9 +234,8 @@ impl Owned<'_> {
     }
 
     fn wake_worker(&self) {
-        // Any command does; a full queue means that the worker is awake.
-        let (answer, _) = bounded(0);
-        if self.shard.queue.try_send(Command::Status { answer }).is_ok() {
+        // A full queue means that the worker is awake.
+        if self.shard.queue.try_send(Command::Nothing).is_ok() {
             self.shard.context.metrics.shard_queue_depth.inc();
         }
     }
@@ -254,11 +253,16 @@ struct Rooms {
     timers: BTreeSet<(Instant, Channel)>,
     /// Who waits for everything to be sent.
     settling: Vec<Sender<()>>,
+    /// What the operator wants for single rooms, active or not.
+    wishes: AHashMap<Channel, Delivery>,
 }
 
 impl Rooms {
-    fn listeners(&self, channel: &Channel) -> usize {
-        self.active.get(channel).map_or(0, Room::listeners)
+    /// True when the sender of a publication should deliver it itself; the shard is idle.
+    fn goes_inline(&self, channel: &Channel, context: &Context) -> bool {
+        // Without a room in memory there is nobody to deliver to.
+        let choice = self.active.get(channel).map(|room| room.choose(&context.thresholds, true));
+        choice.is_none_or(|choice| choice.strategy == Strategy::Inline)
     }
 
     fn has_work(&self) -> bool {
@@ -295,9 +299,13 @@ impl Rooms {
                 let presence = self.active.get(&channel).map(Room::presence).unwrap_or_default();
                 let _ = answer.try_send(presence);
             }
-            Command::Status { answer } => {
-                let _ = answer.try_send(self.active.values().map(Room::status).collect());
+            Command::Status { query, answer } => {
+                let _ = answer.try_send(self.status(&query));
             }
+            Command::Wish { channel, wish, answer } => {
+                let _ = answer.try_send(self.wish(channel, wish));
+            }
+            Command::Nothing => {}
             Command::Settle { done } => self.settling.push(done),
             Command::Stop => {}
         }
@@ -326,7 +334,8 @@ impl Rooms {
             context.metrics.rooms_active.inc();
             context.metrics.activations_total.inc();
             self.timers.insert((now + context.idle_timeout, channel.clone()));
-            Room::new(channel.clone(), context.options(channel), now)
+            let wish = self.wishes.get(channel).copied();
+            Room::new(channel.clone(), context.options(channel), wish, now)
         });
         room.last_activity = now;
         room
@@ -341,7 +350,7 @@ impl Rooms {
         for channel in std::mem::take(&mut self.dirty) {
             let Some(room) = self.active.get_mut(&channel) else { continue };
             if room.wants_fan_out() {
-                room.begin_fan_out(context.thresholds, sender_holds_idle_shard);
+                room.begin_fan_out(&context.thresholds, sender_holds_idle_shard);
                 self.step(channel, context);
             }
         }
@@ -350,9 +359,6 @@ impl Rooms {
     fn step(&mut self, channel: Channel, context: &Context) {
         let Some(room) = self.active.get_mut(&channel) else { return };
         room.step_fan_out(context);
-        while room.in_fan_out() && room.must_hurry() {
-            room.step_fan_out(context);
-        }
         if room.in_fan_out() {
             self.sliced.push_back(channel);
         } else if room.wants_fan_out() {
@@ -383,11 +389,46 @@ impl Rooms {
         }
     }
 
+    fn wish(&mut self, channel: Channel, wish: Option<Delivery>) -> bool {
+        if let Some(room) = self.active.get_mut(&channel) {
+            room.wish(wish);
+        }
+        match wish {
+            None => {
+                self.wishes.remove(&channel);
+            }
+            Some(_) if self.wishes.len() >= WISHES_PER_SHARD_MAX && !self.wishes.contains_key(&channel) => {
+                return false;
+            }
+            Some(wish) => {
+                self.wishes.insert(channel, wish);
+            }
+        }
+        true
+    }
+
+    fn status(&self, query: &RoomQuery) -> Vec<RoomStatus> {
+        let now = Instant::now();
+        let mut rooms: Vec<(u64, &Room)> = self
+            .active
+            .values()
+            .filter(|room| (query.matches)(room.channel()))
+            .map(|room| (room.rank(query.order, now), room))
+            .collect();
+        if rooms.len() > query.limit {
+            rooms.select_nth_unstable_by_key(query.limit, |(rank, _)| Reverse(*rank));
+            rooms.truncate(query.limit);
+        }
+        rooms.into_iter().map(|(_, room)| room.status(now)).collect()
+    }
+
     /// Drops all rooms and tells their listeners to come again.
     fn dissolve(&mut self, context: &Context) {
+        let wishes = std::mem::take(&mut self.wishes);
         for room in std::mem::take(self).active.values_mut() {
             context.metrics.rooms_active.dec();
             room.dissolve(context);
         }
+        self.wishes = wishes;
     }
 }

@@ -75,6 +75,10 @@ impl Rig {
     }
 
     fn publish(&self, channel: &Channel, count: usize) {
+        self.publish_padded(channel, count, 0);
+    }
+
+    fn publish_padded(&self, channel: &Channel, count: usize, pad: usize) {
         let lane = self.lane.lock().unwrap();
         let mut batch = Vec::new();
         {
@@ -85,7 +89,7 @@ impl Rig {
                 let publication = Publication {
                     channel: channel.clone(),
                     seq,
-                    data: format!(r#"{{"n":{seq},"pad":"{}"}}"#, "x".repeat(seq as usize % 200)).into(),
+                    data: format!(r#"{{"n":{seq},"pad":"{}"}}"#, "x".repeat(pad + seq as usize % 200)).into(),
                     info: None,
                     tags: None,
                     created_at_ms: crate::clock::unix_ms(),
@@ -287,7 +291,7 @@ fn an_idle_room_leaves_memory_and_comes_back() {
         assert!(Instant::now() < deadline, "the room is never let go");
         thread::yield_now();
     }
-    assert!(rig.engine.rooms().is_empty());
+    assert!(rig.engine.rooms(&RoomQuery::all()).is_empty());
     let mut ear = rig.listen(&room, Some(1)).unwrap();
     rig.publish(&room, 1);
     ear.hear_until(3);
@@ -307,6 +311,122 @@ fn presence_follows_joins_and_leaves() {
     assert_eq!(rig.engine.presence(&room).clients_count, 0);
 }
 
+#[test]
+fn the_operator_sees_what_rooms_do_and_may_name_their_strategy() {
+    let rig = Rig::new(|_| {});
+    let (room, other) = (channel("room"), channel("other"));
+    let mut ear = rig.listen(&room, None).unwrap();
+    let _other = rig.listen(&other, None).unwrap();
+    let query = RoomQuery { order: RoomOrder::Rate, limit: 1, ..RoomQuery::all() };
+    let mut publish_until = |choice| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            // A sender that finds the worker still at the question before leaves the message to it.
+            rig.publish(&room, 1);
+            ear.hear_until(rig.head(&room));
+            let status = rig.engine.rooms(&query).pop().unwrap();
+            if status.choice == Some(choice) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{status:?}");
+        }
+    };
+    let status = publish_until((Strategy::Inline, Reason::Small));
+    assert_eq!((&status.channel, status.listeners), (&room, 1));
+    assert!(status.rate > 0.0 && status.forced.is_none());
+    assert!(rig.engine.wish(&room, Some(Delivery::Forced(Strategy::Parallel))));
+    let status = publish_until((Strategy::Parallel, Reason::Forced));
+    assert_eq!(status.forced, Some(Strategy::Parallel));
+    assert!(rig.engine.wish(&room, None));
+    publish_until((Strategy::Inline, Reason::Small));
+    assert_eq!(rig.engine.rooms(&RoomQuery::all()).len(), 2);
+    let named = RoomQuery { matches: Arc::new(|channel| channel.as_str() == "other"), ..RoomQuery::all() };
+    assert_eq!(rig.engine.rooms(&named).len(), 1);
+}
+
+/// The wish of the operator outlives the room's state in memory.
+#[test]
+fn a_wish_is_remembered_while_the_room_is_not_active() {
+    let rig = Rig::new(|_| {});
+    let room = channel("room");
+    assert!(rig.engine.wish(&room, Some(Delivery::Forced(Strategy::Worker))));
+    let mut ear = rig.listen(&room, None).unwrap();
+    rig.publish(&room, 1);
+    ear.hear_until(1);
+    let status = rig.engine.rooms(&RoomQuery::all()).pop().unwrap();
+    assert_eq!(status.choice, Some((Strategy::Worker, Reason::Forced)));
+}
+
+#[test]
+fn who_lags_is_named_until_it_is_live_again() {
+    let rig = Rig::new(|config| config.client.outbox_bytes_max = 2_000);
+    let room = channel("room");
+    let mut slow = rig.listen(&room, None).unwrap();
+    rig.publish(&room, 100);
+    rig.publish(&room, 100);
+    rig.engine.presence(&room);
+    let (total, lagging) = rig.engine.lagging(10);
+    assert_eq!((total, lagging.len()), (1, 1));
+    assert_eq!((lagging[0].channel.as_str(), lagging[0].cause), ("room", Cause::Slow));
+    assert_eq!(lagging[0].listener.id(), slow.listener.id());
+    assert!(rig.engine.lagging(0).1.is_empty());
+    slow.hear_until(200);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rig.engine.lagging(10).0 > 0 {
+        assert!(Instant::now() < deadline, "the listener is never live again");
+        rig.engine.presence(&room);
+    }
+    rig.engine.disconnect(&slow.listener);
+}
+
+/// What waits to be sent is bounded, and yet nobody misses anything: what does not fit comes from the
+/// tail, and what the tail no longer has from the log.
+#[test]
+fn a_room_that_falls_behind_its_publishers_serves_from_the_tail_or_the_log() {
+    let rig = Rig::new(|config| config.client.outbox_bytes_max = 64 << 20);
+    let room = channel("room");
+    let mut ears: Vec<_> = (0..3).map(|_| rig.listen(&room, None).unwrap()).collect();
+    // 1.2 MB in one batch: the last two do not fit, but the tail has them.
+    rig.publish_padded(&room, 20, 60_000);
+    ears.iter_mut().for_each(|ear| ear.hear_until(20));
+    assert_eq!(rig.metrics.catch_ups_total.get(), 0);
+    // 2.4 MB: more than what fits and the tail together.
+    rig.publish_padded(&room, 40, 60_000);
+    ears.iter_mut().for_each(|ear| ear.hear_until(60));
+    assert_eq!(rig.metrics.catch_ups_total.get(), 3);
+    rig.publish(&room, 1);
+    ears.iter_mut().for_each(|ear| ear.hear_until(61));
+}
+
+#[test]
+fn what_an_ephemeral_room_can_not_keep_up_with_is_dropped_and_counted() {
+    let rig = Rig::new(|config| {
+        config.client.outbox_bytes_max = 64 << 20;
+        let ephemeral = Namespace { persist: false, ..(*config.namespaces.default).clone() };
+        config.namespaces.default = Arc::new(ephemeral);
+    });
+    let room = channel("room");
+    let ear = rig.listen(&room, None).unwrap();
+    let data: Arc<str> = format!("\"{}\"", "x".repeat(60_000)).into();
+    let publication = Publication {
+        channel: room.clone(),
+        seq: 0,
+        data,
+        info: None,
+        tags: None,
+        created_at_ms: crate::clock::unix_ms(),
+    };
+    rig.engine.committed(vec![publication; 40]);
+    rig.engine.settle(Instant::now() + Duration::from_secs(60));
+    let mut heard = 0;
+    while let Some(frames) = ear.listener.outbox.take(Some(Instant::now())) {
+        let lines = frame::lines(&frames).filter(|line| line.len() > 60_000);
+        heard += lines.count() as u64;
+    }
+    assert!(heard >= 17, "{heard}");
+    assert_eq!(heard + rig.metrics.dropped_ephemeral_total.get(), 40);
+}
+
 /// All strategies, tiny budgets and timeouts; every listener checks every seq it hears.
 #[test]
 fn whatever_happens_every_listener_hears_its_room_in_order_and_once() {
@@ -317,7 +437,9 @@ fn whatever_happens_every_listener_hears_its_room_in_order_and_once() {
         config.client.outbox_bytes_max = 3_000;
         config.rooms.idle_timeout = Duration::from_millis(2);
         config.rooms.inline_max_listeners = 2;
+        config.rooms.inline_max_cost = Duration::from_secs(1);
         config.rooms.parallel_min_listeners = 4;
+        config.rooms.parallel_min_cost = Duration::ZERO;
         config.rooms.catch_up_workers = 2;
     });
     let rooms: Vec<Channel> = (0..6).map(|number| channel(&format!("room{number}"))).collect();
@@ -369,11 +491,11 @@ fn whatever_happens_every_listener_hears_its_room_in_order_and_once() {
         }
     });
     assert!(heard.load(Ordering::Relaxed) > 1000);
-    let fan_outs = |strategy| rig.metrics.fanouts_total.with_label_values(&[strategy]).get();
+    let fan_outs = |strategy, reason| rig.metrics.fanouts_total.with_label_values(&[strategy, reason]).get();
     let counts = [
-        ("inline", fan_outs("inline")),
-        ("worker", fan_outs("worker")),
-        ("parallel", fan_outs("parallel")),
+        ("inline", fan_outs("inline", "small")),
+        ("worker", fan_outs("worker", "queued") + fan_outs("worker", "moderate")),
+        ("parallel", fan_outs("parallel", "costly")),
         ("catch-ups", rig.metrics.catch_ups_total.get()),
         ("evictions", rig.metrics.evictions_total.get()),
     ];

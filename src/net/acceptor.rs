@@ -5,19 +5,20 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{Services, routes};
 use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
 use crate::outbox::Outbox;
 use crate::protocol::code::{Close, CloseCode};
+use crate::striped::Striped;
 
 /// Files kept free for the database, the listening socket, logs and the like.
 const FILES_RESERVED: u64 = 64;
@@ -28,6 +29,9 @@ const BACKLOG: i32 = 4096;
 /// First pause after a failed accept; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What `TCP_USER_TIMEOUT` gives beyond the stall timeout, which is tried first: it says why.
+const DEAD_PEER_MARGIN: Duration = Duration::from_secs(5);
 
 /// Time the threads of connections that were cut off have to end.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
@@ -54,13 +58,15 @@ pub struct Acceptor {
 /// Sockets being served.
 #[derive(Debug, Default)]
 struct Sockets {
-    open: Mutex<AHashMap<ConnectionId, Open>>,
-    none_left: Condvar,
+    open: Striped<AHashMap<ConnectionId, Open>>,
+    count: AtomicUsize,
+    /// For the shutdown, which waits until the count is 0.
+    none_left: (Mutex<()>, Condvar),
     stopping: AtomicBool,
 }
 
 /// How a socket can be ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Open {
     /// It speaks HTTP, or nothing yet.
     Http(Arc<TcpStream>),
@@ -112,54 +118,50 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Sockets {
+    fn insert(&self, id: ConnectionId, socket: &Arc<TcpStream>) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.open.of(id.0).insert(id, Open::Http(socket.clone()));
+    }
+
     fn remove(&self, id: ConnectionId) {
-        let mut open = self.lock();
-        open.remove(&id);
-        if open.is_empty() {
-            self.none_left.notify_all();
+        self.open.of(id.0).remove(&id);
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Under the lock, so that a shutdown that just saw a count above 0 is waiting already.
+            let _waiting = self.none_left.0.lock().unwrap_or_else(PoisonError::into_inner);
+            self.none_left.1.notify_all();
         }
     }
 
     fn wait_until(&self, deadline: Instant) {
-        let mut open = self.lock();
-        while !open.is_empty() {
+        let mut waiting = self.none_left.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.count.load(Ordering::Acquire) > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            open = self.none_left.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self.none_left.1.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Says goodbye on WebSockets; lets HTTP finish the request it is at.
     fn end_all(&self, goodbye: &Close) {
-        let outboxes: Vec<_> = self
-            .lock()
-            .values()
-            .filter_map(|open| match open {
-                Open::WebSocket(outbox) => Some(outbox.clone()),
-                Open::Http(socket) => {
-                    let _ = socket.shutdown(Shutdown::Read);
-                    None
-                }
-            })
-            .collect();
-        for outbox in outboxes {
-            outbox.close(goodbye.code(), goodbye.reason());
+        let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
+        for open in self.open.each(gather).flatten() {
+            match open {
+                Open::WebSocket(outbox) => outbox.close(goodbye.code(), goodbye.reason()),
+                Open::Http(socket) => drop(socket.shutdown(Shutdown::Read)),
+            }
         }
     }
 
     fn cut_off(&self) {
-        for open in self.lock().values() {
+        let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
+        for open in self.open.each(gather).flatten() {
             match open {
                 Open::WebSocket(outbox) => outbox.abort(),
                 Open::Http(socket) => drop(socket.shutdown(Shutdown::Both)),
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, AHashMap<ConnectionId, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -191,13 +193,14 @@ impl AcceptLoop {
     }
 
     fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        if self.sockets.lock().len() >= self.connections_max {
+        if self.sockets.count.load(Ordering::Acquire) >= self.connections_max {
             self.services.metrics.sockets_refused_total.inc();
             return refuse(&socket);
         }
+        find_dead_peer(&socket, self.services.client.stall_timeout + DEAD_PEER_MARGIN);
         let id = ConnectionId::next();
         let socket = Arc::new(socket);
-        self.sockets.lock().insert(id, Open::Http(socket.clone()));
+        self.sockets.insert(id, &socket);
         self.services.metrics.sockets.inc();
         let place = Place { id, sockets: self.sockets.clone(), services: self.services.clone() };
         let thread = thread::Builder::new().name(format!("reader-{}", id.0)).stack_size(READER_STACK_BYTES);
@@ -206,6 +209,19 @@ impl AcceptLoop {
         spawned.map(drop)
     }
 }
+
+/// Lets the kernel end a connection whose peer acknowledges nothing for this long, even where no ping
+/// is due: a client that always has frames waiting is not judged by its pongs.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn find_dead_peer(socket: &TcpStream, patience: Duration) {
+    if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(patience)) {
+        tracing::debug!(%error, "the socket is already dead");
+    }
+}
+
+/// Elsewhere the stall timeout and the pings find it.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn find_dead_peer(_: &TcpStream, _: Duration) {}
 
 /// Tells a client that the server is full, without waiting for it.
 fn refuse(socket: &TcpStream) -> io::Result<()> {
@@ -230,7 +246,7 @@ impl Place {
 
     /// The socket has become a WebSocket: from now on its outbox ends it.
     pub(super) fn upgraded(&self, outbox: &Arc<Outbox>) {
-        self.sockets.lock().insert(self.id, Open::WebSocket(outbox.clone()));
+        self.sockets.open.of(self.id.0).insert(self.id, Open::WebSocket(outbox.clone()));
         if self.sockets.stopping.load(Ordering::Acquire) {
             let goodbye = Close::from(CloseCode::Shutdown);
             outbox.close(goodbye.code(), goodbye.reason());
@@ -242,5 +258,21 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.services.metrics.sockets.dec();
         self.sockets.remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_kernel_is_told_when_to_give_up_on_a_peer() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), None);
+        find_dead_peer(&socket, Duration::from_secs(65));
+        assert_eq!(SockRef::from(&socket).tcp_user_timeout().unwrap(), Some(Duration::from_secs(65)));
     }
 }

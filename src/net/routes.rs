@@ -84,12 +84,21 @@ fn respond(head: &Head, services: &Services) -> Response {
     match head.path.as_str() {
         "/" | "/index.html" if reading => Response::new(200, "text/html; charset=utf-8", page::HTML),
         "/health" if reading => health(services),
-        "/metrics" if reading => {
-            Response::new(200, "text/plain; version=0.0.4; charset=utf-8", services.metrics.render())
-        }
+        "/metrics" if reading => metrics(head, services),
         "/" | "/index.html" | "/health" | "/metrics" => Response::method_not_allowed("GET, HEAD"),
         _ => Response::text(404, "nothing is here; the page is at /, the WebSocket at /connection/websocket"),
     }
+}
+
+fn metrics(head: &Head, services: &Services) -> Response {
+    let mut text = services.metrics.render();
+    if let Some(wanted) = head.query_value("rooms") {
+        match api::room_metrics(wanted, services) {
+            Some(rooms) => text.push_str(&rooms),
+            None => return Response::text(400, "rooms is how many of the busiest rooms to list, 1 to 1000"),
+        }
+    }
+    Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 
 /// The method that a request to the API names.

@@ -41,6 +41,7 @@ mod input;
 mod kills;
 mod people;
 mod recovery;
+mod rooms;
 mod slow;
 mod tokens;
 mod wire;

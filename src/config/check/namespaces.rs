@@ -59,6 +59,7 @@ impl Checker {
             publish: audience(&raw.publish, d::PUBLISH),
             read_presence: audience(&raw.read_presence, d::READ_PRESENCE),
             read_history: audience(&raw.read_history, d::READ_HISTORY),
+            strategy: given_or(&raw.strategy, d::STRATEGY),
             message_bytes_max: self.bytes(&raw.message_bytes_max, d::MESSAGE_BYTES_MAX, 1),
         };
         self.check_subscribe(raw);

@@ -9,15 +9,16 @@ use bytes::Bytes;
 
 use super::Room;
 use crate::engine::catch_up::Job;
-use crate::engine::delivery::{self, Outcome, Strategy, Thresholds};
+use crate::engine::delivery::{self, Choice, Outcome, Strategy, Thresholds};
 use crate::engine::shard::Context;
 use crate::ids::Seq;
 use crate::limits::SLICE_LISTENERS;
 
-/// Frames on their way to the members, slice by slice.
+/// Publications on their way to the members, slice by slice.
 #[derive(Debug)]
 pub(super) struct FanOut {
-    frames: Bytes,
+    /// `None`: they are only in the log, and every live member is to be served from there.
+    frames: Option<Bytes>,
     publications: u64,
     since: Option<Instant>,
     /// `delivered` before and after.
@@ -25,50 +26,77 @@ pub(super) struct FanOut {
     until: Seq,
     /// Members before this position are served.
     next: usize,
-    strategy: Strategy,
+    choice: Choice,
 }
 
 impl Room {
     /// Starts sending what is pending. The caller then steps until the fan-out is over.
-    pub(in crate::engine) fn begin_fan_out(&mut self, thresholds: Thresholds, sender_holds_idle_shard: bool) {
-        let now = delivery::Circumstances { listeners: self.members.len(), sender_holds_idle_shard };
-        let strategy = delivery::choose(thresholds, now);
-        self.strategy = Some(strategy);
+    pub(in crate::engine) fn begin_fan_out(
+        &mut self,
+        thresholds: &Thresholds,
+        sender_holds_idle_shard: bool,
+    ) {
+        let choice = self.choose(thresholds, sender_holds_idle_shard);
+        self.choice = Some(choice);
+        let in_memory = !self.pending.is_empty() || self.refill();
+        if !in_memory {
+            self.encoded = self.head.unwrap_or(self.encoded);
+        }
         self.fan_out = Some(FanOut {
-            frames: self.pending.take(),
+            frames: in_memory.then(|| self.pending.take()),
             publications: std::mem::take(&mut self.pending_count),
             since: self.pending_since.take(),
             after: self.delivered,
-            until: self.head.unwrap_or(0),
+            until: self.encoded,
             next: 0,
-            strategy,
+            choice,
         });
     }
 
     /// Serves the next slice of members. At the end the deferred commands are applied.
     pub(in crate::engine) fn step_fan_out(&mut self, context: &Context) {
         let Some(mut fan_out) = self.fan_out.take() else { return };
-        let end = (fan_out.next + slice_length(fan_out.strategy)).min(self.members.len());
-        let slice = &self.members.as_slice()[fan_out.next..end];
-        let outcome = match fan_out.strategy {
-            Strategy::Inline | Strategy::Worker => {
-                delivery::serial::fan_out(slice, fan_out.next, &fan_out.frames)
-            }
-            Strategy::Parallel => delivery::parallel::fan_out(slice, fan_out.next, &fan_out.frames),
-        };
-        self.settle_slice(&fan_out, &outcome, context);
+        let end = fan_out.next.saturating_add(slice_length(fan_out.choice.strategy)).min(self.members.len());
+        match &fan_out.frames {
+            Some(frames) => self.serve_slice(&fan_out, frames, end, context),
+            None => self.leave_slice_to_log(&fan_out, end, context),
+        }
         fan_out.next = end;
         if end < self.members.len() {
             self.fan_out = Some(fan_out);
             return;
         }
-        context.metrics.fanouts_total.with_label_values(&[fan_out.strategy.as_str()]).inc();
+        let labels = [fan_out.choice.strategy.as_str(), fan_out.choice.reason.as_str()];
+        context.metrics.fanouts_total.with_label_values(&labels).inc();
         if let Some(since) = fan_out.since {
             context.metrics.fanout_seconds.observe(since.elapsed().as_secs_f64());
         }
         self.delivered = fan_out.until;
         for command in std::mem::take(&mut self.deferred) {
             self.apply(command, context);
+        }
+    }
+
+    fn serve_slice(&mut self, fan_out: &FanOut, frames: &Bytes, end: usize, context: &Context) {
+        let slice = &self.members.as_slice()[fan_out.next..end];
+        let started = Instant::now();
+        let (outcome, threads) = match fan_out.choice.strategy {
+            Strategy::Inline | Strategy::Worker => {
+                (delivery::serial::fan_out(slice, fan_out.next, frames), 1)
+            }
+            Strategy::Parallel => {
+                (delivery::parallel::fan_out(slice, fan_out.next, frames), rayon::current_num_threads())
+            }
+        };
+        self.cost.observe(started.elapsed() * threads as u32, outcome.delivered);
+        self.settle_slice(fan_out, &outcome, context);
+    }
+
+    fn leave_slice_to_log(&mut self, fan_out: &FanOut, end: usize, context: &Context) {
+        for position in fan_out.next..end {
+            if self.members.as_slice()[position].live {
+                self.fall_behind(position, fan_out.after, fan_out.until, context);
+            }
         }
     }
 
@@ -90,7 +118,7 @@ impl Room {
         let member = self.members.at_mut(position);
         member.live = false;
         self.catching_up += 1;
-        let job = Job::for_member(self.channel.clone(), retention, member, after, until, &context.metrics);
+        let job = Job::for_member(&self.channel, retention, member, (after, until), &context.catch_up);
         context.metrics.catch_ups_total.inc();
         context.catch_up.park(Box::new(job));
     }
@@ -99,7 +127,9 @@ impl Room {
 /// Members one step serves.
 fn slice_length(strategy: Strategy) -> usize {
     match strategy {
-        Strategy::Inline | Strategy::Worker => SLICE_LISTENERS,
+        // Nobody waits for the shard, and the sender does not come back to it.
+        Strategy::Inline => usize::MAX,
+        Strategy::Worker => SLICE_LISTENERS,
         Strategy::Parallel => SLICE_LISTENERS * rayon::current_num_threads(),
     }
 }

@@ -65,6 +65,7 @@ impl Room {
     pub(super) fn know_head(&mut self, head: Seq, context: &Context) {
         self.head = Some(head);
         self.delivered = head;
+        self.encoded = head;
         for join in std::mem::take(&mut self.waiting) {
             self.settle(join, context);
         }
@@ -121,7 +122,7 @@ impl Room {
         let (retention, until) = (self.retention(), self.delivered);
         self.insert(&join, false, context);
         self.catching_up += 1;
-        let job = Job::for_join(join, retention, after, until, context.epoch.clone(), &context.metrics);
+        let job = Job::for_join(join, retention, (after, until), context.epoch.clone(), &context.catch_up);
         context.catch_up.run(Box::new(job));
     }
 
@@ -173,7 +174,7 @@ impl Room {
     }
 
     /// A listener served from the log has reached what was delivered when it was last here.
-    fn caught_up(&mut self, mut job: Box<Job>, context: &Context) {
+    fn caught_up(&mut self, job: Box<Job>, context: &Context) {
         let Some(member) = self.members.get_mut(job.connection(), job.subscription()) else { return };
         let rest = self.tail.range(job.after(), self.delivered);
         let mut frames = LineFrames::default();

@@ -1,5 +1,6 @@
 //! The JSON of the HTTP API and of the server's own rpc methods: parameters in, results out.
 
+pub mod activity;
 pub mod params;
 pub mod results;
 

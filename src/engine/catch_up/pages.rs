@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::AHashMap;
 
-use super::log::{Log, LogUnavailable};
 use crate::clock;
+use crate::engine::log::{Log, LogUnavailable};
 use crate::ids::{Channel, Seq};
 use crate::limits::{BLOCK_PUBLICATIONS, PAGE_CACHE_BYTES_MAX};
 use crate::metrics::Metrics;

@@ -4,6 +4,8 @@
 //! and the origin, because a page that somebody visits could otherwise post to a server on the same
 //! machine. Errors come in a 200 body unless the caller asks for transport errors.
 
+mod activity;
+
 use std::sync::Arc;
 
 use crate::clock;
@@ -11,12 +13,11 @@ use crate::config::{Mode, Namespace};
 use crate::ids::Channel;
 use crate::protocol::Members;
 use crate::protocol::api::params::{
-    ApiMessage, BroadcastParams, ChannelsParams, ContactParams, DisconnectParams, NewRoomKind, NoParams,
-    PublishParams, RoomCreateParams, UnsubscribeParams, UserParams,
+    ApiMessage, BroadcastParams, ContactParams, DisconnectParams, NewRoomKind, PublishParams,
+    RoomCreateParams, UnsubscribeParams, UserParams,
 };
 use crate::protocol::api::results::{
-    BroadcastResult, ChannelsResult, ContactsResult, Done, InfoResult, NodeInfo, PublishResult, RoomMember,
-    RoomResult,
+    BroadcastResult, ContactsResult, Done, PublishResult, RoomMember, RoomResult,
 };
 use crate::protocol::api::{self, ApiError, BadParams, ErrorMode};
 use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
@@ -24,6 +25,8 @@ use crate::protocol::command::{ChannelRequest, HistoryRequest};
 use crate::protocol::reply::{HistoryResult, PresenceResult, PublicationList};
 use crate::publication::Publication;
 use crate::store::{AppendError, Appended, NewMessage, Role, RoomKind, StoreError};
+
+pub(super) use activity::room_metrics;
 
 use super::http::{Head, Response};
 use super::services::Services;
@@ -115,8 +118,11 @@ fn call(method: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Re
         "history" => history(&api::decode(body)?, services, out),
         "presence" => presence(&api::decode(body)?, services, out),
         "presence_stats" => presence_stats(&api::decode(body)?, services, out),
-        "channels" => channels(&api::decode(body)?, services, out),
-        "info" => info(api::decode(body)?, services, out),
+        "channels" => activity::channels(&api::decode(body)?, services, out),
+        "info" => activity::info(api::decode(body)?, services, out),
+        "rooms" => activity::rooms(&api::decode(body)?, services, out),
+        "lagging" => activity::lagging(&api::decode(body)?, services, out),
+        "room_strategy" => activity::room_strategy(&api::decode(body)?, services, out),
         "disconnect" => disconnect(&api::decode(body)?, services, out),
         "unsubscribe" => unsubscribe(&api::decode(body)?, services, out),
         "contact_add" => contact_add(&api::decode(body)?, services, out),
@@ -242,37 +248,6 @@ fn ask_presence(channel: &Channel, services: &Services) -> Result<crate::engine:
         return Err(ErrorCode::NotAvailable);
     }
     Ok(services.engine.presence(channel))
-}
-
-fn channels(params: &ChannelsParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let wanted = |channel: &Channel| {
-        params.pattern.as_deref().is_none_or(|pattern| super::glob::matches(pattern, channel.as_str()))
-    };
-    let mut rooms: Vec<(Channel, u64)> = services
-        .engine
-        .rooms()
-        .into_iter()
-        .filter(|room| room.listeners > 0 && wanted(&room.channel))
-        .map(|room| (room.channel, room.listeners as u64))
-        .collect();
-    rooms.sort();
-    done(out, &ChannelsResult(&rooms))
-}
-
-fn info(_: NoParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let rooms = services.engine.rooms();
-    let uptime = services.started_at.elapsed().as_secs();
-    let node = NodeInfo {
-        uid: services.node_id.as_str(),
-        name: services.node_name.as_str(),
-        version: env!("CARGO_PKG_VERSION"),
-        num_clients: u64::try_from(services.metrics.connections.get()).unwrap_or(0),
-        num_users: services.engine.users_count() as u64,
-        num_channels: rooms.iter().filter(|room| room.listeners > 0).count() as u64,
-        num_subs: rooms.iter().map(|room| room.listeners as u64).sum(),
-        uptime,
-    };
-    done(out, &InfoResult(&[node]))
 }
 
 fn disconnect(params: &DisconnectParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {

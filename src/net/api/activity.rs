@@ -1,0 +1,135 @@
+//! The methods about what is in memory now: who listens where, how busy rooms are, who lags.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Refusal, done};
+use crate::clock;
+use crate::engine::{Lagging, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy};
+use crate::ids::Channel;
+use crate::metrics;
+use crate::net::glob;
+use crate::net::services::Services;
+use crate::protocol::api::activity::{
+    ActiveRoom, LIMIT_MAX, LaggingParams, LaggingResult, LaggingSubscription, RoomStrategyParams, RoomsOrder,
+    RoomsParams, RoomsResult,
+};
+use crate::protocol::api::params::{ChannelsParams, NoParams};
+use crate::protocol::api::results::{ChannelsResult, Done, InfoResult, NodeInfo};
+use crate::protocol::code::ErrorCode;
+
+pub(super) fn channels(
+    params: &ChannelsParams,
+    services: &Services,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let query = RoomQuery { matches: matcher(params.pattern.clone()), ..RoomQuery::all() };
+    let rooms = services.engine.rooms(&query).into_iter().filter(|room| room.listeners > 0);
+    let mut rooms: Vec<_> = rooms.map(|room| (room.channel, room.listeners as u64)).collect();
+    rooms.sort();
+    done(out, &ChannelsResult(&rooms))
+}
+
+pub(super) fn info(_: NoParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let rooms = services.engine.rooms(&RoomQuery::all());
+    let uptime = services.started_at.elapsed().as_secs();
+    let node = NodeInfo {
+        uid: services.node_id.as_str(),
+        name: services.node_name.as_str(),
+        version: env!("CARGO_PKG_VERSION"),
+        num_clients: u64::try_from(services.metrics.connections.get()).unwrap_or(0),
+        num_users: services.engine.users_count() as u64,
+        num_channels: rooms.iter().filter(|room| room.listeners > 0).count() as u64,
+        num_subs: rooms.iter().map(|room| room.listeners as u64).sum(),
+        uptime,
+    };
+    done(out, &InfoResult(&[node]))
+}
+
+pub(super) fn rooms(params: &RoomsParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let order = match params.order {
+        RoomsOrder::Rate => RoomOrder::Rate,
+        RoomsOrder::Listeners => RoomOrder::Listeners,
+        RoomsOrder::Activity => RoomOrder::Activity,
+    };
+    let query = RoomQuery { matches: matcher(params.pattern.clone()), order, limit: params.limit };
+    let rooms: Vec<ActiveRoom> = services.engine.rooms(&query).into_iter().map(describe).collect();
+    done(out, &RoomsResult(&rooms))
+}
+
+pub(super) fn lagging(params: &LaggingParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let (total, lagging) = services.engine.lagging(params.limit);
+    let subscriptions: Vec<LaggingSubscription<'_>> = lagging.iter().map(describe_lagging).collect();
+    done(out, &LaggingResult { total: total as u64, subscriptions: &subscriptions })
+}
+
+pub(super) fn room_strategy(
+    params: &RoomStrategyParams,
+    services: &Services,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    services.options(&params.channel)?;
+    if !services.engine.wish(&params.channel, params.strategy) {
+        return Err(ErrorCode::LimitExceeded.into());
+    }
+    done(out, &Done)
+}
+
+/// The metrics of the busiest rooms, one series a room, for `GET /metrics?rooms=N`. Nobody gets them
+/// who did not ask, because every room is a time series more.
+pub(in crate::net) fn room_metrics(wanted: &str, services: &Services) -> Option<String> {
+    let limit = wanted.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit))?;
+    let query = RoomQuery { order: RoomOrder::Rate, limit, ..RoomQuery::all() };
+    let rooms = services.engine.rooms(&query).into_iter().map(describe);
+    let sample = |room: ActiveRoom| metrics::RoomSample {
+        channel: room.channel.as_str().to_owned(),
+        listeners: room.listeners,
+        lagging: room.catching_up,
+        rate: room.rate,
+        last_activity_seconds: room.last_activity_ms as f64 / 1000.0,
+        strategy: room.strategy,
+        reason: room.reason,
+    };
+    Some(metrics::render_rooms(&rooms.map(sample).collect::<Vec<_>>()))
+}
+
+fn matcher(pattern: Option<String>) -> Arc<dyn Fn(&Channel) -> bool + Send + Sync> {
+    match pattern {
+        None => Arc::new(|_| true),
+        Some(pattern) => Arc::new(move |channel| glob::matches(&pattern, channel.as_str())),
+    }
+}
+
+fn describe(room: RoomStatus) -> ActiveRoom {
+    let (strategy, reason) = room.choice.unzip();
+    ActiveRoom {
+        listeners: room.listeners as u64,
+        catching_up: room.catching_up as u64,
+        head: room.head,
+        rate: room.rate,
+        strategy: strategy.map_or("", Strategy::as_str),
+        reason: reason.map_or("", Reason::as_str),
+        forced: room.forced.map_or("", Strategy::as_str),
+        cost_us: u64::try_from(room.cost.as_micros()).unwrap_or(u64::MAX),
+        active_since_ms: unix_ms(room.active_since),
+        last_activity_ms: unix_ms(room.last_activity),
+        channel: room.channel,
+    }
+}
+
+fn describe_lagging(entry: &Lagging) -> LaggingSubscription<'_> {
+    LaggingSubscription {
+        client: &entry.listener.info.client,
+        user: &entry.listener.info.user,
+        channel: &entry.channel,
+        cause: entry.cause.as_str(),
+        offset: entry.after,
+        since_ms: unix_ms(entry.since),
+        queued_bytes: entry.listener.outbox.queued_bytes() as u64,
+    }
+}
+
+/// A moment of this process as a time of day.
+fn unix_ms(at: Instant) -> i64 {
+    clock::unix_ms() - i64::try_from(at.elapsed().as_millis()).unwrap_or(0)
+}
