@@ -16,3 +16,4 @@ pub mod protocol;
 pub mod publication;
 pub mod server;
 pub mod store;
+mod sync;

@@ -9,10 +9,14 @@ mod catch_up;
 mod command;
 mod connections;
 mod delivery;
+#[cfg(not(all(test, feature = "model")))]
+mod inbox;
 mod join;
 mod listener;
 mod log;
 mod members;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod pages;
 mod room;
 mod shard;
@@ -40,6 +44,8 @@ use catch_up::{CatchUp, Pool};
 use command::{Command, Farewell};
 use connections::Connections;
 use join::Join;
+#[cfg(all(test, feature = "model"))]
+use model::inbox;
 use shard::{Context, Shards};
 
 pub use command::{Presence, RoomStatus};
@@ -354,5 +360,5 @@ impl fmt::Debug for Parts {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "model")))]
 mod tests;
