@@ -206,8 +206,8 @@ impl Outbox {
     }
 
     /// Asks for one notice on the drainer's channel when nothing is queued any more, so that the next
-    /// frame is taken whatever its size. False when that is so already, or the connection ended: then
-    /// no notice comes.
+    /// frame is taken whatever its size, or the connection ended meanwhile. False when that is so
+    /// already: then no notice comes.
     pub fn request_notice(&self) -> bool {
         let mut state = self.lock();
         if state.ended.is_some() || state.queued_bytes == 0 {
@@ -443,6 +443,8 @@ impl Outbox {
         state.queue = VecDeque::new();
         state.front_sent = 0;
         self.unwatch(state);
+        // Who asked must hear of the end too, or it would keep for ever what it wants to push.
+        self.notify_if_drained(state);
         self.shut(Shutdown::Both);
         self.wake(state);
     }
