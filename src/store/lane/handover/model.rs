@@ -9,7 +9,7 @@ use std::sync::{Mutex as Plain, MutexGuard as PlainGuard};
 use shuttle::thread;
 
 use super::*;
-use crate::sync::model::{exhaust, explore};
+use crate::sync::model::explore;
 
 type Number = u32;
 
@@ -120,9 +120,8 @@ fn callers(rows_max: usize, callers: &[&[&[Number]]]) {
 }
 
 #[test]
-fn two_callers_in_every_order() {
-    let orders = exhaust(|| callers(1, &[&[&[1]], &[&[2]]]));
-    eprintln!("{orders} orders");
+fn two_callers_with_a_row_each() {
+    explore(3000, || callers(1, &[&[&[1]], &[&[2]]]));
 }
 
 #[test]
