@@ -360,5 +360,6 @@ impl fmt::Debug for Parts {
     }
 }
 
-#[cfg(all(test, not(feature = "model")))]
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
 mod tests;

@@ -476,5 +476,6 @@ impl fmt::Debug for Outbox {
     }
 }
 
-#[cfg(all(test, not(feature = "model")))]
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
 mod tests;

@@ -24,8 +24,15 @@ use crate::sync::{AtomicBool, Mutex as Lock, Ordering, lock};
 use delivery::Thresholds;
 use shard::Shard;
 
-/// Shared by all runs: making them costs more than a run.
-static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(|| Arc::new(Metrics::new()));
+thread_local! {
+    /// Of one test, which has a thread of its own; all its runs share them, for making them costs more
+    /// than a run.
+    static METRICS: Arc<Metrics> = Arc::new(Metrics::new());
+}
+
+fn metrics() -> Arc<Metrics> {
+    METRICS.with(Arc::clone)
+}
 
 static NAMESPACES: LazyLock<config::Namespaces> = LazyLock::new(|| config::Config::default().namespaces);
 
@@ -71,16 +78,16 @@ struct Running {
 impl Running {
     fn start(budget: usize) -> Self {
         let (notices, drained) = unbounded();
-        let drainer = DrainerHandle::without_thread(notices, METRICS.clone()).expect("no system is asked");
+        let drainer = DrainerHandle::without_thread(notices, metrics()).expect("no system is asked");
         let log = Arc::new(MemoryLog::default());
-        let (catch_up, pool) = CatchUp::assemble(log.clone(), drained, METRICS.clone());
+        let (catch_up, pool) = CatchUp::assemble(log.clone(), drained, metrics());
         let context = Arc::new(Context {
             namespaces: NAMESPACES.clone(),
             // Parallel fan-outs run on rayon's threads, which the checker does not see.
             thresholds: Thresholds { inline_max_listeners: 16, parallel_min_listeners: usize::MAX },
             idle_timeout: std::time::Duration::from_nanos(1),
             epoch: "epoch".into(),
-            metrics: METRICS.clone(),
+            metrics: metrics(),
             catch_up,
         });
         let shards = Arc::new(Shards::new(1, &context));
@@ -118,9 +125,10 @@ impl Running {
         self.pool.join().expect("the pool failed");
         self.rig.shard().retire();
         // A hole is repaired from the log, so listeners would not notice a wrong hand-off.
-        assert_eq!(METRICS.handoff_holes_total.get(), 0, "publications were handed over out of order");
-        assert_eq!(METRICS.catch_ups_active.get(), 0, "a listener is still served from the log");
-        assert_eq!(METRICS.shard_queue_depth.get(), 0, "commands were counted wrongly");
+        let metrics = metrics();
+        assert_eq!(metrics.handoff_holes_total.get(), 0, "publications were handed over out of order");
+        assert_eq!(metrics.catch_ups_active.get(), 0, "a listener is still served from the log");
+        assert_eq!(metrics.shard_queue_depth.get(), 0, "commands were counted wrongly");
     }
 }
 
@@ -270,22 +278,23 @@ fn comings_and_goings(budget: usize) {
 
 #[test]
 fn every_listener_hears_its_room_in_order_and_once() {
-    explore(600, || comings_and_goings(1 << 20));
-    let fan_outs = |strategy| METRICS.fanouts_total.with_label_values(&[strategy]).get();
-    let counts = [fan_outs("inline"), fan_outs("worker"), METRICS.evictions_total.get()];
+    explore(1000, || comings_and_goings(1 << 20));
+    let metrics = metrics();
+    let fan_outs = |strategy| metrics.fanouts_total.with_label_values(&[strategy]).get();
+    let counts = [fan_outs("inline"), fan_outs("worker"), metrics.evictions_total.get()];
     assert!(counts.iter().all(|count| *count > 0), "a way of delivery was not tried: {counts:?}");
 }
 
 #[test]
 fn a_listener_whose_outbox_is_full_is_served_from_the_log_and_comes_back() {
-    explore(600, || comings_and_goings(80));
-    assert!(METRICS.catch_ups_total.get() > 0, "no outbox was full");
+    explore(1000, || comings_and_goings(80));
+    assert!(metrics().catch_ups_total.get() > 0, "no outbox was full");
 }
 
 /// Nobody listens when the messages come, so the room is let go between them.
 #[test]
 fn a_room_that_leaves_memory_comes_back_where_it_was() {
-    explore(600, || {
+    explore(1000, || {
         let running = Running::start(1 << 20);
         let threads = vec![
             running.go(|rig| {

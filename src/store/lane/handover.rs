@@ -204,7 +204,8 @@ impl<T, R> fmt::Debug for Handover<T, R> {
 #[cfg(all(test, feature = "model"))]
 mod model;
 
-#[cfg(all(test, not(feature = "model")))]
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
 mod tests {
     use std::sync::mpsc;
     use std::thread;
