@@ -3,8 +3,6 @@
 //! The list is shared by the connection's session, which adds to it, and by shards, which take out
 //! subscriptions they end. Its lock is a leaf: nothing else is taken while it is held.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use ahash::AHashMap;
 
 use crate::config::Namespace;
@@ -13,6 +11,7 @@ use crate::outbox::{Outbox, frame};
 use crate::protocol::code::{CloseCode, UnsubscribeCode};
 use crate::protocol::push;
 use crate::publication::ClientInfo;
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
 /// See the module.
 #[derive(Debug)]
@@ -137,6 +136,6 @@ impl Listener {
     }
 
     fn lock(&self) -> MutexGuard<'_, AHashMap<Channel, Subscription>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.subscriptions)
     }
 }
