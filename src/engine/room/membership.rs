@@ -43,7 +43,7 @@ impl Room {
             self.settle(join, context);
             return;
         }
-        if self.waiting.is_empty() {
+        if !std::mem::replace(&mut self.looking_up, true) {
             context.catch_up.look_up_head(self.channel.clone());
         }
         self.waiting.push(join);
@@ -51,6 +51,7 @@ impl Room {
 
     /// The head was read from the log; `None`: it could not be read.
     pub(in crate::engine) fn on_head(&mut self, head: Option<Seq>, context: &Context) {
+        self.looking_up = false;
         match (head, self.head) {
             (Some(head), None) => self.know_head(head, context),
             (None, None) => {
