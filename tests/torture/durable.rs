@@ -119,8 +119,8 @@ impl Siege {
         }
         self.database.start_over();
         self.check();
-        let [acks, seen, refused] =
-            [&self.known.acks, &self.known.seen, &self.known.refused].map(|count| count.load(Ordering::Relaxed));
+        let [acks, seen, refused] = [&self.known.acks, &self.known.seen, &self.known.refused]
+            .map(|count| count.load(Ordering::Relaxed));
         assert!(seen > 0 && acks > 0);
         eprintln!(
             "{what}: rounds {}, acknowledged {acks}, stored {}, seen {seen}, refused {refused}, lost 0, repeated 0, \
@@ -167,7 +167,7 @@ fn kills_of_the_process_on_postgres() {
 /// PostgreSQL dies without a word and comes back; the server stays, and nobody is cut off.
 #[test]
 fn kills_of_postgres() {
-    let mut cluster = Cluster::start_durable();
+    let mut cluster = Cluster::start();
     let url = cluster.database();
     let mut siege = Siege::new(TestServer::at(url.clone(), TempDir::new(), ""), &url);
     for _ in 0..short_or_long(3, 30) {
@@ -208,7 +208,8 @@ impl SmallDisk {
     fn mount(folder: &TempDir) -> Self {
         let path = folder.0.join("disk");
         std::fs::create_dir(&path).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"]).arg(&path).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"]).arg(&path).status();
         assert!(
             mounted.is_ok_and(|status| status.success()),
             "this test mounts a tmpfs: run it as root with the right to mount (docker run --cap-add SYS_ADMIN)"

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 
-use super::ear::Ear;
 use super::ROOMS;
+use super::ear::Ear;
 
 /// The tables, read by plain SQL over a connection of the test's own.
 pub(super) struct Database {
-    connection: Connection,
+    connection: Link,
     url: String,
     /// Number of each text, by room and text.
     stored: HashMap<(String, String), u64>,
@@ -18,7 +18,7 @@ pub(super) struct Database {
     newest: HashMap<String, u64>,
 }
 
-enum Connection {
+enum Link {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
 }
@@ -37,7 +37,7 @@ struct Head {
     head_seq: i64,
 }
 
-impl Connection {
+impl Link {
     fn open(url: &str) -> Self {
         match url.strip_prefix("sqlite:") {
             Some(path) => Self::Sqlite(SqliteConnection::establish(path).unwrap()),
@@ -58,12 +58,12 @@ impl Connection {
 
 impl Database {
     pub(super) fn open(url: &str) -> Self {
-        let connection = Connection::open(url);
+        let connection = Link::open(url);
         Self { connection, url: url.to_owned(), stored: HashMap::new(), newest: HashMap::new() }
     }
 
     pub(super) fn reconnect(&mut self) {
-        self.connection = Connection::open(&self.url);
+        self.connection = Link::open(&self.url);
     }
 
     /// Forgets what was read, so that the next look reads everything.

@@ -96,7 +96,12 @@ impl Ear {
 
     fn hear(&mut self, publication: &Value, known: &Known) {
         let next = self.heard.len() as u64 + 1;
-        assert_eq!(publication["offset"].as_u64(), Some(next), "lost, repeated or reordered in {}", self.room);
+        assert_eq!(
+            publication["offset"].as_u64(),
+            Some(next),
+            "lost, repeated or reordered in {}",
+            self.room
+        );
         self.heard.push(publication["data"].as_str().unwrap().to_owned());
         known.seen.fetch_add(1, Ordering::Relaxed);
     }

@@ -98,8 +98,9 @@ fn post(server: SocketAddr, body: &str) -> Option<Value> {
     let mut socket = TcpStream::connect(server).ok()?;
     socket.set_read_timeout(Some(PATIENCE)).ok()?;
     let length = body.len();
-    let request =
-        format!("POST /api/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "POST /api/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     socket.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).ok()?;
