@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::form::{Random, seed, short_or_long};
 use crate::support::server::{Backend, TestServer};
-use crate::swarm::{Pace, Swarm, Writer, resident_bytes};
+use crate::swarm::{Pace, StopOnDrop, Swarm, Writer, resident_bytes};
 
 /// Code of the push that takes a subscription away because messages it is owed are gone.
 const INSUFFICIENT_STATE: u64 = 2500;
@@ -28,13 +28,19 @@ fn resume_a_week(backend: Backend) {
     writer.publish(missed);
     let epoch = server.epoch();
     let mut swarm = Swarm::new(&server);
-    let slow = swarm.add_resuming(Pace::BytesPerSecond(256 * 1024), "room", 0, &epoch);
+    // More of them than there are threads that read the log.
+    for pace in [Pace::BytesPerSecond(64 * 1024), Pace::Stopped, Pace::Stopped] {
+        swarm.add_resuming(pace, "room", 0, &epoch);
+    }
+    let slow = 0..swarm.listeners.len();
+    swarm.run_until("the slow ones began", |swarm| swarm.all_joined(slow.clone()));
     for client in 0..8 {
         let from = if client == 0 { 0 } else { dice.below(missed as u64) };
         swarm.add_resuming(Pace::Free, "room", from, &epoch);
     }
-    let owed: u64 = swarm.listeners.iter().map(|one| missed as u64 - one.rooms[0].last).sum();
-    let quick = slow + 1..swarm.listeners.len();
+    let left = swarm.listeners.iter().map(|one| missed as u64 - one.rooms[0].last);
+    let owed = swarm.deliveries() + left.sum::<u64>();
+    let quick = slow.end..swarm.listeners.len();
     let started = Instant::now();
     let stop = AtomicBool::new(false);
     let head = std::thread::scope(|scope| {
@@ -44,26 +50,27 @@ fn resume_a_week(backend: Backend) {
             }
             writer.head()
         });
+        let stopping = StopOnDrop(&stop);
         // They are done with the past when they are beyond it; the room is live all the time.
         swarm.run_until("the quick ones are beyond what they missed", |swarm| {
             swarm.listeners[quick.clone()].iter().all(|one| one.rooms[0].last > missed as u64)
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         publishing.join().unwrap()
     });
     let seconds = started.elapsed().as_secs_f64();
     swarm.run_until("the quick ones are complete", |swarm| swarm.all_at(quick.clone(), head));
-    let behind = head - swarm.listeners[slow].rooms[0].last;
-    swarm.set_pace(slow, Pace::Free);
-    swarm.run_until("the slow one is complete", |swarm| swarm.all_at(0..quick.end, head));
+    let behind: Vec<_> = swarm.listeners[slow.clone()].iter().map(|one| head - one.rooms[0].last).collect();
+    slow.for_each(|index| swarm.set_pace(index, Pace::Free));
+    swarm.run_until("the slow ones are complete", |swarm| swarm.all_at(0..quick.end, head));
     assert!(swarm.listeners.iter().all(|one| one.rooms[0].recovered == Some(true)));
     let live = (head - missed as u64) * swarm.listeners.len() as u64;
     assert_eq!(swarm.deliveries(), owed + live);
     writer.publish(1);
     swarm.run_until("all are live", |swarm| swarm.all_at(0..quick.end, head + 1));
     eprintln!(
-        "resume, {backend:?}: clients={} missed={missed} resumed={owed} live_meanwhile={} seconds={seconds:.2} \
-         slow_was_behind={behind} pages={} hits={} rss_mib={} lost=0",
+        "resume, {backend:?}: clients={} missed={missed} resumed={owed} live_meanwhile={} \
+         seconds={seconds:.2} slow_were_behind={behind:?} pages={} hits={} rss_mib={} lost=0",
         quick.end,
         head - missed as u64,
         server.metric("catch_up_pages_total"),

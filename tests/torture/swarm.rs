@@ -13,6 +13,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -254,6 +255,16 @@ impl Swarm {
         }
         self.flush(index);
         goes_on
+    }
+}
+
+/// Tells a thread that publishes without an end to stop; also when the test fails, which would wait
+/// for the thread for ever otherwise.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
