@@ -7,6 +7,11 @@ use crate::form::{Random, seed, short_or_long};
 use crate::support::server::{Backend, TestServer};
 use crate::swarm::{Pace, StopOnDrop, Swarm, Writer, resident_bytes};
 
+/// The writer of these tests is a whole town.
+const FAST_WRITER: &str = "[client]\ncommands_per_second_max = 10_000_000\n";
+
+const WEEK: &str = "[namespace.week]\nhistory_size = 1000\njoin_leave = false\n";
+
 /// Code of the push that takes a subscription away because messages it is owed are gone.
 const INSUFFICIENT_STATE: u64 = 2500;
 
@@ -23,7 +28,7 @@ fn a_week_is_resumed_while_the_room_is_live_on_postgres() {
 fn resume_a_week(backend: Backend) {
     let missed = short_or_long(20_000, 200_000);
     let mut dice = Random::new(seed(), backend as u64);
-    let server = TestServer::on(backend, "");
+    let server = TestServer::on(backend, FAST_WRITER);
     let mut writer = Writer::new(&server, &["room"], 20);
     writer.publish(missed);
     let epoch = server.epoch();
@@ -84,7 +89,7 @@ fn resume_a_week(backend: Backend) {
 #[test]
 fn what_retention_took_is_not_resumed() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
-        let server = TestServer::on(backend, "[namespace.week]\nhistory_size = 1000\njoin_leave = false\n");
+        let server = TestServer::on(backend, &format!("{FAST_WRITER}{WEEK}"));
         let mut writer = Writer::new(&server, &["week:room"], 1_000);
         writer.publish(short_or_long(2_000, 20_000));
         let (head, epoch) = (writer.head(), server.epoch());
