@@ -87,6 +87,8 @@ struct State {
     ended: Option<Ended>,
     /// When the socket last took a byte; only kept while `watched`.
     progress_at: Option<Instant>,
+    /// When the socket last took all that had waited for it.
+    drained_at: Option<Instant>,
 }
 
 impl Outbox {
@@ -126,6 +128,7 @@ impl Outbox {
             waiters: false,
             ended: None,
             progress_at: None,
+            drained_at: None,
         };
         let metrics = drainer.metrics();
         Arc::new(Self {
@@ -268,6 +271,13 @@ impl Outbox {
     /// Bytes that wait for the socket or the consumer.
     pub fn queued_bytes(&self) -> usize {
         self.lock().queued_bytes
+    }
+
+    /// True while frames wait for the socket, and for a `span` after the last of them was taken: what
+    /// the kernel took may still be on its slow way.
+    pub fn was_blocked_within(&self, span: Duration) -> bool {
+        let state = self.lock();
+        state.queued_bytes > 0 || state.drained_at.is_some_and(|at| at.elapsed() < span)
     }
 
     /// For the consumer of a local outbox: the next frames, waiting for them until `deadline`
@@ -432,6 +442,7 @@ impl Outbox {
         {
             state.watched = false;
             state.progress_at = None;
+            state.drained_at = Some(Instant::now());
             self.drainer.unwatch(self.id, wire);
         }
     }

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the server")]
 mod support;
 
 mod durable;
