@@ -12,6 +12,7 @@
 mod support;
 
 mod durable;
+mod eviction;
 mod form;
 mod library;
 mod order;
