@@ -232,7 +232,7 @@ impl SmallDisk {
         let path = folder.0.join("disk");
         std::fs::create_dir(&path).unwrap();
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"]).arg(&path).status();
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512m", "tmpfs"]).arg(&path).status();
         assert!(
             mounted.is_ok_and(|status| status.success()),
             "this test mounts a tmpfs: run it as root with the right to mount (docker run --cap-add SYS_ADMIN)"
