@@ -161,12 +161,13 @@ impl<'a> Load<'a> {
 
     fn closed_loop(&mut self, window: usize, duration: Duration) -> io::Result<()> {
         let end = Instant::now() + duration;
-        let each = window.div_ceil(self.options.publishers) as u32;
+        let publishers = self.options.publishers;
         // The first ones have one more when the window cannot be split evenly.
-        let publishers = self.options.publishers.min(window);
+        let share = |publisher| (window / publishers + usize::from(publisher < window % publishers)) as u32;
         while Instant::now() < end {
             for publisher in 0..publishers {
-                while self.in_flight(publisher) < each && !self.connections[publisher].is_closed() {
+                while self.in_flight(publisher) < share(publisher) && !self.connections[publisher].is_closed()
+                {
                     let now = self.now();
                     self.publish(publisher, now);
                 }
