@@ -196,7 +196,8 @@ impl Room {
         }
     }
 
-    /// Pushes a join or leave to a small room. A hint, not a message: who has no room misses it.
+    /// Pushes a join or leave to a small room. A hint, not a message: who has no room misses it, and
+    /// so does who is served from the log, whose subscribe may not even be answered yet.
     fn announce(&self, encode: fn(&mut Vec<u8>, &Channel, &ClientInfo), info: &ClientInfo) {
         let small = self.members.len() <= self.options.join_leave_max_listeners;
         if !self.options.join_leave || !small || self.members.is_empty() {
@@ -205,7 +206,7 @@ impl Room {
         let mut text = Vec::new();
         encode(&mut text, &self.channel, info);
         let frame = frame::text(&text);
-        for member in self.members.as_slice() {
+        for member in self.members.as_slice().iter().filter(|member| member.live) {
             let _ = member.outbox.push(&frame);
         }
     }
