@@ -2,8 +2,8 @@
 //!
 //! Knows no socket, no SQL and no wire command: it is given committed publications, listeners with
 //! an outbox, and a [`Log`] to read from. Threads: one worker a shard, a few for catch-up. Locks,
-//! always downwards: commit lane → shard → parked jobs or page cache → outbox → drainer. Everything
-//! that changes a room goes through its shard's queue, in order.
+//! always downwards: commit lane → shard → parked jobs or page cache → subscriptions of a listener →
+//! outbox → drainer. Everything that changes a room goes through its shard's queue, in order.
 
 mod catch_up;
 mod command;

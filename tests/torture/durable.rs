@@ -6,7 +6,7 @@
 //! ends with the exact sequence of its room across all kills.
 
 mod database;
-pub(crate) mod ear;
+mod ear;
 mod writers;
 
 use std::net::SocketAddr;

@@ -12,7 +12,6 @@
 mod support;
 
 mod durable;
-mod eviction;
 mod form;
 mod library;
 mod order;

@@ -108,7 +108,7 @@ impl Ear {
 }
 
 /// A client that completed `connect`; `None` when the server goes away meanwhile.
-pub(crate) fn connect(server: SocketAddr) -> Option<WebSocket<TcpStream>> {
+pub(super) fn connect(server: SocketAddr) -> Option<WebSocket<TcpStream>> {
     let socket = TcpStream::connect(server).ok()?;
     socket.set_read_timeout(Some(PATIENCE)).ok()?;
     let url = format!("ws://{server}/connection/websocket");
@@ -119,7 +119,7 @@ pub(crate) fn connect(server: SocketAddr) -> Option<WebSocket<TcpStream>> {
 }
 
 /// The lines of the next frame, pings answered; `None` when the connection has ended.
-pub(crate) fn lines(websocket: &mut WebSocket<TcpStream>) -> Option<Vec<Value>> {
+pub(super) fn lines(websocket: &mut WebSocket<TcpStream>) -> Option<Vec<Value>> {
     let message = match websocket.read() {
         Ok(message) => message,
         Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
