@@ -17,4 +17,4 @@ pub mod protocol;
 pub mod publication;
 pub mod server;
 pub mod store;
-mod striped;
+mod sync;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules by height. A module may use only modules of lower rows, never one of its own row.
 const LEVELS: &[&[&str]] = &[
-    &["limits", "clock", "striped"],
+    &["limits", "clock", "sync"],
     &["ids", "json"],
     &["publication"],
     &["config", "metrics"],
@@ -128,9 +128,9 @@ fn module_of(path: &Path) -> Vec<String> {
     names
 }
 
-/// A file that is only compiled for tests: `tests.rs`, or below a folder `tests`.
+/// A file that is only compiled for tests: `tests.rs` or `model.rs`, or below such a folder.
 fn is_test_file(path: &Path) -> bool {
-    path.with_extension("").iter().any(|part| part == "tests")
+    path.with_extension("").iter().any(|part| part == "tests" || part == "model")
 }
 
 /// Complaints about modules of the same or a higher level that the text of `module` names.

@@ -10,7 +10,7 @@ use ahash::{AHashMap, AHashSet};
 
 use super::listener::Listener;
 use crate::ids::ConnectionId;
-use crate::striped::Striped;
+use crate::sync::Striped;
 
 /// User → connection → listener.
 type ByUser = AHashMap<Arc<str>, AHashMap<ConnectionId, Arc<Listener>>>;

@@ -1,9 +1,7 @@
 //! A listener: one connection as the engine sees it, and the list of what it is subscribed to.
 //!
 //! The list is shared by the connection's session, which adds to it, and by shards, which take out
-//! subscriptions they end. Its lock is a leaf: nothing else is taken while it is held.
-
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! subscriptions they end. While its lock is held, only the outbox's is taken.
 
 use ahash::AHashMap;
 
@@ -13,6 +11,7 @@ use crate::outbox::{Outbox, frame};
 use crate::protocol::code::{CloseCode, UnsubscribeCode};
 use crate::protocol::push;
 use crate::publication::ClientInfo;
+use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
 /// See the module.
 #[derive(Debug)]
@@ -136,7 +135,20 @@ impl Listener {
         self.lock().get(channel).is_some_and(|subscription| subscription.id == id)
     }
 
+    /// Does something that must not come behind the end of this subscription, such as a push: nobody
+    /// can take the subscription out meanwhile. `None` when it is no longer held.
+    pub(super) fn while_holding<T>(
+        &self,
+        channel: &Channel,
+        id: SubscriptionId,
+        work: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let subscriptions = self.lock();
+        let held = subscriptions.get(channel).is_some_and(|subscription| subscription.id == id);
+        held.then(work)
+    }
+
     fn lock(&self) -> MutexGuard<'_, AHashMap<Channel, Subscription>> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.subscriptions)
     }
 }

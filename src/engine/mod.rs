@@ -2,17 +2,21 @@
 //!
 //! Knows no socket, no SQL and no wire command: it is given committed publications, listeners with
 //! an outbox, and a [`Log`] to read from. Threads: one worker a shard, a few for catch-up. Locks,
-//! always downwards: commit lane → shard → parked jobs or page cache → outbox → drainer. Everything
-//! that changes a room goes through its shard's queue, in order.
+//! always downwards: commit lane → shard → parked jobs or page cache → subscriptions of a listener →
+//! outbox → drainer. Everything that changes a room goes through its shard's queue, in order.
 
 mod catch_up;
 mod command;
 mod connections;
 mod delivery;
+#[cfg(not(all(test, feature = "model")))]
+mod inbox;
 mod join;
 mod listener;
 mod log;
 mod members;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod room;
 mod shard;
 mod tail;
@@ -39,6 +43,8 @@ use catch_up::{CatchUp, Pool};
 use command::{Command, Farewell};
 use connections::Connections;
 use join::Join;
+#[cfg(all(test, feature = "model"))]
+use model::inbox;
 use shard::{Context, Shards};
 
 pub use catch_up::{Cause, Lagging};
@@ -377,4 +383,5 @@ impl fmt::Debug for Parts {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "model"))]
 mod tests;

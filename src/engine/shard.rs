@@ -7,22 +7,22 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use crossbeam_channel::{Receiver, Select, Sender, TryRecvError, bounded};
+use crossbeam_channel::Sender;
 
 use super::catch_up::CatchUp;
 use super::command::{Command, RoomQuery, RoomStatus};
 use super::delivery::{Strategy, Thresholds};
+use super::inbox::Inbox;
 use super::room::Room;
 use crate::config::{Delivery, Namespace, Namespaces};
 use crate::ids::{Channel, Seq};
 use crate::limits::{EVICTIONS_PER_TURN_MAX, SHARD_QUEUE_MAX, SHARD_TURN_COMMANDS_MAX, WISHES_PER_SHARD_MAX};
 use crate::metrics::Metrics;
 use crate::publication::Publication;
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, TryLockError, lock};
 
 /// What rooms need of the world.
 #[derive(Debug)]
@@ -75,8 +75,7 @@ impl Shards {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shard {
-    queue: Sender<Command>,
-    commands: Receiver<Command>,
+    inbox: Inbox<Command>,
     rooms: Mutex<Rooms>,
     /// The worker has ended; commands would wait for ever.
     stopped: AtomicBool,
@@ -98,8 +97,8 @@ pub(super) enum Wait {
 
 impl Shard {
     fn new(context: Arc<Context>) -> Self {
-        let (queue, commands) = bounded(SHARD_QUEUE_MAX);
-        Self { queue, commands, rooms: Mutex::default(), stopped: AtomicBool::new(false), context }
+        let inbox = Inbox::new(SHARD_QUEUE_MAX);
+        Self { inbox, rooms: Mutex::default(), stopped: AtomicBool::new(false), context }
     }
 
     /// Queues a command; blocks while the queue is full. After [`retire`](Self::retire) commands
@@ -109,9 +108,7 @@ impl Shard {
             return;
         }
         self.context.metrics.shard_queue_depth.inc();
-        if self.queue.send(command).is_err() {
-            tracing::error!("a shard has lost its queue"); // Both ends live in this struct.
-        }
+        self.inbox.send(command);
         // It may have been retired between the question and the send; then this is ours to drop.
         if self.stopped.load(Ordering::Acquire) {
             self.drop_queued();
@@ -125,19 +122,17 @@ impl Shard {
     }
 
     fn drop_queued(&self) {
-        while self.commands.try_recv().is_ok() {
+        while self.inbox.try_recv().is_some() {
             self.context.metrics.shard_queue_depth.dec();
         }
     }
 
     /// Sleeps until there is a command or the time is over.
     pub(super) fn sleep(&self, wait: Wait) {
-        let mut select = Select::new();
-        select.recv(&self.commands);
         match wait {
             Wait::No | Wait::Stop => {}
-            Wait::Until(instant) => drop(select.ready_deadline(instant)),
-            Wait::ForCommand => drop(select.ready()),
+            Wait::Until(instant) => self.inbox.wait(Some(instant)),
+            Wait::ForCommand => self.inbox.wait(None),
         }
     }
 
@@ -159,10 +154,10 @@ impl Shard {
         let mut stop = false;
         let mut applied = 0;
         while applied < SHARD_TURN_COMMANDS_MAX {
-            match self.commands.try_recv() {
-                Ok(Command::Stop) => stop = true,
-                Ok(command) => rooms.apply(command, &self.context),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            match self.inbox.try_recv() {
+                Some(Command::Stop) => stop = true,
+                Some(command) => rooms.apply(command, &self.context),
+                None => break,
             }
             applied += 1;
         }
@@ -181,7 +176,7 @@ impl Shard {
             }
             return Wait::Stop;
         }
-        if rooms.has_work() || !self.commands.is_empty() {
+        if rooms.has_work() || !self.inbox.is_empty() {
             return Wait::No;
         }
         rooms.next_timer().map_or(Wait::ForCommand, Wait::Until)
@@ -195,12 +190,12 @@ impl Shard {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        let idle = self.commands.is_empty() && !rooms.has_work();
+        let idle = self.inbox.is_empty() && !rooms.has_work();
         (idle && rooms.goes_inline(channel, &self.context)).then_some(Owned { shard: self, rooms })
     }
 
     fn lock(&self) -> MutexGuard<'_, Rooms> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rooms)
     }
 }
 
@@ -235,7 +230,7 @@ impl Owned<'_> {
 
     fn wake_worker(&self) {
         // A full queue means that the worker is awake.
-        if self.shard.queue.try_send(Command::Nothing).is_ok() {
+        if self.shard.inbox.try_send(Command::Nothing) {
             self.shard.context.metrics.shard_queue_depth.inc();
         }
     }

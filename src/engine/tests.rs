@@ -5,6 +5,8 @@
 //! this process with small budgets; each checks that it gets exactly the contiguous sequence of its
 //! room. `tests/` does the same against real databases and sockets.
 
+mod turns;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;

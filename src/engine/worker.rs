@@ -29,7 +29,8 @@ pub(super) fn stop(shards: &Shards, workers: Vec<JoinHandle<()>>) {
     shards.iter().for_each(|shard| shard.retire());
 }
 
-fn run(shard: &Shard) {
+/// The life of a worker.
+pub(super) fn run(shard: &Shard) {
     loop {
         match shard.turn() {
             Wait::Stop => return,

@@ -18,7 +18,7 @@ use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
 use crate::outbox::Outbox;
 use crate::protocol::code::{Close, CloseCode};
-use crate::striped::Striped;
+use crate::sync::Striped;
 
 /// Files kept free for the database, the listening socket, logs and the like.
 const FILES_RESERVED: u64 = 64;

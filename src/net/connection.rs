@@ -254,9 +254,11 @@ impl Connection {
         }
     }
 
-    /// True while a missing pong says something: nothing queues before the ping.
+    /// True while a missing pong says something: nothing is on its way before the ping. A client that
+    /// reads slowly gets the last frames long after the kernel took them; whether it is alive is
+    /// decided by the stall timeout until then.
     fn is_answerable(&self) -> bool {
-        self.outbox.queued_bytes() == 0
+        !self.outbox.was_blocked_within(self.services.client.stall_timeout)
     }
 
     /// Listens for nothing but the client's close frame, which it waits to be answered.

@@ -72,8 +72,8 @@ impl Timers {
     }
 
     /// What is due now, most urgent first. A ping that is due is taken as sent. `answerable` is
-    /// false while the client cannot have seen the ping because frames queue before it; then a
-    /// missing pong is no sign of death.
+    /// false while the client may not have seen the ping because frames are on their way before it;
+    /// then a missing pong is no sign of death.
     pub(super) fn due(&mut self, now: Instant, answerable: bool) -> Option<Due> {
         let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if passed(self.connect_by) {

@@ -5,35 +5,24 @@
 
 use std::fmt;
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use crossbeam_channel::Sender;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::Outbox;
+use super::wire::{Poller, Registrar, Wire};
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
-
-/// Token of the waker; connection ids start at 1.
-const WAKE: Token = Token(0);
-
-/// Writable sockets handled in one wake-up of the thread.
-const EVENTS_MAX: usize = 1024;
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
 /// What outboxes hold of the drainer.
 #[derive(Clone)]
 pub struct DrainerHandle(Arc<Shared>);
 
 struct Shared {
-    registry: Registry,
-    waker: Waker,
+    registrar: Registrar,
     blocked: Mutex<AHashMap<ConnectionId, Arc<Outbox>>>,
     /// Bounded by the number of connections: each has at most one notice under way.
     drained: Sender<ConnectionId>,
@@ -59,17 +48,8 @@ impl Drainer {
         drained: Sender<ConnectionId>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let shared = Shared {
-            registry: poll.registry().try_clone()?,
-            waker: Waker::new(poll.registry(), WAKE)?,
-            blocked: Mutex::new(AHashMap::new()),
-            drained,
-            stopping: AtomicBool::new(false),
-            metrics,
-        };
-        let handle = DrainerHandle(Arc::new(shared));
-        let worker = Worker { poll, handle: handle.clone(), stall_timeout };
+        let worker = Worker::new(stall_timeout, drained, metrics)?;
+        let handle = worker.handle.clone();
         let thread = thread::Builder::new().name("drainer".into()).spawn(move || worker.run())?;
         Ok(Self { handle, thread })
     }
@@ -82,8 +62,7 @@ impl Drainer {
 
     /// Ends the thread; blocked outboxes stay as they are.
     pub fn stop(self) {
-        self.handle.0.stopping.store(true, Ordering::Release);
-        if let Err(error) = self.handle.0.waker.wake() {
+        if let Err(error) = self.handle.ask_to_stop() {
             tracing::warn!(%error, "the drainer could not be woken to stop");
             return;
         }
@@ -94,6 +73,17 @@ impl Drainer {
 }
 
 impl DrainerHandle {
+    /// For outboxes without sockets, which only send notices.
+    #[cfg(all(test, feature = "model"))]
+    pub(crate) fn without_thread(drained: Sender<ConnectionId>, metrics: Arc<Metrics>) -> io::Result<Self> {
+        Worker::new(Duration::MAX, drained, metrics).map(|worker| worker.handle)
+    }
+
+    pub(super) fn ask_to_stop(&self) -> io::Result<()> {
+        self.0.stopping.store(true, Ordering::Release);
+        self.0.registrar.wake()
+    }
+
     pub(super) fn metrics(&self) -> Arc<Metrics> {
         self.0.metrics.clone()
     }
@@ -105,7 +95,7 @@ impl DrainerHandle {
 
     /// Called with the outbox's lock held. The poller reports a socket that is writable already, so
     /// nothing is missed between the failed write and this.
-    pub(super) fn watch(&self, outbox: &Arc<Outbox>, socket: &TcpStream) -> io::Result<()> {
+    pub(super) fn watch(&self, outbox: &Arc<Outbox>, wire: &Wire) -> io::Result<()> {
         let first = {
             let mut blocked = self.blocked();
             blocked.insert(outbox.id(), outbox.clone());
@@ -113,11 +103,9 @@ impl DrainerHandle {
         };
         if first {
             // The thread sleeps without a timeout while nothing is blocked; stalls must be counted now.
-            self.0.waker.wake()?;
+            self.0.registrar.wake()?;
         }
-        let token = Token(outbox.id().0 as usize);
-        let registered =
-            self.0.registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::WRITABLE);
+        let registered = self.0.registrar.register(outbox.id(), wire);
         match registered {
             Ok(()) => self.0.metrics.outboxes_blocked.inc(),
             Err(_) => drop(self.blocked().remove(&outbox.id())),
@@ -126,17 +114,32 @@ impl DrainerHandle {
     }
 
     /// Called with the outbox's lock held.
-    pub(super) fn unwatch(&self, id: ConnectionId, socket: &TcpStream) {
+    pub(super) fn unwatch(&self, id: ConnectionId, wire: &Wire) {
         if self.blocked().remove(&id).is_some() {
             self.0.metrics.outboxes_blocked.dec();
         }
-        if let Err(error) = self.0.registry.deregister(&mut SourceFd(&socket.as_raw_fd())) {
+        if let Err(error) = self.0.registrar.deregister(wire) {
             tracing::debug!(%error, "a socket was not being watched");
         }
     }
 
-    fn blocked(&self) -> MutexGuard<'_, AHashMap<ConnectionId, Arc<Outbox>>> {
-        self.0.blocked.lock().unwrap_or_else(PoisonError::into_inner)
+    fn on_writable(&self, id: ConnectionId) {
+        let outbox = self.blocked().get(&id).cloned();
+        if let Some(outbox) = outbox {
+            outbox.on_writable();
+        }
+    }
+
+    /// Ends what is blocked and took no byte since `stall_timeout` before `now`.
+    pub(super) fn check_stalls(&self, now: Instant, stall_timeout: Duration) {
+        let blocked: Vec<_> = self.blocked().values().cloned().collect();
+        for outbox in blocked {
+            outbox.check_stall(now, stall_timeout);
+        }
+    }
+
+    pub(super) fn blocked(&self) -> MutexGuard<'_, AHashMap<ConnectionId, Arc<Outbox>>> {
+        lock(&self.0.blocked)
     }
 }
 
@@ -146,48 +149,38 @@ impl fmt::Debug for DrainerHandle {
     }
 }
 
-struct Worker {
-    poll: Poll,
-    handle: DrainerHandle,
+/// What the thread works with.
+pub(super) struct Worker {
+    poller: Poller,
+    pub(super) handle: DrainerHandle,
     stall_timeout: Duration,
 }
 
 impl Worker {
-    fn run(mut self) {
-        let mut events = Events::with_capacity(EVENTS_MAX);
+    pub(super) fn new(
+        stall_timeout: Duration,
+        drained: Sender<ConnectionId>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let (poller, registrar) = Poller::new()?;
+        let (blocked, stopping) = (Mutex::new(AHashMap::new()), AtomicBool::new(false));
+        let handle = DrainerHandle(Arc::new(Shared { registrar, blocked, drained, stopping, metrics }));
+        Ok(Self { poller, handle, stall_timeout })
+    }
+
+    pub(super) fn run(mut self) {
         let scan_every = (self.stall_timeout / 4).clamp(Duration::from_millis(10), Duration::from_secs(1));
         let mut scanned_at = Instant::now();
         while !self.handle.0.stopping.load(Ordering::Acquire) {
             // Without blocked outboxes there is no stall to find: sleep until `watch` wakes us.
             let timeout = if self.handle.blocked().is_empty() { None } else { Some(scan_every) };
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                tracing::error!(%error, "waiting for writable sockets failed");
-            }
-            for event in &events {
-                if event.token() != WAKE {
-                    self.on_event(ConnectionId(event.token().0 as u64));
-                }
+            for id in self.poller.wait(timeout) {
+                self.handle.on_writable(id);
             }
             if scanned_at.elapsed() >= scan_every {
                 scanned_at = Instant::now();
-                self.check_stalls(scanned_at);
+                self.handle.check_stalls(scanned_at, self.stall_timeout);
             }
-        }
-    }
-
-    fn on_event(&self, id: ConnectionId) {
-        let outbox = self.handle.blocked().get(&id).cloned();
-        if let Some(outbox) = outbox {
-            outbox.on_writable();
-        }
-    }
-
-    fn check_stalls(&self, now: Instant) {
-        let blocked: Vec<_> = self.handle.blocked().values().cloned().collect();
-        for outbox in blocked {
-            outbox.check_stall(now, self.stall_timeout);
         }
     }
 }

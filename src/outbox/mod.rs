@@ -7,29 +7,27 @@
 
 mod drainer;
 pub mod frame;
+#[cfg(all(test, feature = "model"))]
+mod model;
+#[cfg(not(all(test, feature = "model")))]
+mod wire;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
-use socket2::SockRef;
 
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, lock, wait};
+#[cfg(all(test, feature = "model"))]
+use model::wire;
+use wire::Wire;
 
 pub use drainer::{Drainer, DrainerHandle};
-
-/// Unsent bytes the kernel may hold for one socket before it says "would block": small, so that the
-/// byte budget of a listener is the real one, yet several full frames of a chat.
-const KERNEL_UNSENT_BYTES: u32 = 32 * 1024;
-
-/// Most queued buffers handed to the kernel in one call.
-const WRITE_BUFFERS_MAX: usize = 16;
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +54,7 @@ pub enum Ended {
 
 /// Where bytes leave to.
 enum Peer {
-    Socket(Arc<TcpStream>),
+    Socket(Wire),
     /// A consumer in this process takes the frames with [`Outbox::take`].
     Local,
 }
@@ -89,6 +87,8 @@ struct State {
     ended: Option<Ended>,
     /// When the socket last took a byte; only kept while `watched`.
     progress_at: Option<Instant>,
+    /// When the socket last took all that had waited for it.
+    drained_at: Option<Instant>,
 }
 
 impl Outbox {
@@ -102,11 +102,7 @@ impl Outbox {
         budget_bytes: usize,
         drainer: DrainerHandle,
     ) -> io::Result<Arc<Self>> {
-        let options = SockRef::from(&*socket);
-        options.set_tcp_nodelay(true)?;
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        options.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
-        Ok(Self::new(id, Peer::Socket(socket), budget_bytes, drainer, true))
+        Ok(Self::new(id, Peer::Socket(Wire::new(socket)?), budget_bytes, drainer, true))
     }
 
     /// An outbox whose frames a consumer in this process takes with [`take`](Self::take).
@@ -132,6 +128,7 @@ impl Outbox {
             waiters: false,
             ended: None,
             progress_at: None,
+            drained_at: None,
         };
         let metrics = drainer.metrics();
         Arc::new(Self {
@@ -153,7 +150,7 @@ impl Outbox {
     /// The socket, for its reader. `None` for a consumer in this process.
     pub fn socket(&self) -> Option<&TcpStream> {
         match &self.peer {
-            Peer::Socket(socket) => Some(socket),
+            Peer::Socket(wire) => wire.socket(),
             Peer::Local => None,
         }
     }
@@ -206,14 +203,14 @@ impl Outbox {
         let mut state = self.lock();
         while state.ended.is_none() && state.queued_bytes > self.budget_bytes {
             state.waiters = true;
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = wait(&self.changed, state);
         }
         state.ended.is_none()
     }
 
     /// Asks for one notice on the drainer's channel when nothing is queued any more, so that the next
-    /// frame is taken whatever its size. False when that is so already, or the connection ended: then
-    /// no notice comes.
+    /// frame is taken whatever its size, or the connection ended meanwhile. False when that is so
+    /// already: then no notice comes.
     pub fn request_notice(&self) -> bool {
         let mut state = self.lock();
         if state.ended.is_some() || state.queued_bytes == 0 {
@@ -276,6 +273,13 @@ impl Outbox {
         self.lock().queued_bytes
     }
 
+    /// True while frames wait for the socket, and for a `span` after the last of them was taken: what
+    /// the kernel took may still be on its slow way.
+    pub fn was_blocked_within(&self, span: Duration) -> bool {
+        let state = self.lock();
+        state.queued_bytes > 0 || state.drained_at.is_some_and(|at| at.elapsed() < span)
+    }
+
     /// For the consumer of a local outbox: the next frames, waiting for them until `deadline`
     /// (`None`: for ever). `None` when the time is over or the outbox ended and is empty.
     pub fn take(&self, deadline: Option<Instant>) -> Option<Bytes> {
@@ -291,7 +295,7 @@ impl Outbox {
             }
             state.waiters = true;
             state = match deadline {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => wait(&self.changed, state),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
@@ -305,7 +309,7 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic can only happen between two complete states, so a poisoned lock is as good.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Sends what can be sent at once and queues the rest.
@@ -313,9 +317,9 @@ impl Outbox {
         let mut sent = 0;
         if state.queue.is_empty()
             && !state.corked
-            && let Peer::Socket(socket) = &self.peer
+            && let Peer::Socket(wire) = &self.peer
         {
-            match send(socket, frame) {
+            match wire.send(frame) {
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => {
@@ -359,9 +363,9 @@ impl Outbox {
 
     /// Writes queued buffers until none is left or the kernel takes no more.
     fn write_queue(self: &Arc<Self>, state: &mut State) {
-        let Peer::Socket(socket) = &self.peer else { return };
+        let Peer::Socket(wire) = &self.peer else { return };
         while !state.queue.is_empty() {
-            match send_queue(socket, state) {
+            match wire.send_queue(&state.queue, state.front_sent) {
                 Ok(count) => self.consume(state, count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.watch(state);
@@ -422,8 +426,8 @@ impl Outbox {
         if state.watched {
             return;
         }
-        if let Peer::Socket(socket) = &self.peer {
-            if self.drainer.watch(self, socket).is_err() {
+        if let Peer::Socket(wire) = &self.peer {
+            if self.drainer.watch(self, wire).is_err() {
                 self.end(state, Ended::Broken);
                 return;
             }
@@ -434,11 +438,12 @@ impl Outbox {
 
     fn unwatch(&self, state: &mut State) {
         if state.watched
-            && let Peer::Socket(socket) = &self.peer
+            && let Peer::Socket(wire) = &self.peer
         {
             state.watched = false;
             state.progress_at = None;
-            self.drainer.unwatch(self.id, socket);
+            state.drained_at = Some(Instant::now());
+            self.drainer.unwatch(self.id, wire);
         }
     }
 
@@ -449,14 +454,15 @@ impl Outbox {
         state.queue = VecDeque::new();
         state.front_sent = 0;
         self.unwatch(state);
+        // Who asked must hear of the end too, or it would keep for ever what it wants to push.
+        self.notify_if_drained(state);
         self.shut(Shutdown::Both);
         self.wake(state);
     }
 
     fn shut(&self, how: Shutdown) {
-        if let Peer::Socket(socket) = &self.peer {
-            // An error only says that the peer was faster.
-            let _ = socket.shutdown(how);
+        if let Peer::Socket(wire) = &self.peer {
+            wire.shutdown(how);
         }
     }
 
@@ -481,40 +487,6 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// Flags of every write: never wait, never raise SIGPIPE.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
-/// Elsewhere the standard library already turned SIGPIPE off for the socket.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
-
-fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    retry_interrupted(|| Ok(rustix::net::send(socket, bytes, SEND_FLAGS)?))
-}
-
-fn send_queue(socket: &TcpStream, state: &State) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); WRITE_BUFFERS_MAX];
-    let mut count = 0;
-    for (slice, buffer) in slices.iter_mut().zip(&state.queue) {
-        let skip = if count == 0 { state.front_sent } else { 0 };
-        *slice = IoSlice::new(&buffer[skip..]);
-        count += 1;
-    }
-    retry_interrupted(|| {
-        let mut no_ancillary = SendAncillaryBuffer::default();
-        Ok(rustix::net::sendmsg(socket, &slices[..count], &mut no_ancillary, SEND_FLAGS)?)
-    })
-}
-
-fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            other => return other,
-        }
-    }
-}
-
 #[cfg(test)]
+#[cfg(not(feature = "model"))]
 mod tests;

@@ -38,7 +38,6 @@ mod errors;
 mod failures;
 mod http;
 mod input;
-mod kills;
 mod people;
 mod recovery;
 mod rooms;

@@ -78,3 +78,34 @@ fn ephemeral_messages_are_dropped_for_the_slow_only() {
     assert!(server.metric("dropped_ephemeral_total") > 0);
     assert_eq!(server.metric("connections"), 2);
 }
+
+/// What the kernel took may still be on its slow way, and the ping behind it: a pong that does not come
+/// then says nothing about the client.
+#[test]
+fn a_slow_reader_is_not_taken_for_dead() {
+    let server = crate::support::server::TestServer::with(
+        "[client]\nping_interval = \"60ms\"\npong_timeout = \"40ms\"\n",
+    );
+    let mut slow = server.connect("slow");
+    slow.join("room");
+    let pad = "x".repeat(60_000);
+    for number in 1..=200 {
+        server.api("publish", &format!(r#"{{"channel":"room","data":{{"n":{number},"pad":"{pad}"}}}}"#));
+    }
+    let mut heard = 0;
+    let mut hear = |slow: &mut crate::support::client::Client| {
+        heard += 1;
+        assert!(slow.next_push().contains(&format!(r#""data":{{"n":{heard},"#)));
+        heard
+    };
+    // It reads until nothing waits in the server any more; the rest is in the kernel.
+    while server.metric("catch_ups_active") + server.metric("outboxes_blocked") > 0 {
+        assert!(hear(&mut slow) < 200, "the kernel holds some of it");
+    }
+    let mut witness = server.connect("witness");
+    while witness.pings < 10 {
+        witness.receive();
+    }
+    assert_eq!(server.metric("connections"), 2, "the slow one is still there, ten pings later");
+    while hear(&mut slow) < 200 {}
+}

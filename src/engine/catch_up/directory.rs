@@ -12,7 +12,7 @@ use ahash::AHashMap;
 use crate::engine::listener::Listener;
 use crate::ids::{Channel, Seq, SubscriptionId};
 use crate::metrics::Metrics;
-use crate::striped::Striped;
+use crate::sync::Striped;
 
 type Entries = AHashMap<SubscriptionId, Arc<Record>>;
 

@@ -191,14 +191,29 @@ impl Job {
         for publication in page {
             frames.line(|out| push::publication(out, publication));
             until = publication.seq;
-            if frames.len() >= CHUNK_BYTES_MAX && !self.push_all(&frames.take(), until) {
-                return Next::Full;
+            if frames.len() >= CHUNK_BYTES_MAX
+                && let Err(next) = self.push_while_held(&frames.take(), until)
+            {
+                return next;
             }
         }
-        if !frames.is_empty() && !self.push_all(&frames.take(), until) {
-            return Next::Full;
+        if !frames.is_empty()
+            && let Err(next) = self.push_while_held(&frames.take(), until)
+        {
+            return next;
         }
         Next::Again
+    }
+
+    /// Pushes frames unless the subscription has ended: reading the page took time, and nothing of a
+    /// room may come behind the reply to its unsubscribe, least of all into the next subscription.
+    fn push_while_held(&self, frames: &Bytes, until: Seq) -> Result<(), Next> {
+        let push = || self.push_all(frames, until);
+        match self.listener().while_holding(self.channel(), self.subscription, push) {
+            Some(true) => Ok(()),
+            Some(false) => Err(Next::Full),
+            None => Err(Next::Left),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod directory;
 mod job;
 mod pages;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use super::log::Log;
 use super::shard::Shards;
 use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
 use crate::metrics::Metrics;
-use crate::striped::Striped;
+use crate::sync::{Arc, Mutex, MutexGuard, Striped, lock};
 use directory::{Directory, Entry};
 use job::Next;
 use pages::PageCache;
@@ -75,9 +75,25 @@ impl CatchUp {
         drained: Receiver<ConnectionId>,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<(Self, Pool)> {
+        let (catch_up, worker) = Self::assemble(log, drained, metrics);
+        let mut pool = Pool { tasks: catch_up.0.tasks.clone(), threads: Vec::new() };
+        for number in 0..workers {
+            let worker = worker.clone();
+            let thread = thread::Builder::new().name(format!("catch-up-{number}"));
+            pool.threads.push(thread.spawn(move || worker.run())?);
+        }
+        Ok((catch_up, pool))
+    }
+
+    /// The pool without threads, and what each of its threads is given.
+    pub(super) fn assemble(
+        log: Arc<dyn Log>,
+        drained: Receiver<ConnectionId>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Worker) {
         let (sender, tasks) = unbounded();
         let catch_up = Self(Arc::new(Shared {
-            tasks: sender.clone(),
+            tasks: sender,
             parked: Striped::default(),
             failed: Mutex::default(),
             pages: PageCache::new(log.clone(), metrics.clone()),
@@ -85,18 +101,7 @@ impl CatchUp {
             metrics,
             shards: OnceLock::new(),
         }));
-        let mut pool = Pool { tasks: sender, threads: Vec::new() };
-        for number in 0..workers {
-            let worker = Worker {
-                catch_up: catch_up.clone(),
-                log: log.clone(),
-                tasks: tasks.clone(),
-                drained: drained.clone(),
-            };
-            let thread = thread::Builder::new().name(format!("catch-up-{number}"));
-            pool.threads.push(thread.spawn(move || worker.run())?);
-        }
-        Ok((catch_up, pool))
+        (catch_up.clone(), Worker { catch_up, log, tasks, drained })
     }
 
     /// Notes that a subscription is served from the log, until the entry is dropped.
@@ -167,7 +172,7 @@ impl CatchUp {
     }
 
     fn failed(&self) -> MutexGuard<'_, Jobs> {
-        self.0.failed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.failed)
     }
 
     /// Subscriptions served from the log, the oldest first, at most `limit`, and how many there are.
@@ -207,7 +212,9 @@ impl Pool {
     }
 }
 
-struct Worker {
+/// What a thread of the pool works with.
+#[derive(Clone)]
+pub(super) struct Worker {
     catch_up: CatchUp,
     log: Arc<dyn Log>,
     tasks: Receiver<Task>,
@@ -224,13 +231,34 @@ impl Worker {
                     Err(_) => return,
                 },
                 recv(self.tasks) -> task => match task {
-                    Ok(Task::Head(channel)) => self.look_up_head(channel),
-                    Ok(Task::Run(job)) => self.step(job),
                     Ok(Task::Stop) | Err(_) => return,
+                    Ok(task) => self.perform(task),
                 },
                 recv(retry) -> _ => self.catch_up.retry_failed(),
             }
         }
+    }
+
+    fn perform(&self, task: Task) {
+        match task {
+            Task::Head(channel) => self.look_up_head(channel),
+            Task::Run(job) => self.step(job),
+            Task::Stop => {}
+        }
+    }
+
+    /// One round of the thread without the wait, which no model checker knows. False when there is
+    /// nothing to do.
+    #[cfg(all(test, feature = "model"))]
+    pub(super) fn try_round(&self) -> bool {
+        if let Ok(id) = self.drained.try_recv() {
+            self.catch_up.unpark(id);
+        } else if let Ok(task) = self.tasks.try_recv() {
+            self.perform(task);
+        } else {
+            return false;
+        }
+        true
     }
 
     fn look_up_head(&self, channel: Channel) {

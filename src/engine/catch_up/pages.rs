@@ -1,8 +1,8 @@
 //! Pages of the log, shared between the clients that need the same ones.
 //!
 //! After a restart thousands of clients resume the same room at once. Committed messages never
-//! change, so blocks of them are kept for a while, aligned to multiples of [`BLOCK_PUBLICATIONS`],
-//! and one read serves everybody. What retention hides is filtered when a page is given out.
+//! change, so blocks of them are kept for a while, aligned to multiples of [`BLOCK_PUBLICATIONS`] or to
+//! the end of a block before that was cut short by its bytes, and one read serves everybody. What retention hides is filtered when a page is given out.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +41,9 @@ struct Block {
     publications: Arc<[Publication]>,
     /// The block holds everything up to here that the log held.
     until: Seq,
+    /// It ends before the next multiple because its messages are large; the next one starts where it
+    /// ends.
+    cut: bool,
     bytes: usize,
 }
 
@@ -59,12 +62,18 @@ impl PageCache {
         until: Seq,
         retention: Retention,
     ) -> Result<Vec<Publication>, LogUnavailable> {
-        let start = after / BLOCK_PUBLICATIONS * BLOCK_PUBLICATIONS;
+        let mut start = after / BLOCK_PUBLICATIONS * BLOCK_PUBLICATIONS;
         let end = until.min(start + BLOCK_PUBLICATIONS);
-        let key = (channel.clone(), start);
-        let block = match self.cached(&key, after) {
-            Some(block) => block,
-            None => self.read(key, after, end)?,
+        let block = loop {
+            let key = (channel.clone(), start);
+            let block = match self.cached(&key, after) {
+                Some(block) => block,
+                None => self.read(key, end)?,
+            };
+            if block.until > after || !block.cut {
+                break block;
+            }
+            start = block.until;
         };
         let now = clock::unix_ms();
         let wanted = block.publications.iter().filter(|publication| {
@@ -73,25 +82,19 @@ impl PageCache {
         Ok(wanted.cloned().collect())
     }
 
-    /// A block that takes the reader at least one message further.
+    /// A block that takes the reader at least one message further, or tells where to go on.
     fn cached(&self, key: &Key, after: Seq) -> Option<Block> {
-        let block = self.lock().by_start.get(key).filter(|block| block.until > after)?.clone();
+        let block = self.lock().by_start.get(key).filter(|block| block.until > after || block.cut)?.clone();
         self.metrics.catch_up_page_hits_total.inc();
         Some(block)
     }
 
-    fn read(&self, key: Key, after: Seq, end: Seq) -> Result<Block, LogUnavailable> {
+    fn read(&self, key: Key, end: Seq) -> Result<Block, LogUnavailable> {
         self.metrics.catch_up_pages_total.inc();
         let (channel, start) = &key;
-        let publications = self.log.page(channel, *start, end, EVERYTHING)?;
-        let block = Block::new(publications, end);
-        if block.until > after || block.publications.is_empty() {
-            self.keep(key, block.clone());
-            return Ok(block);
-        }
-        // Large messages: the page ended before the part that is wanted.
-        let publications = self.log.page(channel, after, end, EVERYTHING)?;
-        Ok(Block::new(publications, end))
+        let block = Block::new(self.log.page(channel, *start, end, EVERYTHING)?, end);
+        self.keep(key, block.clone());
+        Ok(block)
     }
 
     fn keep(&self, key: Key, block: Block) {
@@ -119,7 +122,7 @@ impl Block {
     fn new(publications: Vec<Publication>, end: Seq) -> Self {
         let last = publications.last().map_or(end, |last| last.seq);
         let bytes = publications.iter().map(|one| one.data.len() + size_of::<Publication>()).sum();
-        Self { publications: publications.into(), until: last, bytes }
+        Self { publications: publications.into(), until: last, cut: last < end, bytes }
     }
 }
 
@@ -184,6 +187,22 @@ mod tests {
             assert!(!seqs(&cache, client % 50, 60, EVERYTHING).is_empty());
         }
         assert_eq!(log.0.load(Ordering::Relaxed), 1);
+    }
+
+    /// Blocks of 256 come in three pages of 100 here, as those of large messages do.
+    #[test]
+    fn pages_that_are_cut_short_are_shared_too() {
+        let log = Arc::new(Thousand::default());
+        let cache = PageCache::new(log.clone(), Arc::new(Metrics::new()));
+        for client in 0..100 {
+            let mut after = client * 7;
+            while after < 1000 {
+                let page = seqs(&cache, after, 1000, EVERYTHING);
+                assert_eq!(page.first(), Some(&(after + 1)));
+                after += page.len() as u64;
+            }
+        }
+        assert_eq!(log.0.load(Ordering::Relaxed), 3 * 4);
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Room {
             self.settle(join, context);
             return;
         }
-        if self.waiting.is_empty() {
+        if !std::mem::replace(&mut self.looking_up, true) {
             context.catch_up.look_up_head(self.channel.clone());
         }
         self.waiting.push(join);
@@ -51,6 +51,7 @@ impl Room {
 
     /// The head was read from the log; `None`: it could not be read.
     pub(in crate::engine) fn on_head(&mut self, head: Option<Seq>, context: &Context) {
+        self.looking_up = false;
         match (head, self.head) {
             (Some(head), None) => self.know_head(head, context),
             (None, None) => {
@@ -197,7 +198,8 @@ impl Room {
         }
     }
 
-    /// Pushes a join or leave to a small room. A hint, not a message: who has no room misses it.
+    /// Pushes a join or leave to a small room. A hint, not a message: who has no room misses it, and who
+    /// is served from the log, for its subscribe may not be answered yet.
     fn announce(&self, encode: fn(&mut Vec<u8>, &Channel, &ClientInfo), info: &ClientInfo) {
         let small = self.members.len() <= self.options.join_leave_max_listeners;
         if !self.options.join_leave || !small || self.members.is_empty() {
@@ -206,7 +208,7 @@ impl Room {
         let mut text = Vec::new();
         encode(&mut text, &self.channel, info);
         let frame = frame::text(&text);
-        for member in self.members.as_slice() {
+        for member in self.members.as_slice().iter().filter(|member| member.live) {
             let _ = member.outbox.push(&frame);
         }
     }

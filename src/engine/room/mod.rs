@@ -37,6 +37,8 @@ pub(super) struct Room {
     catching_up: usize,
     /// Joins that wait for the head to be known.
     waiting: Vec<Join>,
+    /// The pool was asked for the head and has not answered.
+    looking_up: bool,
     /// Seq of the newest message known; `None` until it is known. Always `Some(0)` in rooms that
     /// keep nothing.
     head: Option<Seq>,
@@ -76,6 +78,7 @@ impl Room {
             members: Members::default(),
             catching_up: 0,
             waiting: Vec::new(),
+            looking_up: false,
             head,
             delivered: 0,
             encoded: 0,
@@ -129,10 +132,12 @@ impl Room {
         self.wish = wish;
     }
 
-    /// True when the room may leave memory: nobody is in it and nothing is under way.
+    /// True when the room may leave memory: nobody is in it and nothing is under way. An answer of the
+    /// pool that came to a later life of the room would set its head back.
     pub(super) fn is_unused(&self) -> bool {
         self.members.is_empty()
             && self.waiting.is_empty()
+            && !self.looking_up
             && self.fan_out.is_none()
             && self.pending.is_empty()
             && self.deferred.is_empty()

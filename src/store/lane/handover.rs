@@ -13,7 +13,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::batch::{BatchLimits, rows_to_take};
-use super::sync::{Arc, Condvar, Mutex, lock, wait};
+use crate::sync::{Arc, Condvar, Mutex, lock, wait};
 
 /// A row that can wait in a lane.
 pub(super) trait Row {
@@ -201,7 +201,11 @@ impl<T, R> fmt::Debug for Handover<T, R> {
     }
 }
 
+#[cfg(all(test, feature = "model"))]
+mod model;
+
 #[cfg(test)]
+#[cfg(not(feature = "model"))]
 mod tests {
     use std::sync::mpsc;
     use std::thread;

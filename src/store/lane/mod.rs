@@ -9,7 +9,6 @@ mod handover;
 mod postgres;
 mod sqlite;
 mod statement;
-mod sync;
 mod transaction;
 mod writer;
 
@@ -24,10 +23,10 @@ use crate::publication::{ClientInfo, Publication};
 use crate::store::connection::{Connection, Target};
 use crate::store::error::{AppendError, StoreError};
 use crate::store::health::{Monitor, Side};
+use crate::sync::{Mutex, lock};
 
 use batch::BatchLimits;
 use handover::{Committed, Handover, Row};
-use sync::{Mutex, lock};
 use writer::Writer;
 
 /// A message on its way into the log.

@@ -1,6 +1,6 @@
 //! A value split over several locks, so that many threads rarely meet at one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use super::{Mutex, MutexGuard, lock};
 
 /// Locks a value is split over: more than threads that run at the same time on most machines.
 const PARTS: usize = 16;
@@ -22,9 +22,4 @@ impl<T> Striped<T> {
     ) -> impl Iterator<Item = R> + 'a {
         self.0.iter().map(move |part| visit(&mut lock(part)))
     }
-}
-
-fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept this way changes in single steps, so a poisoned part is as good.
-    part.lock().unwrap_or_else(PoisonError::into_inner)
 }

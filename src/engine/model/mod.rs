@@ -1,0 +1,323 @@
+//! The ownership of a shard in every order of steps: the real engine, shard, rooms and catch-up pool
+//! under a model checker.
+//!
+//! A lock stands for the commit lane: it is held from the taking of a number to the hand-off, as the
+//! lane's leader does. Everything else is what production runs, but for the queue of the shard
+//! (`inbox.rs`) and the waiting of the pool. Rooms are idle after a nanosecond, so every turn tries to
+//! let them go.
+
+pub(in crate::engine) mod inbox;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crossbeam_channel::unbounded;
+use shuttle::thread;
+
+use super::*;
+use crate::ids::Seq;
+use crate::outbox::{DrainerHandle, Outbox};
+use crate::protocol::push::{Pushed, decode};
+use crate::publication::Retention;
+use crate::sync::model::explore;
+use crate::sync::{AtomicBool, Mutex as Lock, Ordering, lock};
+use delivery::Thresholds;
+use shard::Shard;
+
+thread_local! {
+    /// Of one test, which has a thread of its own; all its runs share them, for making them costs more
+    /// than a run.
+    static METRICS: Arc<Metrics> = Arc::new(Metrics::new());
+}
+
+fn metrics() -> Arc<Metrics> {
+    METRICS.with(Arc::clone)
+}
+
+static NAMESPACES: LazyLock<config::Namespaces> = LazyLock::new(|| config::Config::default().namespaces);
+
+#[derive(Default)]
+struct MemoryLog(Lock<HashMap<Channel, Vec<Publication>>>);
+
+impl Log for MemoryLog {
+    fn head(&self, channel: &Channel) -> Result<Seq, LogUnavailable> {
+        Ok(lock(&self.0).get(channel).map_or(0, |room| room.len() as Seq))
+    }
+
+    fn page(
+        &self,
+        channel: &Channel,
+        after: Seq,
+        until: Seq,
+        _: Retention,
+    ) -> Result<Vec<Publication>, LogUnavailable> {
+        let rooms = lock(&self.0);
+        let room = rooms.get(channel).map_or(&[][..], Vec::as_slice);
+        Ok(room[after as usize..until as usize].to_vec())
+    }
+}
+
+struct Rig {
+    engine: Arc<Engine>,
+    log: Arc<MemoryLog>,
+    /// Stands for the commit lane.
+    lane: Lock<()>,
+    drainer: DrainerHandle,
+    /// Bytes an outbox takes before it says that it is full.
+    budget: usize,
+    pool_stops: AtomicBool,
+}
+
+/// A rig with the threads of its engine.
+struct Running {
+    rig: Arc<Rig>,
+    worker: thread::JoinHandle<()>,
+    pool: thread::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(budget: usize) -> Self {
+        let (notices, drained) = unbounded();
+        let drainer = DrainerHandle::without_thread(notices, metrics()).expect("no system is asked");
+        let log = Arc::new(MemoryLog::default());
+        let (catch_up, pool) = CatchUp::assemble(log.clone(), drained, metrics());
+        let context = Arc::new(Context {
+            namespaces: NAMESPACES.clone(),
+            // Parallel fan-outs run on rayon's threads, which the checker does not see.
+            thresholds: Thresholds {
+                inline_max_listeners: 16,
+                inline_max_cost: std::time::Duration::from_secs(1),
+                parallel_min_listeners: usize::MAX,
+                parallel_min_cost: std::time::Duration::from_secs(1),
+            },
+            idle_timeout: std::time::Duration::from_nanos(1),
+            epoch: "epoch".into(),
+            metrics: metrics(),
+            catch_up,
+        });
+        let shards = Arc::new(Shards::new(1, &context));
+        context.catch_up.connect(&shards);
+        let (connections, threads) = (Connections::default(), Mutex::new(None));
+        let engine = Arc::new(Engine { shards, context, connections, threads });
+        let rig =
+            Rig { engine, log, lane: Lock::new(()), drainer, budget, pool_stops: AtomicBool::new(false) };
+        let rig = Arc::new(rig);
+        let shard = rig.shard().clone();
+        let worker = thread::spawn(move || worker::run(&shard));
+        let of_pool = rig.clone();
+        let pool = thread::spawn(move || {
+            while pool.try_round() || !of_pool.pool_stops.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+        });
+        Self { rig, worker, pool }
+    }
+
+    /// Starts a thread of the scenario.
+    fn go(&self, run: impl FnOnce(&Rig) + Send + 'static) -> thread::JoinHandle<()> {
+        let rig = self.rig.clone();
+        thread::spawn(move || run(&rig))
+    }
+
+    /// Ends everything, after the threads of the scenario.
+    fn finish(self, threads: Vec<thread::JoinHandle<()>>) {
+        for thread in threads {
+            thread.join().expect("a thread of the scenario failed");
+        }
+        self.rig.shard().send(Command::Stop);
+        self.worker.join().expect("the worker failed");
+        self.rig.pool_stops.store(true, Ordering::Release);
+        self.pool.join().expect("the pool failed");
+        self.rig.shard().retire();
+        // A hole is repaired from the log, so listeners would not notice a wrong hand-off.
+        let metrics = metrics();
+        assert_eq!(metrics.handoff_holes_total.get(), 0, "publications were handed over out of order");
+        assert_eq!(metrics.catch_ups_active.get(), 0, "a listener is still served from the log");
+        assert_eq!(metrics.shard_queue_depth.get(), 0, "commands were counted wrongly");
+    }
+}
+
+impl Rig {
+    fn shard(&self) -> &Arc<Shard> {
+        self.engine.shards.of(&room())
+    }
+
+    fn publish(&self, count: usize) {
+        let lane = lock(&self.lane);
+        let mut batch = Vec::new();
+        {
+            let mut rooms = lock(&self.log.0);
+            let log = rooms.entry(room()).or_default();
+            for _ in 0..count {
+                let (channel, seq) = (room(), log.len() as Seq + 1);
+                let data = "{}".into();
+                log.push(Publication { channel, seq, data, info: None, tags: None, created_at_ms: i64::MAX });
+                batch.extend(log.last().cloned());
+            }
+        }
+        let inline = self.engine.committed(batch);
+        drop(lane);
+        if let Some(deliver) = inline {
+            deliver();
+        }
+    }
+
+    /// Subscribes a new connection, at the head or after a position, and hears the answer.
+    fn listen(&self, after: Option<Seq>) -> Ear {
+        let outbox = Outbox::for_consumer(ConnectionId::next(), self.budget, self.drainer.clone());
+        let info = ClientInfo { user: "".into(), client: "c".into(), conn_info: None, chan_info: None };
+        let listener = Listener::new(Arc::new(info), outbox);
+        self.engine.connect(&listener);
+        let recover = after.map(|after| Recover {
+            after,
+            epoch: "epoch".into(),
+            permitted: true,
+            reject_unrecovered: false,
+        });
+        let request = JoinRequest {
+            channel: room(),
+            info: listener.info.clone(),
+            recover,
+            extra: Extra::default(),
+            answer: Answer::Reply(1),
+            server_side: false,
+        };
+        self.engine.join(&listener, request, 10).expect("a new connection may join");
+        let mut ear = Ear { listener, position: 0 };
+        ear.hear_answer(after);
+        ear
+    }
+}
+
+impl Rig {
+    /// Ends a connection as its reader does.
+    fn hang_up(&self, ear: &Ear) {
+        self.engine.disconnect(&ear.listener);
+        ear.listener.outbox.abort();
+    }
+}
+
+fn room() -> Channel {
+    static ROOM: LazyLock<Channel> = LazyLock::new(|| Channel::new("room").expect("it is a name"));
+    ROOM.clone()
+}
+
+struct Ear {
+    listener: Arc<Listener>,
+    /// The last seq it was given.
+    position: Seq,
+}
+
+impl Ear {
+    fn take(&self) -> Bytes {
+        self.listener.outbox.take(None).expect("nobody ends the outbox")
+    }
+
+    /// The answer comes before anything else of the room.
+    fn hear_answer(&mut self, after: Option<Seq>) {
+        let frames = self.take();
+        let line = frame::lines(&frames).next().expect("a frame has a line");
+        let answer: serde_json::Value = serde_json::from_slice(line).expect("an answer is JSON");
+        let joined = answer.get("subscribe").unwrap_or_else(|| panic!("no answer to a subscribe: {answer}"));
+        self.position = joined["offset"].as_u64().unwrap_or(0);
+        match after {
+            Some(after) if joined["recovered"] == true => self.position = after,
+            // Everything is kept, so only a position that the shard has not heard of is refused.
+            Some(after) => {
+                assert!(self.position < after, "the shard is at {} and refuses {after}", self.position)
+            }
+            None => {}
+        }
+        for publication in joined["publications"].as_array().into_iter().flatten() {
+            self.hear(publication["offset"].as_u64().expect("a publication has a place"));
+        }
+    }
+
+    fn hear(&mut self, seq: Seq) {
+        assert_eq!(seq, self.position + 1, "a message was lost, repeated or reordered");
+        self.position = seq;
+    }
+
+    fn hear_until(&mut self, seq: Seq) {
+        while self.position < seq {
+            let frames = self.take();
+            for line in frame::lines(&frames) {
+                match decode(&room(), line) {
+                    Pushed::Publication(publication) => self.hear(publication.seq),
+                    Pushed::Unsubscribed => panic!("a listener was given up"),
+                    Pushed::Other => {}
+                }
+            }
+        }
+    }
+}
+
+/// Two threads that commit, one message or two at a time, and two listeners: one stays, one leaves
+/// and comes back where it was.
+fn comings_and_goings(budget: usize) {
+    let running = Running::start(budget);
+    let threads = vec![
+        running.go(|rig| {
+            rig.publish(1);
+            rig.publish(1);
+        }),
+        running.go(|rig| {
+            rig.publish(1);
+            rig.publish(2);
+        }),
+        running.go(|rig| {
+            let mut ear = rig.listen(None);
+            ear.hear_until(5);
+            rig.hang_up(&ear);
+        }),
+        running.go(|rig| {
+            let ear = rig.listen(None);
+            rig.hang_up(&ear);
+            let mut back = rig.listen(Some(ear.position));
+            back.hear_until(5);
+            rig.hang_up(&back);
+        }),
+    ];
+    running.finish(threads);
+}
+
+#[test]
+fn every_listener_hears_its_room_in_order_and_once() {
+    explore(600, || comings_and_goings(1 << 20));
+    let metrics = metrics();
+    let fan_outs = |strategy, reason| metrics.fanouts_total.with_label_values(&[strategy, reason]).get();
+    let counts = [fan_outs("inline", "small"), fan_outs("worker", "queued"), metrics.evictions_total.get()];
+    assert!(counts.iter().all(|count| *count > 0), "a way of delivery was not tried: {counts:?}");
+}
+
+#[test]
+fn a_listener_whose_outbox_is_full_is_served_from_the_log_and_comes_back() {
+    explore(600, || comings_and_goings(80));
+    assert!(metrics().catch_ups_total.get() > 0, "no outbox was full");
+}
+
+/// Listeners that stay for a moment, so that the room is let go and comes back between the messages,
+/// also while an answer to a question for its head is still under way.
+#[test]
+fn a_room_that_leaves_memory_comes_back_where_it_was() {
+    explore(600, || {
+        let running = Running::start(1 << 20);
+        let threads = vec![
+            running.go(|rig| {
+                rig.publish(1);
+                rig.publish(1);
+            }),
+            running.go(come_and_go),
+            running.go(come_and_go),
+        ];
+        running.finish(threads);
+    });
+}
+
+fn come_and_go(rig: &Rig) {
+    let ear = rig.listen(None);
+    rig.hang_up(&ear);
+    let mut back = rig.listen(Some(ear.position));
+    back.hear_until(2);
+    rig.hang_up(&back);
+}

@@ -1,0 +1,137 @@
+//! The turns of one shard, taken by hand: who is served when, and by whom.
+//!
+//! Without the worker's thread nothing happens between two turns, so these tests see what another
+//! listener or a sender would only notice as a delay.
+
+use super::*;
+use crate::engine::shard::Shard;
+use crate::limits::SLICE_LISTENERS;
+
+/// An engine of one shard without threads.
+struct Still {
+    engine: Engine,
+    drainer: Drainer,
+}
+
+impl Still {
+    fn new() -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let (notices, drained) = unbounded();
+        let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
+        let (catch_up, _) = CatchUp::assemble(Arc::new(MemoryLog::default()), drained, metrics.clone());
+        let config = Config::default();
+        let context = Arc::new(Context {
+            namespaces: config.namespaces,
+            thresholds: (&config.rooms).into(),
+            idle_timeout: config.rooms.idle_timeout,
+            epoch: "epoch".into(),
+            metrics,
+            catch_up,
+        });
+        let shards = Arc::new(Shards::new(1, &context));
+        let (connections, threads) = (Connections::default(), Mutex::new(None));
+        Self { engine: Engine { shards, context, connections, threads }, drainer }
+    }
+
+    fn shard(&self) -> &Shard {
+        self.engine.shards.iter().next().unwrap()
+    }
+
+    /// Listeners of a room whose head is 0.
+    fn fill(&self, channel: &Channel, listeners: usize) -> Vec<Arc<Listener>> {
+        let (sender, answers) = crossbeam_channel::unbounded();
+        let join = |_| {
+            let outbox = Outbox::for_consumer(ConnectionId::next(), 1 << 20, self.drainer.handle());
+            let info = ClientInfo { user: "".into(), client: "c".into(), conn_info: None, chan_info: None };
+            let listener = Listener::new(Arc::new(info), outbox);
+            let request = JoinRequest {
+                channel: channel.clone(),
+                info: listener.info.clone(),
+                recover: None,
+                extra: Extra::default(),
+                answer: Answer::Collect(sender.clone()),
+                server_side: false,
+            };
+            self.engine.join(&listener, request, 1).unwrap();
+            self.shard().turn();
+            listener
+        };
+        let joined: Vec<_> = (0..listeners).map(join).collect();
+        self.shard().send(Command::Head { channel: channel.clone(), head: Some(0) });
+        self.shard().turn();
+        assert_eq!(answers.len(), listeners);
+        // Joins are announced while the room is small.
+        joined.iter().for_each(|listener| while listener.outbox.take(Some(Instant::now())).is_some() {});
+        joined
+    }
+
+    fn commit(&self, channels: &[&Channel]) -> bool {
+        let publication = |channel: &&Channel| Publication {
+            channel: (*channel).clone(),
+            seq: 1,
+            data: "1".into(),
+            info: None,
+            tags: None,
+            created_at_ms: crate::clock::unix_ms(),
+        };
+        match self.engine.committed(channels.iter().map(publication).collect()) {
+            Some(deliver) => {
+                deliver();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn stop(self) {
+        self.drainer.stop();
+    }
+}
+
+fn has_heard(listener: &Listener) -> bool {
+    listener.outbox.queued_bytes() > 0
+}
+
+/// A small room that comes after a huge one of its shard is served before the huge one is done.
+#[test]
+fn a_huge_fan_out_lets_the_other_rooms_of_its_shard_in() {
+    let still = Still::new();
+    let (huge, small) = (channel("huge"), channel("small"));
+    let (answer, _done) = bounded(1);
+    let wish = Some(Delivery::Forced(Strategy::Worker));
+    still.shard().send(Command::Wish { channel: huge.clone(), wish, answer });
+    let crowd = still.fill(&huge, 3 * SLICE_LISTENERS);
+    let few = still.fill(&small, 2);
+    assert!(!still.commit(&[&huge, &small]));
+    still.shard().turn();
+    assert!(few.iter().all(|listener| has_heard(listener)));
+    assert!(has_heard(&crowd[0]) && !has_heard(&crowd[SLICE_LISTENERS]), "one slice a turn");
+    // A message to the small room in the middle of it waits for one slice, not for the rest.
+    let late = channel("late");
+    let listener = still.fill(&late, 1).remove(0);
+    still.commit(&[&late]);
+    still.shard().turn();
+    assert!(has_heard(&listener));
+    while still.shard().turn() == crate::engine::shard::Wait::No {}
+    assert!(crowd.iter().all(|listener| has_heard(listener)));
+    still.stop();
+}
+
+/// What a sender does is the same for a hundred listeners and for thousands: it queues one command.
+#[test]
+fn a_sender_delivers_to_small_rooms_only() {
+    let still = Still::new();
+    for (number, (listeners, inline)) in
+        [(0, true), (10, true), (100, false), (4000, false)].into_iter().enumerate()
+    {
+        let room = channel(&format!("room{number}"));
+        let crowd = still.fill(&room, listeners);
+        let delivered = still.engine.context.metrics.deliveries_total.get();
+        assert_eq!(still.commit(&[&room]), inline, "{listeners} listeners");
+        let by_sender = still.engine.context.metrics.deliveries_total.get() - delivered;
+        assert_eq!(by_sender, if inline { listeners as u64 } else { 0 });
+        while still.shard().turn() == crate::engine::shard::Wait::No {}
+        assert!(crowd.iter().all(|listener| has_heard(listener)));
+    }
+    still.stop();
+}

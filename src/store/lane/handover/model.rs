@@ -1,0 +1,135 @@
+//! The hand-over of a lane in every order of its callers' steps.
+//!
+//! What a commit sees is written down and judged at the end, because a failing assertion inside a
+//! commit would be caught by the lane itself, as a commit that panicked.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex as Plain, MutexGuard as PlainGuard};
+
+use shuttle::thread;
+
+use super::*;
+use crate::sync::model::explore;
+
+type Number = u32;
+
+/// The commit that takes this row panics.
+const POISON: Number = 666;
+
+impl Row for Number {
+    fn size_bytes(&self) -> usize {
+        1
+    }
+}
+
+/// What the commits of one run did.
+#[derive(Default)]
+struct Notes {
+    committing: bool,
+    /// Two commits ran at once.
+    overlapped: bool,
+    /// Every batch in the order of their commits, with what waited when its commit began.
+    batches: Vec<(Vec<Number>, Vec<Number>)>,
+    /// Rows whose hand-off has run.
+    handed_off: BTreeSet<Number>,
+}
+
+struct Rig {
+    lane: Handover<Number, Option<Number>>,
+    /// Behind a lock that the checker does not see, for the lane has no part in it.
+    notes: Plain<Notes>,
+}
+
+impl Rig {
+    fn new(rows_max: usize) -> Arc<Self> {
+        let lane = Handover::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None);
+        Arc::new(Self { lane, notes: Plain::default() })
+    }
+
+    /// Submits rows as a caller does, and judges the answers.
+    fn submit(&self, rows: &[Number]) {
+        let answers = self.lane.submit(rows.to_vec(), |batch| self.commit(batch));
+        assert_eq!(answers.len(), rows.len(), "each row is answered once");
+        let notes = self.notes();
+        for (row, answer) in rows.iter().zip(answers) {
+            let batch = notes.batches.iter().find(|(batch, _)| batch.contains(row));
+            let (batch, _) = batch.expect("an answered row was committed");
+            let expected = (!batch.contains(&POISON)).then_some(*row);
+            assert_eq!(answer, expected, "a row got the answer of another");
+            assert_eq!(notes.handed_off.contains(row), answer.is_some(), "answered before the hand-off");
+        }
+    }
+
+    fn commit(&self, batch: Vec<Number>) -> Committed<'_, Option<Number>> {
+        let overlaps = std::mem::replace(&mut self.notes().committing, true);
+        // Here others go on.
+        let waiting = lock(&self.lane.queue).waiting.iter().map(|waiting| waiting.row).collect();
+        let mut notes = self.notes();
+        notes.overlapped |= overlaps;
+        notes.batches.push((batch.clone(), waiting));
+        notes.committing = false;
+        drop(notes);
+        if batch.contains(&POISON) {
+            // Like a panic, without the message.
+            std::panic::resume_unwind(Box::new("the commit fails"));
+        }
+        let rows = batch.clone();
+        let after = move || self.notes().handed_off.extend(rows);
+        Committed { answers: batch.into_iter().map(Some).collect(), after: Some(Box::new(after)) }
+    }
+
+    fn notes(&self) -> PlainGuard<'_, Notes> {
+        self.notes.lock().expect("nobody panics with the notes in hand")
+    }
+
+    /// After all callers are gone; `rows` were submitted.
+    fn judge(&self, rows: usize) {
+        let notes = self.notes();
+        assert!(!notes.overlapped, "two commits ran at once");
+        let committed: Vec<Number> = notes.batches.iter().flat_map(|(batch, _)| batch.clone()).collect();
+        let different: BTreeSet<Number> = committed.iter().copied().collect();
+        assert_eq!((committed.len(), different.len()), (rows, rows), "each row is committed once");
+        let mut done = 0;
+        for (batch, waiting) in &notes.batches {
+            done += batch.len();
+            // Whatever comes later comes behind what waits now.
+            assert!(
+                committed[done..].starts_with(waiting),
+                "{:?} is not the order of arrival",
+                notes.batches
+            );
+        }
+        let queue = lock(&self.lane.queue);
+        assert!(queue.waiting.is_empty() && !queue.led, "the lane is left led");
+    }
+}
+
+/// Each caller is a list of submissions.
+fn callers(rows_max: usize, callers: &[&[&[Number]]]) {
+    let rig = Rig::new(rows_max);
+    let spawn = |submissions: &&[&[Number]]| {
+        let rig = rig.clone();
+        let submissions: Vec<Vec<Number>> = submissions.iter().map(|rows| rows.to_vec()).collect();
+        thread::spawn(move || submissions.iter().for_each(|rows| rig.submit(rows)))
+    };
+    let threads: Vec<_> = callers.iter().map(spawn).collect();
+    for thread in threads {
+        thread.join().expect("a caller failed");
+    }
+    rig.judge(callers.iter().flat_map(|submissions| submissions.iter()).map(|rows| rows.len()).sum());
+}
+
+#[test]
+fn two_callers_with_a_row_each() {
+    explore(3000, || callers(1, &[&[&[1]], &[&[2]]]));
+}
+
+#[test]
+fn callers_with_batches_of_two() {
+    explore(3000, || callers(2, &[&[&[1, 2], &[3]], &[&[11], &[12, 13]], &[&[21], &[22]], &[&[31, 32, 33]]]));
+}
+
+#[test]
+fn a_commit_that_panics_among_others() {
+    explore(3000, || callers(2, &[&[&[1, 2]], &[&[POISON], &[12]], &[&[21, 22, 23]], &[&[31]]]));
+}

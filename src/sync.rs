@@ -1,0 +1,29 @@
+//! The locks and atomics of the protocols that a model checker runs: the commit lane's hand-over,
+//! the ownership of a shard, the outbox and its drainer.
+//!
+//! They are the standard library's. Under the feature `model` the unit tests get those of the model
+//! checker instead, which decides at each of them who goes on (`model.rs` beside the protocols).
+
+#[cfg(all(test, feature = "model"))]
+pub(crate) mod model;
+mod striped;
+
+#[cfg(all(test, feature = "model"))]
+use shuttle::sync as backing;
+#[cfg(not(all(test, feature = "model")))]
+use std::sync as backing;
+
+pub(crate) use backing::atomic::{AtomicBool, Ordering};
+pub(crate) use backing::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+pub(crate) use striped::Striped;
+
+/// Locks whether or not a thread died with the lock held; for values that every change leaves
+/// whole, so that one of them is as good as any other.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for a notification, as [`lock`] locks.
+pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
