@@ -186,6 +186,7 @@ impl<'a> Listener<'a> {
 
     /// Goes back to every room it ever was in, hears all there is, and then nothing more.
     pub fn finish(&mut self, heads: &[u64]) {
+        self.wire.hurry();
         let known: Vec<_> =
             (0..heads.len()).filter(|room| self.run.keeps(*room) && self.was_inside(*room)).collect();
         let outside: Vec<_> = known.iter().copied().filter(|room| !self.is_inside(*room)).collect();

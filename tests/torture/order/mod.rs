@@ -160,7 +160,7 @@ fn every_stream_is_the_exact_sequence_of_its_room_on_postgres() {
 
 fn every_stream_is_exact(backend: Backend) {
     let seed = seed();
-    let (target, listeners) = short_or_long((40_000, 16), (10_000_000, 24));
+    let (target, listeners) = short_or_long((40_000, 16), (5_500_000, 64));
     let (mut server, database) = server_on(backend, CONFIG);
     let run = Run::new(server.address, rooms());
     let began = Instant::now();

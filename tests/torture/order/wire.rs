@@ -16,6 +16,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Receive buffer of the kernel: small, so that a reader that stops is soon noticed.
 const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
 
+/// The same at the end. Loopback sends 64 KiB at a time, which a smaller buffer takes in pieces, each
+/// of them after a timer of the kernel's.
+const HURRY_BUFFER_BYTES: usize = 1024 * 1024;
+
 /// See the module.
 pub struct Wire<'a> {
     websocket: WebSocket,
@@ -37,6 +41,11 @@ impl<'a> Wire<'a> {
         wire.expect_frame(&mut text);
         assert!(text.starts_with(br#"{"id":1,"connect":{"#), "{}", String::from_utf8_lossy(&text));
         wire
+    }
+
+    /// From now on it reads as fast as it can: the run is over, and what it is behind is still owed.
+    pub fn hurry(&self) {
+        SockRef::from(&self.websocket.socket).set_recv_buffer_size(HURRY_BUFFER_BYTES).unwrap();
     }
 
     pub fn send(&mut self, text: &str) {
