@@ -67,7 +67,9 @@ fn the_table_and_the_page_show_the_same() {
     let output = bench(&["--spawn", "--connections", "10", "--rate", "50", "--report", path]);
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{table}");
-    for words in ["published", "lost                     0", "last delivery", "us per delivery", "load generator"] {
+    for words in
+        ["published", "lost                     0", "last delivery", "us per delivery", "load generator"]
+    {
         assert!(table.contains(words), "{words:?} is not in\n{table}");
     }
     let html = fs::read_to_string(&page).unwrap();
