@@ -63,10 +63,9 @@ fn number_behind(name: &Finder<'_>, line: &[u8]) -> Option<u64> {
 
 fn leading_number(text: &[u8]) -> Option<u64> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit());
-    let number = digits.fold(None, |number: Option<u64>, digit| {
+    digits.fold(None, |number: Option<u64>, digit| {
         Some(number.unwrap_or(0).wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
-    });
-    number
+    })
 }
 
 /// Appends the request that makes the socket a WebSocket.
