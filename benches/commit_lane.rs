@@ -1,16 +1,12 @@
 //! What a durable commit costs through the lane: rows per commit, on SQLite and on PostgreSQL.
 //!
-//! One thread submits a whole batch and waits until it is durable, so the clock stops when all work
-//! is finished. `threads=64` is the lane under contention: every thread submits single rows.
+//! The clock stops when the last row is durable. `rows=` is one thread that submits a whole batch,
+//! `callers=` are threads that submit single rows at the same time. PostgreSQL waits for the disk
+//! here, unlike in the tests.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can not measure fails by panic")]
 
-#[path = "../tests/support/postgres.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the bench stops no server")]
-mod postgres;
-#[path = "../tests/support/temp.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
-mod temp;
+mod common;
 
 use std::sync::Arc;
 use std::thread;
@@ -21,8 +17,11 @@ use roomcast::config::{Database, DatabaseUrl, Durability};
 use roomcast::ids::Channel;
 use roomcast::limits::READER_STACK_BYTES;
 use roomcast::metrics::Metrics;
-use roomcast::publication::ClientInfo;
 use roomcast::store::{NewMessage, Store};
+
+use common::postgres::Cluster;
+use common::temp::TempDir;
+use common::{PAYLOAD_BYTES, payload, publisher};
 
 const ROOMS: usize = 100;
 
@@ -38,11 +37,9 @@ fn open(url: DatabaseUrl) -> Store {
     Store::open(&config, Arc::new(Metrics::new())).unwrap()
 }
 
-/// Messages of 128 bytes, spread over so many rooms.
+/// Messages spread over so many rooms.
 fn messages(rows: usize, rooms: usize) -> Vec<NewMessage> {
-    let data: Arc<str> = format!("\"{}\"", "x".repeat(126)).into();
-    let info = ClientInfo { user: "ann".into(), client: "c1".into(), conn_info: None, chan_info: None };
-    let info = Arc::new(info);
+    let (data, info) = (payload(PAYLOAD_BYTES), publisher());
     (0..rows)
         .map(|row| NewMessage {
             channel: Channel::new(&format!("room{}", row % rooms)).unwrap(),
@@ -55,7 +52,8 @@ fn messages(rows: usize, rooms: usize) -> Vec<NewMessage> {
         .collect()
 }
 
-/// Time for `rows` single-row submissions shared by so many threads.
+/// Time for at least `rows` single-row submissions, shared by so many threads, as if there were
+/// exactly `rows`.
 fn contended(store: &Store, threads: usize, rows: u64) -> Duration {
     let share = rows.div_ceil(threads as u64);
     let batch = messages(ROOMS, ROOMS);
@@ -72,7 +70,7 @@ fn contended(store: &Store, threads: usize, rows: u64) -> Duration {
             thread::Builder::new().stack_size(READER_STACK_BYTES).spawn_scoped(scope, work).unwrap();
         }
     });
-    started.elapsed()
+    started.elapsed().mul_f64(rows as f64 / (share * threads as u64) as f64)
 }
 
 fn commits(criterion: &mut Criterion, database: &str, store: &Store) {
@@ -86,21 +84,21 @@ fn commits(criterion: &mut Criterion, database: &str, store: &Store) {
         });
     }
     group.throughput(Throughput::Elements(1));
-    group.bench_function("threads=64", |bencher| {
-        bencher.iter_custom(|rows| contended(store, 64, rows));
-    });
+    for callers in [1, 16, 64] {
+        group.bench_function(BenchmarkId::from_parameter(format!("callers={callers}")), |bencher| {
+            bencher.iter_custom(|rows| contended(store, callers, rows));
+        });
+    }
     group.finish();
 }
 
 fn on_sqlite(criterion: &mut Criterion) {
-    let directory = std::env::temp_dir().join(format!("roomcast-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    commits(criterion, "sqlite", &open(DatabaseUrl::Sqlite(directory.join("bench.db"))));
-    std::fs::remove_dir_all(&directory).unwrap();
+    let folder = TempDir::new();
+    commits(criterion, "sqlite", &open(DatabaseUrl::Sqlite(folder.0.join("bench.db"))));
 }
 
 fn on_postgres(criterion: &mut Criterion) {
-    let cluster = postgres::Cluster::start();
+    let cluster = Cluster::start();
     commits(criterion, "postgres", &open(DatabaseUrl::Postgres(cluster.database())));
 }
 

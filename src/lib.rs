@@ -1,6 +1,7 @@
 //! Roomcast: a chat-room broadcast server and library.
 
 pub mod auth;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -18,7 +18,7 @@ const LEVELS: &[&[&str]] = &[
     &["protocol", "auth"],
     &["outbox", "store"],
     &["engine"],
-    &["net", "node"],
+    &["net", "node", "bench"],
     &["server"],
     &["cli"],
     &["main"],

@@ -2,6 +2,7 @@
 //!
 //! Results go to standard output, everything else to standard error. One file per command.
 
+pub mod bench;
 pub mod check_config;
 mod failure;
 pub mod serve;
@@ -37,6 +38,8 @@ pub enum Command {
     Token(token::TokenArgs),
     /// Print the configuration in effect, or say what is wrong with it
     CheckConfig(check_config::CheckConfigArgs),
+    /// Put load on a server, this one or another that speaks the protocol, and measure it
+    Bench(Box<bench::BenchArgs>),
     /// Print the version, and those of the databases compiled in
     Version,
 }
@@ -81,6 +84,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Token(args) => token::run(args),
         Command::CheckConfig(args) => check_config::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Version => print(&version::text()),
     }
 }
@@ -117,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_in_its_help() {
-        for command in ["serve", "token", "check-config"] {
+        for command in ["serve", "token", "check-config", "bench"] {
             let help = Cli::try_parse_from(["roomcast", command, "--help"]).unwrap_err().to_string();
             assert!(help.contains(&format!("  roomcast {command}")), "{help}");
         }

@@ -1,0 +1,100 @@
+//! What it costs to write pushes and replies into a buffer that is used again and again.
+//!
+//! Pure functions: the clock stops when the last byte is in the buffer.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can not measure fails by panic")]
+
+mod common;
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use roomcast::outbox::frame::{self, LineFrames};
+use roomcast::protocol::code::ErrorCode;
+use roomcast::protocol::push;
+use roomcast::protocol::reply::{self, ConnectResult, SubscribeResult};
+
+use common::{payload, publication, publisher};
+
+/// Lines that share a frame in the benches of many lines.
+const LINES: u64 = 32;
+
+const EPOCH: &str = "abcdefghijklmnop";
+
+fn pushes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode/push");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    for bytes in [128, 2048] {
+        let publication = publication(123_456, &payload(bytes), &publisher());
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("publication", bytes), |bencher| {
+            let mut out = Vec::new();
+            bencher.iter(|| {
+                out.clear();
+                push::publication(&mut out, black_box(&publication));
+                black_box(out.len())
+            });
+        });
+        group.bench_function(BenchmarkId::new("publication_frame", bytes), |bencher| {
+            let mut out = Vec::new();
+            bencher.iter(|| {
+                out.clear();
+                push::publication(&mut out, black_box(&publication));
+                black_box(frame::text(&out))
+            });
+        });
+        group.throughput(Throughput::Elements(LINES));
+        group.bench_function(BenchmarkId::new(format!("publication_lines={LINES}"), bytes), |bencher| {
+            let mut frames = LineFrames::default();
+            bencher.iter(|| {
+                for _ in 0..LINES {
+                    frames.line(|out| push::publication(out, black_box(&publication)));
+                }
+                black_box(frames.take())
+            });
+        });
+    }
+    group.finish();
+}
+
+fn replies(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode/reply");
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    group.throughput(Throughput::Elements(1));
+    let subscribed = SubscribeResult {
+        recoverable: true,
+        positioned: true,
+        epoch: EPOCH,
+        offset: 123_456,
+        ..SubscribeResult::default()
+    };
+    let publisher = publisher();
+    let connected = ConnectResult {
+        client: &publisher.client,
+        version: "roomcast 0.1.0",
+        ttl_seconds: None,
+        data: None,
+        subs: &[],
+        ping_seconds: 25,
+        pong: true,
+    };
+    let mut bench = |name: &str, encode: &dyn Fn(&mut Vec<u8>)| {
+        group.bench_function(name, |bencher| {
+            let mut out = Vec::new();
+            bencher.iter(|| {
+                out.clear();
+                encode(&mut out);
+                black_box(out.len())
+            });
+        });
+    };
+    bench("publish", &|out| reply::publish(out, black_box(4242)));
+    bench("subscribe", &|out| reply::subscribe(out, black_box(4242), black_box(&subscribed)));
+    bench("connect", &|out| reply::connect(out, black_box(1), black_box(&connected)));
+    bench("error", &|out| reply::error(out, black_box(4242), black_box(ErrorCode::PermissionDenied)));
+    group.finish();
+}
+
+criterion_group!(benches, pushes, replies);
+criterion_main!(benches);

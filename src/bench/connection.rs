@@ -1,0 +1,154 @@
+//! One connection of the load generator: a non-blocking WebSocket and where it stands.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections made from one loopback address before the next one is taken: an address has about
+/// 28,000 ports, and those of the last run linger for a minute.
+const CONNECTIONS_PER_ADDRESS: usize = 8000;
+
+/// Where a connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Waits for the answer to the handshake.
+    Shaking,
+    /// Waits for the reply to `connect`.
+    Greeting,
+    /// Waits for the reply to `subscribe`.
+    Joining,
+    Ready,
+    Gone,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Role {
+    Listener {
+        group: usize,
+        room: usize,
+    },
+    /// Its place among the publishers of its thread.
+    Publisher(usize),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) role: Role,
+    pub(super) stage: Stage,
+    /// Bytes read that are no whole frame yet.
+    pub(super) input: Vec<u8>,
+    output: Vec<u8>,
+    /// Bytes of `output` the kernel already took.
+    written: usize,
+    /// Offset of the last publication; 0 = none yet.
+    pub(super) last: u64,
+    /// Offsets before `last` that did not arrive.
+    pub(super) missing: Vec<u64>,
+}
+
+impl Connection {
+    /// Begins to connect the `number`th connection.
+    pub(super) fn open(address: SocketAddr, number: usize, role: Role) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        if let SocketAddr::V4(v4) = address
+            && v4.ip().is_loopback()
+        {
+            let host = 1 + (number / CONNECTIONS_PER_ADDRESS) % 250;
+            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host as u8), 0));
+            socket.bind(&source.into())?;
+        }
+        match socket.connect(&address.into()) {
+            Ok(()) => {}
+            // The kernel connects while we go on.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self {
+            socket: TcpStream::from_std(socket.into()),
+            role,
+            stage: Stage::Shaking,
+            input: Vec::new(),
+            output: Vec::new(),
+            written: 0,
+            last: 0,
+            missing: Vec::new(),
+        })
+    }
+
+    /// Where to append what is to be sent; [`flush`](Self::flush) sends it.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Sends as much as the kernel takes; the rest waits for the socket to be writable.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while self.written < self.output.len() {
+            match self.socket.write(&self.output[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_pending(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads once; `None` when there is nothing now.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.socket.read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_pending(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Notes a publication and says whether it came as it should.
+    pub(super) fn note(&mut self, offset: u64) -> Arrival {
+        let expected = self.last + 1;
+        if self.last == 0 || offset == expected {
+            self.last = offset;
+            return Arrival::Next;
+        }
+        if offset > expected {
+            self.missing.extend(expected..offset);
+            self.last = offset;
+            return Arrival::Next;
+        }
+        match self.missing.iter().position(|missing| *missing == offset) {
+            Some(place) => {
+                self.missing.swap_remove(place);
+                Arrival::Late
+            }
+            None => Arrival::Again,
+        }
+    }
+}
+
+/// How a publication came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// Behind the last one, with or without a gap.
+    Next,
+    /// Behind a later one.
+    Late,
+    /// Not for the first time.
+    Again,
+}
+
+fn is_pending(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
+}

@@ -1,0 +1,106 @@
+//! What the threads of a run share: the clock, the phase, and counts for the progress bar.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Phase {
+    /// Connections are being made.
+    Ramp,
+    /// Publishers publish.
+    Run,
+    /// Publishers have stopped; what is under way arrives.
+    Drain,
+    /// Everybody goes home.
+    Stop,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Control {
+    started: Instant,
+    phase: AtomicU8,
+    /// Connections that may have been begun so far.
+    pub(super) allowed: AtomicUsize,
+    /// Connections that are subscribed or may publish.
+    pub(super) ready: AtomicUsize,
+    pub(super) broken: AtomicUsize,
+    run_from_ns: AtomicU64,
+    measure_from_ns: AtomicU64,
+    measure_until_ns: AtomicU64,
+    /// Publishes sent and not answered yet.
+    pub(super) under_way: AtomicU64,
+    pub(super) acknowledged: AtomicU64,
+    /// Arrivals that the acknowledged publishes bring.
+    pub(super) expected: AtomicU64,
+    pub(super) arrived: AtomicU64,
+}
+
+impl Control {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            phase: AtomicU8::new(0),
+            allowed: AtomicUsize::new(0),
+            ready: AtomicUsize::new(0),
+            broken: AtomicUsize::new(0),
+            run_from_ns: AtomicU64::new(0),
+            measure_from_ns: AtomicU64::new(u64::MAX),
+            measure_until_ns: AtomicU64::new(u64::MAX),
+            under_way: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
+        }
+    }
+
+    /// Nanoseconds since the run began.
+    pub(super) fn now_ns(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Ramp,
+            1 => Phase::Run,
+            2 => Phase::Drain,
+            _ => Phase::Stop,
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Publishers begin now; what is due within the measured time counts.
+    pub(super) fn begin(&self, warmup: Duration, duration: Duration) {
+        let now = self.now_ns();
+        let from = now + warmup.as_nanos() as u64;
+        self.run_from_ns.store(now, Ordering::Relaxed);
+        self.measure_from_ns.store(from, Ordering::Relaxed);
+        self.measure_until_ns.store(from + duration.as_nanos() as u64, Ordering::Relaxed);
+        self.enter(Phase::Run);
+    }
+
+    pub(super) fn run_from_ns(&self) -> u64 {
+        self.run_from_ns.load(Ordering::Relaxed)
+    }
+
+    /// Start and end of the measured time.
+    pub(super) fn measured(&self) -> (u64, u64) {
+        (self.measure_from_ns.load(Ordering::Relaxed), self.measure_until_ns.load(Ordering::Relaxed))
+    }
+
+    /// True when a message that was due then counts.
+    pub(super) fn counts(&self, due_ns: u64) -> bool {
+        let (from, until) = self.measured();
+        (from..until).contains(&due_ns)
+    }
+
+    /// True when nothing is under way any more.
+    pub(super) fn is_drained(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) == 0
+            && self.arrived.load(Ordering::Acquire) >= self.expected.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,360 @@
+//! One thread of the load generator: its connections, all of them behind one poller.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::connection::{Arrival, Connection, Role, Stage};
+use super::control::{Control, Phase};
+use super::plan::Plan;
+use super::publisher::Publisher;
+use super::tally::Tally;
+use super::wire::{self, Line, Reader};
+
+/// Most connections that wait for the server at the same time while connections are made.
+const HALF_OPEN_MAX: usize = 512;
+
+/// Longest sleep: how late a change of phase may be noticed.
+const SLEEP_MAX: Duration = Duration::from_millis(5);
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A connection still to be made: its number in the whole run, and what it is for.
+#[derive(Debug)]
+pub(super) enum Post {
+    Listener { number: usize, group: usize, room: usize },
+    Publisher { number: usize, group: usize, place: usize },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Driver {
+    plan: Arc<Plan>,
+    control: Arc<Control>,
+    poll: Poll,
+    posts: std::vec::IntoIter<Post>,
+    next: Option<Post>,
+    connections: Vec<Connection>,
+    publishers: Vec<Publisher>,
+    /// Connection of each publisher.
+    publishing: Vec<usize>,
+    half_open: usize,
+    reader: Reader,
+    tally: Tally,
+    /// Counted here and added to the shared counts once a turn.
+    arrived: u64,
+    connect: String,
+}
+
+impl Driver {
+    pub(super) fn new(plan: Arc<Plan>, control: Arc<Control>, posts: Vec<Post>) -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            tally: Tally::new(&plan),
+            connect: wire::connect(plan.token.as_deref()),
+            plan,
+            control,
+            posts: posts.into_iter(),
+            next: None,
+            connections: Vec::new(),
+            publishers: Vec::new(),
+            publishing: Vec::new(),
+            half_open: 0,
+            reader: Reader::new(),
+            arrived: 0,
+        })
+    }
+
+    /// Runs until the phase is [`Phase::Stop`] and returns what was counted.
+    pub(super) fn run(mut self) -> io::Result<Tally> {
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let phase = self.control.phase();
+            if phase == Phase::Stop {
+                return Ok(self.finish());
+            }
+            self.open_more();
+            if phase == Phase::Run {
+                self.publish_due();
+            }
+            match self.poll.poll(&mut events, Some(self.sleep(phase))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in &events {
+                let place = event.token().0;
+                if let Err(error) = self.serve(place, event.is_writable(), &mut buffer) {
+                    self.lose(place, &error);
+                }
+            }
+            self.control.arrived.fetch_add(std::mem::take(&mut self.arrived), Ordering::AcqRel);
+        }
+    }
+
+    /// How long nothing is to be done, unless the server does something.
+    fn sleep(&self, phase: Phase) -> Duration {
+        if phase != Phase::Run {
+            return SLEEP_MAX;
+        }
+        let (from, now) = (self.control.run_from_ns(), self.control.now_ns());
+        let due = self.publishers.iter().filter_map(|publisher| publisher.due_ns(from)).min();
+        due.map_or(SLEEP_MAX, |due| Duration::from_nanos(due.saturating_sub(now)).min(SLEEP_MAX))
+    }
+
+    /// Begins the connections that the ramp allows by now.
+    fn open_more(&mut self) {
+        while self.half_open < HALF_OPEN_MAX {
+            let Some(post) = self.next.take().or_else(|| self.posts.next()) else { return };
+            let number = match post {
+                Post::Listener { number, .. } | Post::Publisher { number, .. } => number,
+            };
+            if number >= self.control.allowed.load(Ordering::Acquire) {
+                self.next = Some(post);
+                return;
+            }
+            if let Err(error) = self.open(number, post) {
+                self.note_broken(&format!("a connection could not be made: {error}"));
+            }
+        }
+    }
+
+    fn open(&mut self, number: usize, post: Post) -> io::Result<()> {
+        let place = self.connections.len();
+        let role = match post {
+            Post::Listener { group, room, .. } => Role::Listener { group, room },
+            Post::Publisher { .. } => Role::Publisher(self.publishers.len()),
+        };
+        let mut connection = Connection::open(self.plan.address, number, role)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut connection.socket, Token(place), interest)?;
+        wire::handshake(connection.output(), &self.plan.host, &self.plan.path);
+        if let Post::Publisher { group, place: among, .. } = post {
+            self.publishers.push(Publisher::new(group, &self.plan.groups[group], among));
+            self.publishing.push(place);
+        }
+        self.connections.push(connection);
+        self.half_open += 1;
+        Ok(())
+    }
+
+    /// Reads and answers what a socket has.
+    fn serve(&mut self, place: usize, writable: bool, buffer: &mut [u8]) -> io::Result<()> {
+        if self.connections[place].stage == Stage::Gone {
+            return Ok(());
+        }
+        if writable {
+            self.connections[place].flush()?;
+        }
+        while let Some(count) = self.connections[place].read(buffer)? {
+            let now_ns = self.control.now_ns();
+            if self.connections[place].input.is_empty() {
+                let used = self.take(place, &buffer[..count], now_ns)?;
+                self.connections[place].input.extend_from_slice(&buffer[used..count]);
+            } else {
+                let mut input = std::mem::take(&mut self.connections[place].input);
+                input.extend_from_slice(&buffer[..count]);
+                let used = self.take(place, &input, now_ns)?;
+                input.drain(..used);
+                self.connections[place].input = input;
+            }
+            if count < buffer.len() {
+                break; // The poller reports what comes from now on.
+            }
+        }
+        if self.control.phase() == Phase::Run
+            && let Role::Publisher(publisher) = self.connections[place].role
+        {
+            self.publish(publisher)?;
+        }
+        self.connections[place].flush()
+    }
+
+    /// Takes whole frames off the front; returns how many bytes that were.
+    fn take(&mut self, place: usize, bytes: &[u8], now_ns: u64) -> io::Result<usize> {
+        let mut rest = bytes;
+        if self.connections[place].stage == Stage::Shaking {
+            let Some(end) = memchr::memmem::find(rest, b"\r\n\r\n") else { return Ok(0) };
+            if !rest.starts_with(b"HTTP/1.1 101 ") {
+                let line =
+                    String::from_utf8_lossy(rest.split(|byte| *byte == b'\r').next().unwrap_or_default());
+                return Err(io::Error::other(format!("the server answered: {line}")));
+            }
+            rest = &rest[end + 4..];
+            let connect = std::mem::take(&mut self.connect);
+            self.say(place, &connect, Stage::Greeting);
+            self.connect = connect;
+        }
+        while let Some((opcode, payload, behind)) = wire::split_frame(rest) {
+            match opcode {
+                0x1 => {
+                    for line in payload.split(|byte| *byte == b'\n') {
+                        self.hear(place, line, now_ns);
+                    }
+                }
+                0x8 => {
+                    let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
+                    return Err(io::Error::other(format!("the server closed a connection: {reason}")));
+                }
+                _ => {}
+            }
+            rest = behind;
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    fn say(&mut self, place: usize, text: &str, stage: Stage) {
+        let connection = &mut self.connections[place];
+        wire::frame(connection.output(), text.as_bytes());
+        connection.stage = stage;
+    }
+
+    fn hear(&mut self, place: usize, line: &[u8], now_ns: u64) {
+        match self.reader.read(line) {
+            Line::Ping => wire::frame(self.connections[place].output(), b"{}"),
+            Line::Other => {}
+            Line::Delivery { offset, sent_ns } => self.arrive(place, offset, sent_ns, now_ns),
+            Line::Reply { id, error } => self.answer(place, id, error, now_ns),
+        }
+    }
+
+    fn answer(&mut self, place: usize, id: u64, error: Option<&str>, now_ns: u64) {
+        let (stage, role) = (self.connections[place].stage, self.connections[place].role);
+        match (stage, role, error) {
+            (Stage::Ready, Role::Publisher(publisher), error) => {
+                self.acknowledge(publisher, id, error, now_ns);
+            }
+            (_, _, Some(error)) => {
+                let error = format!("the server refused a client: {error}");
+                self.lose(place, &io::Error::other(error));
+            }
+            (Stage::Greeting, Role::Listener { group, room }, None) => {
+                let subscribe = wire::subscribe(&self.plan.room(group, room));
+                self.say(place, &subscribe, Stage::Joining);
+            }
+            (Stage::Greeting | Stage::Joining, ..) => {
+                self.connections[place].stage = Stage::Ready;
+                self.half_open -= 1;
+                self.control.ready.fetch_add(1, Ordering::AcqRel);
+            }
+            _ => {}
+        }
+    }
+
+    fn acknowledge(&mut self, publisher: usize, id: u64, error: Option<&str>, now_ns: u64) {
+        let publisher = &mut self.publishers[publisher];
+        let Some(sent) = publisher.answered(id) else { return };
+        let (number, control) = (publisher.group, &self.control);
+        let group = &mut self.tally.groups[number];
+        match error {
+            Some(error) => {
+                group.refused += 1;
+                group.refusal.get_or_insert_with(|| error.to_owned());
+            }
+            None => {
+                group.rooms[sent.room].acknowledged += 1;
+                if control.counts(sent.due_ns) {
+                    group.published += 1;
+                    group.ack.record(sent.due_ns, now_ns);
+                }
+                let listeners = self.plan.groups[number].listeners_of(sent.room) as u64;
+                control.acknowledged.fetch_add(1, Ordering::AcqRel);
+                control.expected.fetch_add(listeners, Ordering::AcqRel);
+            }
+        }
+        control.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn arrive(&mut self, place: usize, offset: Option<u64>, sent_ns: Option<u64>, now_ns: u64) {
+        let connection = &mut self.connections[place];
+        let Role::Listener { group, room } = connection.role else { return };
+        let group = &mut self.tally.groups[group];
+        match offset.map_or(Arrival::Next, |offset| connection.note(offset)) {
+            Arrival::Again => {
+                group.repeated += 1;
+                return;
+            }
+            Arrival::Late => group.out_of_order += 1,
+            Arrival::Next => {}
+        }
+        self.arrived += 1;
+        group.rooms[room].arrived += 1;
+        let Some(due_ns) = sent_ns.filter(|due| self.control.counts(*due)) else { return };
+        group.delivered += 1;
+        group.delivery.record(due_ns, now_ns);
+        if let Some(offset) = offset {
+            group.rooms[room].arrive(offset, due_ns, now_ns);
+        }
+    }
+
+    fn publish_due(&mut self) {
+        for publisher in 0..self.publishers.len() {
+            let place = self.publishing[publisher];
+            if self.connections[place].stage != Stage::Ready {
+                continue;
+            }
+            let sent = self.publish(publisher).and_then(|()| self.connections[place].flush());
+            if let Err(error) = sent {
+                self.lose(place, &error);
+            }
+        }
+    }
+
+    /// Queues every publish that may leave by now; each is a frame of its own, as clients send them.
+    fn publish(&mut self, number: usize) -> io::Result<()> {
+        let (publisher, place) = (&mut self.publishers[number], self.publishing[number]);
+        let (run_from, now) = (self.control.run_from_ns(), self.control.now_ns());
+        let group = publisher.group;
+        let mut text = Vec::new();
+        while let Some((id, sent)) = publisher.next(run_from, now) {
+            if sent.due_ns >= self.control.measured().1 {
+                publisher.answered(id);
+                break;
+            }
+            text.clear();
+            wire::publish(
+                &mut text,
+                id,
+                &self.plan.room(group, sent.room),
+                sent.due_ns,
+                self.plan.groups[group].size,
+            );
+            wire::frame(self.connections[place].output(), &text);
+            self.control.under_way.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, place: usize, error: &io::Error) {
+        let connection = &mut self.connections[place];
+        match connection.stage {
+            Stage::Gone => return,
+            Stage::Ready => {}
+            Stage::Shaking | Stage::Greeting | Stage::Joining => self.half_open -= 1,
+        }
+        connection.stage = Stage::Gone;
+        // Closing the socket takes it out of the poller as well.
+        let _ = self.poll.registry().deregister(&mut connection.socket);
+        let _ = connection.socket.shutdown(std::net::Shutdown::Both);
+        self.note_broken(&error.to_string());
+    }
+
+    fn note_broken(&mut self, why: &str) {
+        self.tally.broken += 1;
+        self.tally.breakage.get_or_insert_with(|| why.to_owned());
+        self.control.broken.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn finish(mut self) -> Tally {
+        for connection in &self.connections {
+            if let Role::Listener { group, .. } = connection.role {
+                self.tally.groups[group].skipped += connection.missing.len() as u64;
+            }
+        }
+        self.tally
+    }
+}

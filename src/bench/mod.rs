@@ -1,0 +1,347 @@
+//! A load generator for servers that speak the protocol: ours, and others.
+//!
+//! A few threads hold all connections. Messages carry the time they were due, so a server that is
+//! late is measured as late, also by the messages that had to wait because of it. Every listener
+//! checks the offsets of its room. Knows nothing of the server's inside: it is a client.
+
+mod connection;
+mod control;
+mod driver;
+mod html;
+mod plan;
+mod process;
+mod publisher;
+mod report;
+mod tally;
+mod wire;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use control::{Control, Phase};
+use driver::{Driver, Post};
+use process::{Spawned, Usage};
+use tally::Tally;
+
+pub use html::page;
+pub use plan::{Group, Pace, Plan, SCENARIOS, SIZE_MIN, Scenario, WINDOW_MAX};
+pub use report::{GroupReport, Percentiles, Report, Second, ServerReport};
+
+/// Time without any progress after which waiting is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Threads of the load generator have small needs.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Which server is measured.
+#[derive(Debug, Clone)]
+pub enum Subject {
+    /// One that runs; with its process id, if it runs on this machine and shall be looked at.
+    Running(Option<u32>),
+    /// One that is started for the run and stopped after it.
+    Spawn {
+        /// The program, which knows the command `serve`.
+        program: PathBuf,
+        /// Its database; `None`: a SQLite file that goes with the run.
+        database: Option<String>,
+        /// More arguments of `serve`.
+        extra: Vec<String>,
+    },
+}
+
+/// What a run tells while it runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress {
+    /// So many of the connections are ready.
+    Connecting(usize),
+    /// So much of warm-up and measured time is over; publishes and arrivals so far.
+    Running(Duration, u64, u64),
+    /// Waiting for so many arrivals.
+    Draining(u64),
+}
+
+/// Why there is no report.
+#[derive(Debug)]
+pub struct BenchError(String);
+
+impl fmt::Display for BenchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BenchError {}
+
+impl From<io::Error> for BenchError {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Runs a plan. `progress` is called several times a second.
+///
+/// # Errors
+/// When the server can not be reached, the connections do not all become ready, or the system has not
+/// enough files for them.
+pub fn run(
+    name: &str,
+    mut plan: Plan,
+    subject: &Subject,
+    progress: impl FnMut(Progress),
+) -> Result<Report, BenchError> {
+    check_files(plan.connections())?;
+    let spawned = match subject {
+        Subject::Running(_) => None,
+        Subject::Spawn { program, database, extra } => {
+            Some(Spawned::start(program, database.as_deref(), extra)?)
+        }
+    };
+    if let Some(spawned) = &spawned {
+        plan.address = spawned.address;
+        plan.host = spawned.address.to_string();
+    }
+    let pid = match subject {
+        Subject::Running(pid) => *pid,
+        Subject::Spawn { .. } => spawned.as_ref().map(Spawned::pid),
+    };
+    let run = Run { plan: Arc::new(plan), control: Arc::new(Control::new()), pid, progress };
+    run.go(name)
+}
+
+fn check_files(connections: usize) -> Result<(), BenchError> {
+    let needed = connections as u64 + 100;
+    let files = rlimit::increase_nofile_limit(u64::MAX)?;
+    if files < needed {
+        return Err(BenchError(format!(
+            "{connections} connections need {needed} open files, and the limit is {files}; raise it (ulimit -Hn) or use fewer"
+        )));
+    }
+    Ok(())
+}
+
+struct Run<P> {
+    plan: Arc<Plan>,
+    control: Arc<Control>,
+    pid: Option<u32>,
+    progress: P,
+}
+
+/// What was seen at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    at: Instant,
+    server: Option<Usage>,
+    own: Usage,
+    published: u64,
+    delivered: u64,
+}
+
+impl<P: FnMut(Progress)> Run<P> {
+    fn go(mut self, name: &str) -> Result<Report, BenchError> {
+        let before = self.sample()?;
+        let threads = self.start_threads()?;
+        let outcome = self.measure();
+        self.control.enter(Phase::Stop);
+        let mut tally = Tally::new(&self.plan);
+        for thread in threads {
+            let part =
+                thread.join().map_err(|_| BenchError("a thread of the load generator panicked".into()))?;
+            tally.merge(part?);
+        }
+        let measured = outcome.map_err(|error| match &tally.breakage {
+            Some(breakage) => BenchError(format!("{error}; the first failure: {breakage}")),
+            None => error,
+        })?;
+        Ok(self.report(name, &before, &measured, tally))
+    }
+
+    fn start_threads(&self) -> Result<Vec<thread::JoinHandle<io::Result<Tally>>>, BenchError> {
+        let mut shares: Vec<Vec<Post>> = Vec::new();
+        shares.resize_with(self.plan.threads, Vec::new);
+        for (number, post) in posts(&self.plan).into_iter().enumerate() {
+            shares[number % self.plan.threads].push(post);
+        }
+        let mut threads = Vec::new();
+        for (number, posts) in shares.into_iter().enumerate() {
+            let driver = Driver::new(self.plan.clone(), self.control.clone(), posts)?;
+            let thread = thread::Builder::new().name(format!("bench-{number}")).stack_size(STACK_BYTES);
+            threads.push(thread.spawn(move || driver.run())?);
+        }
+        Ok(threads)
+    }
+
+    fn measure(&mut self) -> Result<Measured, BenchError> {
+        let ramp = self.ramp()?;
+        let connected = self.sample()?;
+        self.control.begin(self.plan.warmup, self.plan.duration);
+        let begun = Instant::now();
+        self.wait_until(begun, begun + self.plan.warmup, &mut Vec::new());
+        let first = self.sample()?;
+        let mut timeline = Vec::new();
+        self.wait_until(begun, begun + self.plan.warmup + self.plan.duration, &mut timeline);
+        let last = self.sample()?;
+        self.control.enter(Phase::Drain);
+        self.drain();
+        Ok(Measured { ramp, connected, first, last, timeline })
+    }
+
+    /// Lets connections be made at the planned pace until all are ready.
+    fn ramp(&mut self) -> Result<Duration, BenchError> {
+        let (all, begun) = (self.plan.connections(), Instant::now());
+        let (mut ready, mut moved) = (0, Instant::now());
+        while ready < all {
+            let allowed = (begun.elapsed().as_secs_f64() * self.plan.ramp) as usize + 1;
+            self.control.allowed.store(allowed, Ordering::Release);
+            thread::sleep(Duration::from_millis(5));
+            let now = self.control.ready.load(Ordering::Acquire);
+            if now > ready {
+                (ready, moved) = (now, Instant::now());
+                (self.progress)(Progress::Connecting(ready));
+            }
+            let broken = self.control.broken.load(Ordering::Acquire);
+            if broken > 0 || moved.elapsed() > PATIENCE {
+                return Err(BenchError(format!("only {ready} of {all} connections became ready")));
+            }
+        }
+        Ok(begun.elapsed())
+    }
+
+    fn wait_until(&mut self, begun: Instant, end: Instant, timeline: &mut Vec<Second>) {
+        let (mut published, mut delivered) = self.counts();
+        let mut tick = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            thread::sleep(
+                end.min(tick).saturating_duration_since(Instant::now()).min(Duration::from_millis(200)),
+            );
+            let now = self.counts();
+            (self.progress)(Progress::Running(begun.elapsed(), now.0, now.1));
+            if Instant::now() >= tick.min(end) {
+                timeline.push(Second { published: now.0 - published, delivered: now.1 - delivered });
+                (published, delivered) = now;
+                tick += Duration::from_secs(1);
+            }
+        }
+    }
+
+    /// Waits for what is under way, for as long as some of it arrives.
+    fn drain(&mut self) {
+        let (mut arrived, mut moved) = (0, Instant::now());
+        while !self.control.is_drained() && moved.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+            let now = self.control.arrived.load(Ordering::Acquire)
+                + self.control.acknowledged.load(Ordering::Acquire);
+            if now > arrived {
+                (arrived, moved) = (now, Instant::now());
+            }
+            let owed = self.control.expected.load(Ordering::Acquire);
+            let left = owed.saturating_sub(self.counts().1);
+            (self.progress)(Progress::Draining(left));
+        }
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        (self.control.acknowledged.load(Ordering::Acquire), self.control.arrived.load(Ordering::Acquire))
+    }
+
+    fn sample(&self) -> Result<Sample, BenchError> {
+        let server = match self.pid {
+            None => None,
+            Some(pid) => Some(Usage::of(&pid.to_string()).map_err(|error| {
+                BenchError(format!("the server's process {pid} can not be looked at: {error}"))
+            })?),
+        };
+        let (published, delivered) = self.counts();
+        Ok(Sample { at: Instant::now(), server, own: Usage::of("self")?, published, delivered })
+    }
+
+    fn report(&self, name: &str, before: &Sample, measured: &Measured, tally: Tally) -> Report {
+        let seconds = (measured.last.at - measured.first.at).as_secs_f64();
+        let own_cpu = measured.last.own.cpu.saturating_sub(measured.first.own.cpu);
+        let groups = self.plan.groups.iter().zip(tally.groups);
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            scenario: name.to_owned(),
+            address: self.plan.address.to_string(),
+            connections: self.control.ready.load(Ordering::Acquire),
+            broken: tally.broken,
+            breakage: tally.breakage,
+            seconds,
+            ramp_seconds: measured.ramp.as_secs_f64(),
+            groups: groups.map(|(plan, tally)| describe(plan, &tally, seconds)).collect(),
+            server: measured.server(before, self.plan.connections()),
+            own_cpu: own_cpu.as_secs_f64() / seconds,
+            own_threads: self.plan.threads,
+            timeline: measured.timeline.clone(),
+        }
+    }
+}
+
+/// The samples of a run.
+struct Measured {
+    ramp: Duration,
+    connected: Sample,
+    first: Sample,
+    last: Sample,
+    timeline: Vec<Second>,
+}
+
+impl Measured {
+    fn server(&self, before: &Sample, connections: usize) -> Option<ServerReport> {
+        let (before, connected) = (before.server?, self.connected.server?);
+        let (first, last) = (self.first.server?, self.last.server?);
+        let cpu = last.cpu.saturating_sub(first.cpu).as_secs_f64();
+        let each = |count: u64| (count > 0).then(|| cpu * 1e6 / count as f64);
+        let share = |more: u64, than: u64| more.saturating_sub(than) as f64 / connections.max(1) as f64;
+        Some(ServerReport {
+            cpu: cpu / (self.last.at - self.first.at).as_secs_f64(),
+            cpu_us_per_delivery: each(self.last.delivered - self.first.delivered),
+            cpu_us_per_publish: each(self.last.published - self.first.published),
+            resident: connected.resident,
+            resident_at_end: last.resident,
+            resident_per_connection: share(connected.resident, before.resident),
+            threads_per_connection: share(connected.threads, before.threads),
+        })
+    }
+}
+
+fn describe(plan: &Group, tally: &tally::GroupTally, seconds: f64) -> GroupReport {
+    let owed = |(number, room): (usize, &tally::RoomTally)| {
+        (room.acknowledged * plan.listeners_of(number) as u64).saturating_sub(room.arrived)
+    };
+    GroupReport {
+        plan: plan.clone(),
+        published: tally.published,
+        published_per_second: tally.published as f64 / seconds,
+        delivered: tally.delivered,
+        delivered_per_second: tally.delivered as f64 / seconds,
+        refused: tally.refused,
+        refusal: tally.refusal.clone(),
+        lost: tally.rooms.iter().enumerate().map(owed).sum::<u64>().max(tally.skipped),
+        repeated: tally.repeated,
+        out_of_order: tally.out_of_order,
+        ack: Percentiles::of(&tally.ack.0),
+        delivery: Percentiles::of(&tally.delivery.0),
+        last_delivery: Percentiles::of(&tally.last_delivery(|room| plan.listeners_of(room)).0),
+    }
+}
+
+/// Every connection of a plan: listeners first, so that publishers find them all.
+fn posts(plan: &Plan) -> Vec<Post> {
+    let mut posts = Vec::with_capacity(plan.connections());
+    for (group, shape) in plan.groups.iter().enumerate() {
+        for listener in 0..shape.listeners {
+            posts.push(Post::Listener { number: posts.len(), group, room: listener % shape.rooms });
+        }
+    }
+    for (group, shape) in plan.groups.iter().enumerate() {
+        for place in 0..shape.publishers {
+            posts.push(Post::Publisher { number: posts.len(), group, place });
+        }
+    }
+    posts
+}

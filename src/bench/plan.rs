@@ -1,0 +1,215 @@
+//! What a run does: how many of what, how fast, for how long; and the scenarios that have names.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Most publishers' messages under way at once in one connection; more than any client does.
+pub const WINDOW_MAX: usize = 4096;
+
+/// Smallest payload: it carries the time it was to be sent at.
+pub const SIZE_MIN: usize = 48;
+
+/// A whole run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// The host as the client names it.
+    pub host: String,
+    /// Path of the WebSocket.
+    pub path: String,
+    /// Token of every connection.
+    pub token: Option<String>,
+    /// Prefix of the rooms' names: the namespace, if any, and a part of its own for each run.
+    pub prefix: String,
+    /// Groups of rooms; each is reported by itself.
+    pub groups: Vec<Group>,
+    /// Time that is not measured, for caches and batches to settle.
+    pub warmup: Duration,
+    /// Measured time.
+    pub duration: Duration,
+    /// Connections made per second.
+    pub ramp: f64,
+    /// Threads of the load generator.
+    pub threads: usize,
+}
+
+/// Rooms of one kind with their listeners and publishers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Group {
+    /// What the report calls it.
+    pub name: String,
+    /// How many rooms.
+    pub rooms: usize,
+    /// Connections that listen, spread evenly over the rooms.
+    pub listeners: usize,
+    /// Connections that publish, each to one room after the other.
+    pub publishers: usize,
+    /// How fast they do.
+    pub pace: Pace,
+    /// Payload in bytes.
+    pub size: usize,
+}
+
+/// How fast the publishers of a group publish.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// So many messages a second, all publishers together, whatever the server does: a message that
+    /// leaves late counts from when it was due.
+    Rate(f64),
+    /// So many under way for each publisher: the next one leaves when one is acknowledged.
+    Window(usize),
+}
+
+/// A run with a name.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// As typed.
+    pub name: &'static str,
+    /// What it shows.
+    pub what: &'static str,
+    groups: &'static [Shape],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    rooms: usize,
+    listeners: usize,
+    publishers: usize,
+    pace: Pace,
+}
+
+const fn shape(name: &'static str, rooms: usize, listeners: usize, publishers: usize, pace: Pace) -> Shape {
+    Shape { name, rooms, listeners, publishers, pace }
+}
+
+/// Every scenario with a name.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "room",
+        what: "one room of 1,000 listeners, 100 messages/s: the cost of one delivery",
+        groups: &[shape("room", 1, 1000, 1, Pace::Rate(100.0))],
+    },
+    Scenario {
+        name: "pipeline",
+        what: "the same room, one publisher with 8 messages under way",
+        groups: &[shape("pipeline", 1, 1000, 1, Pace::Window(8))],
+    },
+    Scenario {
+        name: "flood",
+        what: "the same room, one publisher with 64 messages under way",
+        groups: &[shape("flood", 1, 1000, 1, Pace::Window(64))],
+    },
+    Scenario {
+        name: "crowd",
+        what: "the same room, 16 publishers with 32 messages under way each",
+        groups: &[shape("crowd", 1, 1000, 16, Pace::Window(32))],
+    },
+    Scenario {
+        name: "rooms",
+        what: "1,000 rooms of 10 listeners, 2,000 messages/s together",
+        groups: &[shape("rooms", 1000, 10_000, 8, Pace::Rate(2000.0))],
+    },
+    Scenario {
+        name: "huge",
+        what: "one room of 10,000 listeners, 5 messages/s",
+        groups: &[shape("huge", 1, 10_000, 1, Pace::Rate(5.0))],
+    },
+    Scenario {
+        name: "publish",
+        what: "no listeners, 64 publishers with 16 messages under way each in 100 rooms: durable messages/s",
+        groups: &[shape("publish", 100, 0, 64, Pace::Window(16))],
+    },
+    Scenario {
+        name: "quiet",
+        what: "one publisher, one message under way, nobody listens: the time to a durable ack",
+        groups: &[shape("quiet", 1, 0, 1, Pace::Window(1))],
+    },
+    Scenario {
+        name: "idle",
+        what: "10,000 listeners in 1,000 rooms and hardly a message: memory per connection",
+        groups: &[shape("idle", 1000, 10_000, 1, Pace::Rate(1.0))],
+    },
+    Scenario {
+        name: "small",
+        what: "500 rooms of 10 listeners, 500 messages/s together",
+        groups: &[shape("small", 500, 5000, 4, Pace::Rate(500.0))],
+    },
+    Scenario {
+        name: "isolation",
+        what: "the small rooms of `small` beside one room of 10,000 listeners with 20 messages/s",
+        groups: &[
+            shape("small", 500, 5000, 4, Pace::Rate(500.0)),
+            shape("big", 1, 10_000, 1, Pace::Rate(20.0)),
+        ],
+    },
+];
+
+impl Scenario {
+    /// The scenario with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Its groups with payloads of this size.
+    #[must_use]
+    pub fn groups(&self, size: usize) -> Vec<Group> {
+        let group = |shape: &Shape| Group {
+            name: shape.name.to_owned(),
+            rooms: shape.rooms,
+            listeners: shape.listeners,
+            publishers: shape.publishers,
+            pace: shape.pace,
+            size,
+        };
+        self.groups.iter().map(group).collect()
+    }
+}
+
+impl Group {
+    /// Listeners of one of its rooms; the first rooms have one more when it does not come out even.
+    #[must_use]
+    pub fn listeners_of(&self, room: usize) -> usize {
+        self.listeners / self.rooms + usize::from(room < self.listeners % self.rooms)
+    }
+}
+
+impl Plan {
+    /// Connections of the whole run.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.groups.iter().map(|group| group.listeners + group.publishers).sum()
+    }
+
+    /// Name of a group's room.
+    #[must_use]
+    pub fn room(&self, group: usize, room: usize) -> String {
+        format!("{}-{}-{room}", self.prefix, self.groups[group].name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_are_spread_evenly() {
+        let mut group = Scenario::named("room").unwrap().groups(128).remove(0);
+        (group.rooms, group.listeners) = (3, 10);
+        assert_eq!([0, 1, 2].map(|room| group.listeners_of(room)), [4, 3, 3]);
+    }
+
+    #[test]
+    fn names_are_different_and_found() {
+        for scenario in SCENARIOS {
+            assert_eq!(Scenario::named(scenario.name).unwrap().what, scenario.what);
+            assert!(scenario.groups(128).iter().all(|group| group.rooms > 0 && group.size >= SIZE_MIN));
+        }
+        assert!(Scenario::named("none").is_none());
+    }
+}

@@ -1,0 +1,117 @@
+//! What the kernel tells of a process: processor time, memory, threads.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// What a process has used so far, and what it holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Usage {
+    /// Processor time in user mode and in the kernel.
+    pub(super) cpu: Duration,
+    /// Resident memory in bytes.
+    pub(super) resident: u64,
+    pub(super) threads: u64,
+}
+
+impl Usage {
+    /// Of the process with this id; `self` for this one.
+    ///
+    /// # Errors
+    /// When there is no such process, or the system has no `/proc`.
+    pub(super) fn of(process: &str) -> io::Result<Self> {
+        let folder = Path::new("/proc").join(process);
+        let stat = fs::read_to_string(folder.join("stat"))?;
+        let wrong = || io::Error::other("/proc tells something unexpected");
+        // The name of the program stands in parentheses and may hold anything.
+        let fields: Vec<&str> = stat.rsplit_once(')').ok_or_else(wrong)?.1.split_whitespace().collect();
+        let ticks = |place: usize| fields.get(place)?.parse::<u64>().ok();
+        let (user, system) = ticks(11).zip(ticks(12)).ok_or_else(wrong)?;
+        let status = fs::read_to_string(folder.join("status"))?;
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Ok(Self {
+            cpu: Duration::from_secs(user + system) / u32::try_from(ticks_per_second()).unwrap_or(100),
+            resident: number("VmRSS:").ok_or_else(wrong)? * 1024,
+            threads: number("Threads:").ok_or_else(wrong)?,
+        })
+    }
+}
+
+fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second()
+}
+
+/// A server that was started for a run and ends with it, with the folder of its database.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    child: Child,
+    folder: PathBuf,
+    pub(super) address: SocketAddr,
+}
+
+impl Spawned {
+    /// Starts `program serve` on a free port of this machine, on a database of its own unless one is named.
+    ///
+    /// # Errors
+    /// When it can not be started or does not say where it listens.
+    pub(super) fn start(program: &Path, database: Option<&str>, extra: &[String]) -> io::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("roomcast-bench-{}", uuid::Uuid::new_v4().simple()));
+        fs::create_dir_all(&folder)?;
+        let own = format!("sqlite:{}", folder.join("bench.db").display());
+        let child = Command::new(program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--database", database.unwrap_or(&own)])
+            .args(extra)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut spawned = Self { child, folder, address: nowhere };
+        spawned.address = spawned.listening_address()?;
+        Ok(spawned)
+    }
+
+    fn listening_address(&mut self) -> io::Result<SocketAddr> {
+        use std::io::{BufRead, BufReader};
+        let silent = || io::Error::other("the server did not start; what it said stands above");
+        let output = self.child.stdout.take().ok_or_else(silent)?;
+        let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+        let address = lines.find_map(|line| line.trim().strip_prefix("address")?.trim().parse().ok());
+        // The rest is read for as long as the server lives, so that it never waits for its own output.
+        std::thread::spawn(move || lines.for_each(drop));
+        address.ok_or_else(silent)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Spawned {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let asked = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+        if !matches!(asked, Some(Ok(()))) {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_uses_something() {
+        let usage = Usage::of("self").unwrap();
+        assert!(usage.resident > 1 << 20 && usage.threads >= 1, "{usage:?}");
+        assert!(Usage::of("0").is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! When a publisher publishes what: by a schedule, or whenever an answer came.
+
+use std::collections::VecDeque;
+
+use super::plan::{Group, Pace};
+
+/// The publishing side of one connection.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) group: usize,
+    rooms: usize,
+    next_room: usize,
+    pace: Pace,
+    /// Between two messages of this publisher; only for a rate.
+    interval_ns: f64,
+    /// Messages due so far; only for a rate.
+    scheduled: u64,
+    phase_ns: f64,
+    next_id: u64,
+    /// Publishes sent, by id from `first_id` on; `None` once answered.
+    sent: VecDeque<Option<Sent>>,
+    first_id: u64,
+    under_way: usize,
+}
+
+/// A publish that waits for its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) room: usize,
+    pub(super) due_ns: u64,
+}
+
+impl Publisher {
+    /// The `number`th publisher of a group.
+    pub(super) fn new(group: usize, plan: &Group, number: usize) -> Self {
+        let share = plan.publishers as f64;
+        let interval_ns = match plan.pace {
+            Pace::Rate(rate) => 1e9 * share / rate,
+            Pace::Window(_) => 0.0,
+        };
+        Self {
+            group,
+            rooms: plan.rooms,
+            next_room: number * plan.rooms / plan.publishers.max(1),
+            pace: plan.pace,
+            interval_ns,
+            scheduled: 0,
+            phase_ns: interval_ns * number as f64 / share,
+            next_id: 2,
+            sent: VecDeque::new(),
+            first_id: 2,
+            under_way: 0,
+        }
+    }
+
+    /// The next publish that is due by now, if there is one: its id, room and due time.
+    pub(super) fn next(&mut self, run_from_ns: u64, now_ns: u64) -> Option<(u64, Sent)> {
+        let due_ns = match self.pace {
+            Pace::Window(window) if self.under_way >= window => return None,
+            Pace::Window(_) => now_ns,
+            Pace::Rate(_) => self.due_ns(run_from_ns).filter(|due| *due <= now_ns)?,
+        };
+        self.scheduled += 1;
+        let sent = Sent { room: self.next_room, due_ns };
+        self.next_room = (self.next_room + 1) % self.rooms;
+        let id = self.next_id;
+        self.next_id += 1;
+        self.sent.push_back(Some(sent));
+        self.under_way += 1;
+        Some((id, sent))
+    }
+
+    /// When the next message is due; `None` when that depends on an answer.
+    pub(super) fn due_ns(&self, run_from_ns: u64) -> Option<u64> {
+        let after = self.phase_ns + self.interval_ns * self.scheduled as f64;
+        matches!(self.pace, Pace::Rate(_)).then_some(run_from_ns + after as u64)
+    }
+
+    /// The publish that an answer belongs to.
+    pub(super) fn answered(&mut self, id: u64) -> Option<Sent> {
+        let place = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
+        let sent = self.sent.get_mut(place)?.take()?;
+        self.under_way -= 1;
+        while let Some(None) = self.sent.front() {
+            self.sent.pop_front();
+            self.first_id += 1;
+        }
+        Some(sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(publishers: usize, pace: Pace) -> Group {
+        Group { name: "g".into(), rooms: 3, listeners: 0, publishers, pace, size: 128 }
+    }
+
+    #[test]
+    fn a_rate_is_kept_whatever_the_server_does() {
+        let mut publisher = Publisher::new(0, &group(2, Pace::Rate(1000.0)), 1);
+        assert_eq!(
+            publisher.due_ns(0),
+            Some(1_000_000),
+            "the second publisher begins half an interval later"
+        );
+        let due: Vec<u64> =
+            std::iter::from_fn(|| publisher.next(0, 10_000_000)).map(|(_, sent)| sent.due_ns).collect();
+        assert_eq!(due, [1_000_000, 3_000_000, 5_000_000, 7_000_000, 9_000_000]);
+    }
+
+    #[test]
+    fn a_window_opens_with_answers() {
+        let mut publisher = Publisher::new(0, &group(1, Pace::Window(2)), 0);
+        let ids: Vec<u64> = std::iter::from_fn(|| publisher.next(0, 5)).map(|(id, _)| id).collect();
+        assert_eq!(ids, [2, 3]);
+        assert_eq!(publisher.answered(3).unwrap().room, 1);
+        assert!(publisher.answered(3).is_none());
+        let (id, sent) = publisher.next(0, 6).unwrap();
+        assert_eq!((id, sent.room), (4, 2));
+        assert!(publisher.next(0, 7).is_none());
+        assert!(publisher.answered(2).is_some() && publisher.answered(4).is_some());
+        assert_eq!(publisher.first_id, 5);
+    }
+}

@@ -1,0 +1,198 @@
+//! What one thread of the load generator counts, and how the counts of several are put together.
+
+use hdrhistogram::Histogram;
+
+use super::plan::Plan;
+
+/// Latencies above this are recorded as this, in microseconds: a minute is a broken server.
+const LATENCY_MAX_US: u64 = 60_000_000;
+
+/// A latency distribution in microseconds, with three significant digits.
+#[derive(Debug, Clone)]
+pub(super) struct Latency(pub(super) Histogram<u64>);
+
+impl Latency {
+    pub(super) fn new() -> Self {
+        // The bounds are constants that the library accepts.
+        let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
+        Self(histogram.unwrap_or_else(|_| unreachable!("constant bounds")))
+    }
+
+    pub(super) fn record(&mut self, from_ns: u64, to_ns: u64) {
+        self.0.saturating_record(to_ns.saturating_sub(from_ns).div_ceil(1000).clamp(1, LATENCY_MAX_US));
+    }
+}
+
+/// Counts of one group.
+#[derive(Debug, Clone)]
+pub(super) struct GroupTally {
+    /// Publishes acknowledged, of those that were due in the measured time.
+    pub(super) published: u64,
+    /// Publishes refused, at any time.
+    pub(super) refused: u64,
+    /// What the first refusal said.
+    pub(super) refusal: Option<String>,
+    /// Publications that arrived, of messages due in the measured time.
+    pub(super) delivered: u64,
+    pub(super) repeated: u64,
+    pub(super) out_of_order: u64,
+    /// Publications that a listener did not get before a later one, and did not get since.
+    pub(super) skipped: u64,
+    /// From when a publish was due to its ack.
+    pub(super) ack: Latency,
+    /// From when a publish was due to each arrival.
+    pub(super) delivery: Latency,
+    /// By room: what was acknowledged, and arrivals by message.
+    pub(super) rooms: Vec<RoomTally>,
+}
+
+/// Counts of one room.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RoomTally {
+    /// Acknowledged publishes, all of them.
+    pub(super) acknowledged: u64,
+    /// Publications that arrived at its listeners, all of them.
+    pub(super) arrived: u64,
+    /// Offset of the first entry of `messages`.
+    first: u64,
+    messages: Vec<Message>,
+}
+
+/// Arrivals of one message at the listeners of one thread.
+#[derive(Debug, Clone, Copy, Default)]
+struct Message {
+    due_ns: u64,
+    last_ns: u64,
+    arrivals: u32,
+}
+
+impl RoomTally {
+    /// Notes an arrival of a message of the measured time.
+    pub(super) fn arrive(&mut self, offset: u64, due_ns: u64, now_ns: u64) {
+        if self.messages.is_empty() {
+            self.first = offset;
+        }
+        let Some(place) = offset.checked_sub(self.first) else { return };
+        let place = place as usize;
+        if place >= self.messages.len() {
+            self.messages.resize(place + 1, Message::default());
+        }
+        let message = &mut self.messages[place];
+        message.due_ns = due_ns;
+        message.last_ns = message.last_ns.max(now_ns);
+        message.arrivals += 1;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.acknowledged += other.acknowledged;
+        self.arrived += other.arrived;
+        if other.messages.is_empty() {
+            return;
+        }
+        if self.messages.is_empty() {
+            self.first = other.first;
+        }
+        if other.first < self.first {
+            let missing = (self.first - other.first) as usize;
+            self.messages.splice(0..0, vec![Message::default(); missing]);
+            self.first = other.first;
+        }
+        let shift = (other.first - self.first) as usize;
+        self.messages.resize(self.messages.len().max(shift + other.messages.len()), Message::default());
+        for (mine, theirs) in self.messages[shift..].iter_mut().zip(&other.messages) {
+            mine.due_ns = mine.due_ns.max(theirs.due_ns);
+            mine.last_ns = mine.last_ns.max(theirs.last_ns);
+            mine.arrivals += theirs.arrivals;
+        }
+    }
+}
+
+impl GroupTally {
+    fn new(rooms: usize) -> Self {
+        Self {
+            published: 0,
+            refused: 0,
+            refusal: None,
+            delivered: 0,
+            repeated: 0,
+            out_of_order: 0,
+            skipped: 0,
+            ack: Latency::new(),
+            delivery: Latency::new(),
+            rooms: vec![RoomTally::default(); rooms],
+        }
+    }
+
+    /// From when a publish was due to its arrival at the last listener, for messages that reached all.
+    pub(super) fn last_delivery(&self, listeners_of: impl Fn(usize) -> usize) -> Latency {
+        let mut latency = Latency::new();
+        for (number, room) in self.rooms.iter().enumerate() {
+            let listeners = listeners_of(number);
+            for message in room.messages.iter().filter(|message| message.arrivals > 0) {
+                if message.arrivals as usize == listeners {
+                    latency.record(message.due_ns, message.last_ns);
+                }
+            }
+        }
+        latency
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.published += other.published;
+        self.refused += other.refused;
+        self.refusal = self.refusal.take().or(other.refusal);
+        self.delivered += other.delivered;
+        self.repeated += other.repeated;
+        self.out_of_order += other.out_of_order;
+        self.skipped += other.skipped;
+        // Both have the same bounds, so adding does not fail.
+        let _ = self.ack.0.add(other.ack.0);
+        let _ = self.delivery.0.add(other.delivery.0);
+        for (mine, theirs) in self.rooms.iter_mut().zip(&other.rooms) {
+            mine.merge(theirs);
+        }
+    }
+}
+
+/// Counts of one thread, or of all.
+#[derive(Debug, Clone)]
+pub(super) struct Tally {
+    pub(super) groups: Vec<GroupTally>,
+    /// Connections that failed or were ended by the server, and what the first one met.
+    pub(super) broken: u64,
+    pub(super) breakage: Option<String>,
+}
+
+impl Tally {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let groups = plan.groups.iter().map(|group| GroupTally::new(group.rooms)).collect();
+        Self { groups, broken: 0, breakage: None }
+    }
+
+    pub(super) fn merge(&mut self, other: Self) {
+        self.broken += other.broken;
+        self.breakage = self.breakage.take().or(other.breakage);
+        for (mine, theirs) in self.groups.iter_mut().zip(other.groups) {
+            mine.merge(theirs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_arrival_of_all_threads_counts() {
+        let (mut one, mut two) = (RoomTally::default(), RoomTally::default());
+        one.arrive(5, 1_000, 11_000);
+        one.arrive(6, 2_000, 9_000);
+        two.arrive(4, 500, 1_500);
+        two.arrive(5, 1_000, 21_000);
+        let mut tally = GroupTally::new(1);
+        tally.rooms[0].merge(&one);
+        tally.rooms[0].merge(&two);
+        let latency = tally.last_delivery(|_| 2);
+        assert_eq!((latency.0.len(), latency.0.max()), (1, 20), "only message 5 reached both listeners");
+    }
+}

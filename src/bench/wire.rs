@@ -1,0 +1,182 @@
+//! The client side of the protocol, as much as a load generator needs: what it sends, and what it
+//! reads in a line without understanding all of it.
+
+use std::io::Write;
+
+use memchr::memmem::Finder;
+
+/// Masking key of every frame. A client must mask; with zeros that changes nothing, and the load
+/// generator keeps its processor time for more connections.
+const MASK: [u8; 4] = [0; 4];
+
+/// One line of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// A publication, with its offset (`None` in rooms that keep nothing) and the time it carries.
+    Delivery { offset: Option<u64>, sent_ns: Option<u64> },
+    /// The reply to a command.
+    Reply { id: u64, error: Option<&'a str> },
+    /// Asks for an answer.
+    Ping,
+    /// A push that is no publication.
+    Other,
+}
+
+/// Finds the members of a line that matter.
+#[derive(Debug)]
+pub(super) struct Reader {
+    publication: Finder<'static>,
+    offset: Finder<'static>,
+    sent: Finder<'static>,
+    error: Finder<'static>,
+}
+
+impl Reader {
+    pub(super) fn new() -> Self {
+        Self {
+            publication: Finder::new(r#""pub":{"#),
+            offset: Finder::new(r#""offset":"#),
+            sent: Finder::new(r#"{"t":"#),
+            error: Finder::new(r#""error":{"#),
+        }
+    }
+
+    pub(super) fn read<'a>(&self, line: &'a [u8]) -> Line<'a> {
+        if line == b"{}" {
+            return Line::Ping;
+        }
+        if let Some(rest) = line.strip_prefix(br#"{"id":"#) {
+            let error = self.error.find(line).map(|at| str::from_utf8(&line[at..]).unwrap_or("not text"));
+            return Line::Reply { id: leading_number(rest).unwrap_or(0), error };
+        }
+        if self.publication.find(line).is_none() {
+            return Line::Other;
+        }
+        Line::Delivery { offset: number_behind(&self.offset, line), sent_ns: number_behind(&self.sent, line) }
+    }
+}
+
+fn number_behind(name: &Finder<'_>, line: &[u8]) -> Option<u64> {
+    let at = name.find(line)? + name.needle().len();
+    leading_number(&line[at..])
+}
+
+fn leading_number(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(None, |number: Option<u64>, digit| {
+        Some(number.unwrap_or(0).wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+    })
+}
+
+/// Appends the request that makes the socket a WebSocket.
+pub(super) fn handshake(out: &mut Vec<u8>, host: &str, path: &str) {
+    // Writing to a Vec does not fail.
+    let _ = write!(
+        out,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+}
+
+/// Appends one text frame, masked.
+pub(super) fn frame(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(0x81);
+    match text.len() {
+        len @ 0..=125 => out.push(0x80 | len as u8),
+        len @ 126..=0xffff => {
+            out.push(0x80 | 126);
+            out.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            out.push(0x80 | 127);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&MASK);
+    out.extend_from_slice(text);
+}
+
+/// The text of the command `connect`.
+pub(super) fn connect(token: Option<&str>) -> String {
+    match token {
+        None => r#"{"id":1,"connect":{"data":{"user":"bench"}}}"#.to_owned(),
+        Some(token) => serde_json::json!({"id": 1, "connect": {"token": token}}).to_string(),
+    }
+}
+
+/// The text of the command `subscribe`.
+pub(super) fn subscribe(channel: &str) -> String {
+    serde_json::json!({"id": 2, "subscribe": {"channel": channel}}).to_string()
+}
+
+/// Appends the command that publishes a payload of `size` bytes which carries the time it was due.
+pub(super) fn publish(out: &mut Vec<u8>, id: u64, channel: &str, due_ns: u64, size: usize) {
+    let _ = write!(out, r#"{{"id":{id},"publish":{{"channel":"{channel}","data":"#);
+    let start = out.len();
+    let _ = write!(out, r#"{{"t":{due_ns},"pad":""#);
+    let pad = size.saturating_sub(out.len() - start + 2);
+    out.resize(out.len() + pad, b'x');
+    out.extend_from_slice(br#""}}}"#);
+}
+
+/// Splits the first frame off: whether it is text or binary, its payload, and what follows. `None`
+/// until all of it is there.
+pub(super) fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (first, second) = (*bytes.first()?, *bytes.get(1)?);
+    let (length, head) = match second & 0x7f {
+        126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?), 10),
+        short => (u64::from(short), 2),
+    };
+    let end = head + usize::try_from(length).ok()?;
+    Some((first & 0x0f, bytes.get(head..end)?, &bytes[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart() {
+        let reader = Reader::new();
+        let push = br#"{"push":{"channel":"a","pub":{"data":{"t":77,"pad":"x"},"offset":12}}}"#;
+        assert_eq!(reader.read(push), Line::Delivery { offset: Some(12), sent_ns: Some(77) });
+        let reply = Line::Reply { id: 31, error: None };
+        assert_eq!(reader.read(br#"{"id":31,"publish":{"offset":4}}"#), reply);
+        let refused = reader.read(br#"{"id":3,"error":{"code":103,"message":"permission denied"}}"#);
+        assert!(matches!(refused, Line::Reply { id: 3, error: Some(text) } if text.contains("103")));
+        assert_eq!(reader.read(b"{}"), Line::Ping);
+        assert_eq!(reader.read(br#"{"push":{"channel":"a","join":{}}}"#), Line::Other);
+    }
+
+    #[test]
+    fn a_payload_has_the_size_asked_for() {
+        for size in [48, 128, 2000] {
+            let mut out = Vec::new();
+            publish(&mut out, 9, "room", 1234567890, size);
+            let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(value["publish"]["data"].to_string().len(), size);
+            assert_eq!(value["publish"]["data"]["t"], 1234567890);
+        }
+    }
+
+    #[test]
+    fn frames_are_split_off_when_they_are_whole() {
+        for length in [5, 125, 126, 70_000] {
+            let mut bytes = vec![0x81];
+            match length {
+                0..=125 => bytes.push(length as u8),
+                126..=0xffff => bytes.extend([126, (length >> 8) as u8, length as u8]),
+                _ => {
+                    bytes.push(127);
+                    bytes.extend((length as u64).to_be_bytes());
+                }
+            }
+            bytes.resize(bytes.len() + length, b'a');
+            assert_eq!(split_frame(&bytes[..bytes.len() - 1]), None);
+            bytes.push(b'n');
+            let (opcode, payload, rest) = split_frame(&bytes).unwrap();
+            assert_eq!((opcode, payload.len(), rest), (1, length, &b"n"[..]));
+        }
+    }
+}

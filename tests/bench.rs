@@ -1,0 +1,90 @@
+//! The load generator against the real server: what it counts is what happened. Judges no times.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ROOMCAST_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("bench").args(["--duration", "1s", "--warmup", "300ms"]).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn report_of(arguments: &[&str]) -> Value {
+    let output = bench(&[arguments, &["--spawn", "--json"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+#[track_caller]
+fn assert_clean(report: &Value) {
+    for group in report["groups"].as_array().unwrap() {
+        for fault in ["lost", "repeated", "out_of_order", "refused"] {
+            assert_eq!(group[fault], 0, "{fault}: {group}");
+        }
+        let plan = &group["plan"];
+        let listeners_of_a_room = plan["listeners"].as_u64().unwrap() / plan["rooms"].as_u64().unwrap();
+        let published = group["published"].as_u64().unwrap();
+        assert!(published > 0, "{group}");
+        assert_eq!(group["delivered"].as_u64().unwrap(), published * listeners_of_a_room);
+        assert_eq!(group["ack"]["count"].as_u64().unwrap(), published);
+        let reached_all = if listeners_of_a_room > 0 { published } else { 0 };
+        assert_eq!(group["last_delivery"]["count"].as_u64().unwrap(), reached_all);
+    }
+    assert_eq!(report["broken"], 0);
+}
+
+#[test]
+fn a_rate_is_kept_and_every_message_reaches_every_listener() {
+    let report = report_of(&["--connections", "60", "--rooms", "6", "--publishers", "3", "--rate", "300"]);
+    assert_clean(&report);
+    // A second at 300 messages/s: what is due in it, whatever the machine is busy with.
+    assert_eq!(report["groups"][0]["published"], 300);
+    assert_eq!(report["connections"], 63);
+    assert!(report["server"]["resident"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn windows_scenarios_and_several_threads() {
+    assert_clean(&report_of(&["--scenario", "pipeline", "--connections", "40", "--threads", "2"]));
+    assert_clean(&report_of(&["--scenario", "publish", "--publishers", "8", "--size", "1000"]));
+    assert_clean(&report_of(&["--scenario", "quiet"]));
+}
+
+#[test]
+fn the_table_and_the_page_show_the_same() {
+    let page = std::env::temp_dir().join(format!("roomcast-bench-{}.html", std::process::id()));
+    let path = page.to_str().unwrap();
+    let output = bench(&["--spawn", "--connections", "10", "--rate", "50", "--report", path]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{table}");
+    for words in
+        ["published", "lost                     0", "last delivery", "us per delivery", "load generator"]
+    {
+        assert!(table.contains(words), "{words:?} is not in\n{table}");
+    }
+    let html = fs::read_to_string(&page).unwrap();
+    fs::remove_file(&page).unwrap();
+    assert!(html.contains("<svg") && html.contains("<polyline"), "{html}");
+    assert!(html.contains(table.lines().next().unwrap()), "the page begins with the table");
+}
+
+#[test]
+fn what_can_not_work_is_told_in_words() {
+    let nobody = bench(&["127.0.0.1:1"]);
+    let said = String::from_utf8(nobody.stderr).unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(said.contains("only 0 of") && said.contains("the first failure: "), "{said}");
+    let too_many = bench(&["--connections", "100000000"]);
+    let said = String::from_utf8(too_many.stderr).unwrap();
+    assert!(said.contains("need 100000101 open files") && said.contains("ulimit"), "{said}");
+}
