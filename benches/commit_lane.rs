@@ -26,11 +26,13 @@ use common::{PAYLOAD_BYTES, payload, publisher};
 const ROOMS: usize = 100;
 
 fn open(url: DatabaseUrl) -> Store {
+    // As the server's defaults: SQLite has one writer.
+    let commit_lanes = if matches!(url, DatabaseUrl::Sqlite(_)) { 1 } else { 4 };
     let config = Database {
         url,
         durability: Durability::Full,
         read_connections: 1,
-        commit_lanes: 4,
+        commit_lanes,
         batch_rows_max: 512,
         batch_bytes_max: 1024 * 1024,
     };
