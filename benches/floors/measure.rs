@@ -34,6 +34,9 @@ pub(crate) struct Case {
     pub(crate) coalesced: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) batch: Option<usize>,
+    /// Rounds per second, with rests between them; none: one round after the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) paced: Option<u32>,
     /// Bytes of one frame with its share of the header, or of the payload of one row.
     pub(crate) bytes: usize,
     /// Frames or rows of one round.
@@ -48,6 +51,7 @@ impl Case {
             self.sockets.map(|count| format!("sockets={count}")),
             self.coalesced.map(|count| format!("coalesced={count}")),
             self.batch.map(|count| format!("batch={count}")),
+            self.paced.map(|rate| format!("paced={rate}")),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join("/")
     }

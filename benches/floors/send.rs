@@ -2,7 +2,7 @@
 //! and the flags of the outbox and nothing around it.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::net::SendFlags;
@@ -32,9 +32,10 @@ pub(crate) fn group(count: usize) -> Group {
         units: (count * coalesced) as u64,
         ..Case::default()
     };
+    let paced = Case { paced: Some(if count == 1000 { 100 } else { 5 }), ..case(&1) };
     let open =
         move || -> Box<dyn Floor> { Box::new(Send { sockets: Sockets::open(count), sent: 0, confirmed: 0 }) };
-    Group { cases: COALESCED.iter().map(case).collect(), open: Box::new(open) }
+    Group { cases: COALESCED.iter().map(case).chain([paced]).collect(), open: Box::new(open) }
 }
 
 struct Send {
@@ -48,7 +49,11 @@ impl Floor for Send {
     fn run(&mut self, case: &Case, rounds: u64) -> Cost {
         let buffer = pushes(case.coalesced.unwrap() as u64, PAYLOAD_BYTES);
         let (started, cpu_before) = (Instant::now(), cpu::of_thread());
-        for _ in 0..rounds {
+        for round in 0..rounds {
+            if let Some(rate) = case.paced {
+                let due = started + Duration::from_secs(round) / rate;
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
             for index in 0..self.sockets.ends.len() {
                 self.send(index, &buffer);
             }
