@@ -140,3 +140,10 @@ fn a_local_consumer_takes_frames_in_order() {
     assert_eq!(outbox.take(None), None);
     drainer.stop();
 }
+
+#[test]
+fn what_an_unhindered_push_reads_is_one_line_of_the_cache() {
+    let lock = size_of::<Mutex<State>>() - size_of::<State>();
+    let end = std::mem::offset_of!(Outbox, state) + lock + std::mem::offset_of!(State, queue);
+    assert!(end <= align_of::<Outbox>(), "{end} bytes");
+}

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,11 @@ const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
 
 /// The writing half of a socket.
-pub(super) struct Wire(Arc<TcpStream>);
+pub(super) struct Wire {
+    /// Spares every send the way to the socket's own place in memory.
+    fd: RawFd,
+    socket: Arc<TcpStream>,
+}
 
 impl Wire {
     /// Fails when the socket's options cannot be set, that is when it is already dead.
@@ -48,17 +52,24 @@ impl Wire {
         options.set_tcp_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         options.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
-        Ok(Self(socket))
+        Ok(Self { fd: socket.as_raw_fd(), socket })
+    }
+
+    #[allow(unsafe_code, reason = "the standard library has no borrowed descriptor without its owner at hand")]
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `fd` is the descriptor of `self.socket`, set once in `new`, and `self.socket` keeps it
+        // open for as long as `self` lives, which the lifetime of the result can not exceed.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 
     /// The socket, for its reader.
     pub(super) fn socket(&self) -> Option<&TcpStream> {
-        Some(&self.0)
+        Some(&self.socket)
     }
 
     /// Sends what the kernel takes now, at least one byte.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        retry_interrupted(|| Ok(rustix::net::send(&self.0, bytes, SEND_FLAGS)?))
+        retry_interrupted(|| Ok(rustix::net::send(self.fd(), bytes, SEND_FLAGS)?))
     }
 
     /// Like [`send`](Self::send), from a queue whose front buffer has `front_sent` bytes that are sent.
@@ -72,13 +83,13 @@ impl Wire {
         }
         retry_interrupted(|| {
             let mut no_ancillary = SendAncillaryBuffer::default();
-            Ok(rustix::net::sendmsg(&self.0, &slices[..count], &mut no_ancillary, SEND_FLAGS)?)
+            Ok(rustix::net::sendmsg(self.fd(), &slices[..count], &mut no_ancillary, SEND_FLAGS)?)
         })
     }
 
     pub(super) fn shutdown(&self, how: Shutdown) {
         // An error only says that the peer was faster.
-        let _ = self.0.shutdown(how);
+        let _ = self.socket.shutdown(how);
     }
 }
 
@@ -103,11 +114,11 @@ impl Registrar {
     /// that takes bytes already is named at once, so nothing is missed between a failed write and this.
     pub(super) fn register(&self, id: ConnectionId, wire: &Wire) -> io::Result<()> {
         let token = Token(id.0 as usize);
-        self.registry.register(&mut SourceFd(&wire.0.as_raw_fd()), token, Interest::WRITABLE)
+        self.registry.register(&mut SourceFd(&wire.fd), token, Interest::WRITABLE)
     }
 
     pub(super) fn deregister(&self, wire: &Wire) -> io::Result<()> {
-        self.registry.deregister(&mut SourceFd(&wire.0.as_raw_fd()))
+        self.registry.deregister(&mut SourceFd(&wire.fd))
     }
 
     /// Ends the wait of the poller, or its next one.
