@@ -1,9 +1,18 @@
 //! One connection of the load generator: a non-blocking WebSocket and where it stands.
 
-use std::io::{self, Read, Write};
+#[cfg(not(target_os = "linux"))]
+use std::io::Read;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::SystemTime;
+#[cfg(target_os = "linux")]
+use std::{io::IoSliceMut, os::fd::AsRawFd};
 
 use mio::net::TcpStream;
+#[cfg(target_os = "linux")]
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections made from one loopback address before the next one is taken: an address has about
@@ -57,6 +66,10 @@ impl Connection {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        // One thread plays the machines of thousands of listeners. A message was there when it reached
+        // the socket, not when this thread got round to it.
+        #[cfg(target_os = "linux")]
+        setsockopt(&socket, ReceiveTimestampns, &true)?;
         if let SocketAddr::V4(v4) = address
             && v4.ip().is_loopback()
         {
@@ -103,17 +116,36 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads once; `None` when there is nothing now.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Reads once; `None` when there is nothing now. With the count comes the time at which the last
+    /// of the bytes reached the socket.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, SystemTime)>> {
         loop {
-            match self.socket.read(buffer) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(count) => return Ok(Some(count)),
+            match self.receive(buffer) {
+                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(received) => return Ok(Some(received)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_pending(&error) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SystemTime)> {
+        let mut stamps = [0; 64];
+        let mut buffers = [IoSliceMut::new(buffer)];
+        let fd = self.socket.as_raw_fd();
+        let received = recvmsg::<()>(fd, &mut buffers, Some(&mut stamps), MsgFlags::empty())?;
+        let stamp = received.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::ScmTimestampns(stamp) => Some(SystemTime::UNIX_EPOCH + stamp.into()),
+            _ => None,
+        });
+        Ok((received.bytes, stamp.unwrap_or_else(SystemTime::now)))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SystemTime)> {
+        Ok((self.socket.read(buffer)?, SystemTime::now()))
     }
 
     /// Notes a publication and says whether it came as it should.

@@ -1,7 +1,7 @@
 //! What the threads of a run share: the clock, the phase, and counts for the progress bar.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
@@ -58,6 +58,12 @@ impl Control {
     /// Nanoseconds since the run began.
     pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// [`now_ns`](Self::now_ns) as it was when the system's clock showed `stamp`.
+    pub(super) fn at(&self, stamp: SystemTime) -> u64 {
+        let age = SystemTime::now().duration_since(stamp).unwrap_or_default();
+        self.now_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -160,8 +160,8 @@ impl Driver {
         if writable {
             self.connections[place].flush()?;
         }
-        while let Some(count) = self.connections[place].read(buffer)? {
-            let now_ns = self.control.now_ns();
+        while let Some((count, arrived_at)) = self.connections[place].read(buffer)? {
+            let now_ns = self.control.at(arrived_at);
             if self.connections[place].input.is_empty() {
                 let used = self.take(place, &buffer[..count], now_ns)?;
                 self.connections[place].input.extend_from_slice(&buffer[used..count]);

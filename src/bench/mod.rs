@@ -38,6 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Threads of the load generator have small needs.
 const STACK_BYTES: usize = 512 * 1024;
 
+/// The lowest there is, by setpriority(2).
+#[cfg(target_os = "linux")]
+const LISTENING_PRIORITY: i32 = 19;
+
 /// Which server is measured.
 #[derive(Debug, Clone)]
 pub enum Subject {
@@ -160,18 +164,24 @@ impl<P: FnMut(Progress)> Run<P> {
         Ok(self.report(name, &before, &measured, tally))
     }
 
-    fn start_threads(&self) -> Result<Vec<thread::JoinHandle<io::Result<Tally>>>, BenchError> {
+    /// One thread publishes, on time; the others listen.
+    fn start_threads(&self) -> Result<Vec<Thread>, BenchError> {
+        let (listeners, publishers) = posts(&self.plan);
         let mut shares: Vec<Vec<Post>> = Vec::new();
         shares.resize_with(self.plan.threads, Vec::new);
-        for (number, post) in posts(&self.plan).into_iter().enumerate() {
+        for (number, post) in listeners.into_iter().enumerate() {
             shares[number % self.plan.threads].push(post);
         }
         let mut threads = Vec::new();
         for (number, posts) in shares.into_iter().enumerate() {
             let driver = Driver::new(self.plan.clone(), self.control.clone(), posts)?;
-            let thread = thread::Builder::new().name(format!("bench-{number}")).stack_size(STACK_BYTES);
-            threads.push(thread.spawn(move || driver.run())?);
+            threads.push(spawn(format!("listen-{number}"), move || {
+                step_back();
+                driver.run()
+            })?);
         }
+        let driver = Driver::new(self.plan.clone(), self.control.clone(), publishers)?;
+        threads.push(spawn("publish".to_owned(), move || driver.run())?);
         Ok(threads)
     }
 
@@ -275,7 +285,7 @@ impl<P: FnMut(Progress)> Run<P> {
             groups: groups.map(|(plan, tally)| describe(plan, &tally, seconds)).collect(),
             server: measured.server(before, self.plan.connections()),
             own_cpu: own_cpu.as_secs_f64() / seconds,
-            own_threads: self.plan.threads,
+            own_threads: self.plan.threads + 1,
             timeline: measured.timeline.clone(),
         }
     }
@@ -330,18 +340,38 @@ fn describe(plan: &Group, tally: &tally::GroupTally, seconds: f64) -> GroupRepor
     }
 }
 
-/// Every connection of a plan: listeners first, so that publishers find them all.
-fn posts(plan: &Plan) -> Vec<Post> {
-    let mut posts = Vec::with_capacity(plan.connections());
+/// A thread that drives connections.
+type Thread = thread::JoinHandle<io::Result<Tally>>;
+
+fn spawn(name: String, drive: impl FnOnce() -> io::Result<Tally> + Send + 'static) -> io::Result<Thread> {
+    thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(drive)
+}
+
+/// Lets the server have the processor first. The listeners of a real server are machines of their own,
+/// and what reached their sockets has its time stamp already.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) =
+        rustix::process::setpriority_process(Some(rustix::thread::gettid()), LISTENING_PRIORITY)
+    {
+        tracing::debug!(%error, "the listening thread keeps its priority");
+    }
+}
+
+/// The listeners and the publishers of a plan; publishers have the later numbers, so that they find all
+/// listeners there.
+fn posts(plan: &Plan) -> (Vec<Post>, Vec<Post>) {
+    let (mut listeners, mut publishers) = (Vec::new(), Vec::new());
     for (group, shape) in plan.groups.iter().enumerate() {
         for listener in 0..shape.listeners {
-            posts.push(Post::Listener { number: posts.len(), group, room: listener % shape.rooms });
+            listeners.push(Post::Listener { number: listeners.len(), group, room: listener % shape.rooms });
         }
     }
     for (group, shape) in plan.groups.iter().enumerate() {
         for place in 0..shape.publishers {
-            posts.push(Post::Publisher { number: posts.len(), group, place });
+            let number = listeners.len() + publishers.len();
+            publishers.push(Post::Publisher { number, group, place });
         }
     }
-    posts
+    (listeners, publishers)
 }

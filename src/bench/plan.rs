@@ -32,7 +32,7 @@ pub struct Plan {
     pub duration: Duration,
     /// Connections made per second.
     pub ramp: f64,
-    /// Threads of the load generator.
+    /// Threads that listen; one more publishes.
     pub threads: usize,
 }
 
