@@ -38,10 +38,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Threads of the load generator have small needs.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// The lowest there is, by setpriority(2).
-#[cfg(target_os = "linux")]
-const LISTENING_PRIORITY: i32 = 19;
-
 /// Which server is measured.
 #[derive(Debug, Clone)]
 pub enum Subject {
@@ -349,14 +345,20 @@ fn spawn(name: String, drive: impl FnOnce() -> io::Result<Tally> + Send + 'stati
 
 /// Lets the server have the processor first. The listeners of a real server are machines of their own,
 /// and what reached their sockets has its time stamp already.
+#[cfg(target_os = "linux")]
 fn step_back() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) =
-        rustix::process::setpriority_process(Some(rustix::thread::gettid()), LISTENING_PRIORITY)
-    {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id,
+    };
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle) {
         tracing::debug!(%error, "the listening thread keeps its priority");
     }
 }
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
 
 /// The listeners and the publishers of a plan; publishers have the later numbers, so that they find all
 /// listeners there.

@@ -159,10 +159,9 @@ impl Outcome {
         }
     }
 
-    fn merge(mut self, other: Self) -> Self {
+    fn merge(&mut self, other: Self) {
         self.delivered += other.delivered;
         self.full.extend(other.full);
-        self
     }
 }
 

@@ -1,22 +1,41 @@
-//! All cores walk the members, each its own chunk.
+//! All cores walk the members, each one chunk after the other.
 //!
-//! The caller owns the shard and waits, so no frame of the room can overtake another; within one
-//! outbox there is only one frame to push.
+//! The caller owns the shard, serves chunks itself and waits for its helpers, so no frame of the room
+//! can overtake another; within one outbox there is only one frame to push.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use rayon::prelude::*;
 
 use super::{Outcome, serial};
 use crate::engine::members::Member;
+use crate::sync;
 
-/// Members one task serves: large enough that handing it out costs nothing beside its sends.
-const CHUNK: usize = 256;
+/// Members served at a time: enough that taking them costs nothing beside their sends, few enough
+/// that nobody waits long for the last one.
+const CHUNK: usize = 64;
 
 /// Pushes the frames to every live member. `first` is the position of the slice's first member.
 pub(in crate::engine) fn fan_out(members: &[Member], first: usize, frames: &Bytes) -> Outcome {
-    members
-        .par_chunks(CHUNK)
-        .enumerate()
-        .map(|(number, chunk)| serial::fan_out(chunk, first + number * CHUNK, frames))
-        .reduce(Outcome::default, Outcome::merge)
+    let next = AtomicUsize::new(0);
+    let total = Mutex::new(Outcome::default());
+    let serve = || {
+        let mut outcome = Outcome::default();
+        loop {
+            let from = next.fetch_add(CHUNK, Ordering::Relaxed);
+            let Some(rest) = members.get(from..).filter(|rest| !rest.is_empty()) else { break };
+            let chunk = &rest[..CHUNK.min(rest.len())];
+            outcome.merge(serial::fan_out(chunk, first + from, frames));
+        }
+        sync::lock(&total).merge(outcome);
+    };
+    // The caller's core is awake and at work; only the others are to be woken.
+    rayon::in_place_scope(|scope| {
+        for _ in 1..rayon::current_num_threads() {
+            scope.spawn(|_| serve());
+        }
+        serve();
+    });
+    total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
