@@ -70,7 +70,7 @@ pub const EVICTIONS_PER_TURN_MAX: usize = 256;
 pub const WISHES_PER_SHARD_MAX: usize = 10_000;
 
 /// Listeners served by one slice of a large fan-out before other rooms of the shard get a turn.
-pub const SLICE_LISTENERS: usize = 1024;
+pub const SLICE_LISTENERS: usize = 128;
 
 /// Largest HTTP head in bytes; the common limit of web servers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;

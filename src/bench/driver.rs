@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
@@ -23,6 +24,9 @@ const SLEEP_MAX: Duration = Duration::from_millis(5);
 /// How long the thread looks again before it sleeps. To wake it costs the sender several microseconds,
 /// which a server whose clients are elsewhere does not pay; within a fan-out it is awake.
 const AWAKE_NS: u64 = 50_000;
+
+/// The poller counts in milliseconds.
+const POLL_TICK: Duration = Duration::from_millis(1);
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -88,7 +92,12 @@ impl Driver {
                 self.publish_due();
             }
             let awake = self.control.now_ns() < awake_until_ns;
-            let sleep = if awake { Duration::ZERO } else { self.sleep(phase) };
+            let mut sleep = if awake { Duration::ZERO } else { self.sleep(phase) };
+            if sleep < POLL_TICK {
+                // The poller would round up, and what arrives meanwhile has its time stamp.
+                thread::sleep(sleep);
+                sleep = Duration::ZERO;
+            }
             match self.poll.poll(&mut events, Some(sleep)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,

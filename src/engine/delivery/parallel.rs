@@ -27,6 +27,7 @@ pub(in crate::engine) fn fan_out(members: &[Member], first: usize, frames: &Byte
             let Some(rest) = members.get(from..).filter(|rest| !rest.is_empty()) else { break };
             let chunk = &rest[..CHUNK.min(rest.len())];
             outcome.merge(serial::fan_out(chunk, first + from, frames));
+            std::thread::yield_now();
         }
         sync::lock(&total).merge(outcome);
     };
