@@ -2,8 +2,10 @@
 //!
 //! Sending: one thread that calls `send` in a loop. Storing: a bare transaction that inserts the rows
 //! of a commit. Run by Criterion like the other benches, or once, within a minute, by
-//! `cargo bench --bench floors -- --json [send|sqlite|postgres]`. Either way one JSON line per floor
-//! goes to standard output at the end.
+//! `cargo bench --bench floors -- --json [NAME]`, where the name is that of a floor or some parts of it,
+//! such as `send` or `send/sockets=1000/coalesced=1`. Either way one JSON line per floor goes to
+//! standard output at the end. `--with-postgres COMMAND…` runs a command while a throw-away PostgreSQL
+//! runs; `{url}` in its arguments becomes that of an empty database.
 
 #![allow(clippy::unwrap_used, reason = "a bench that can not measure fails by panic")]
 
@@ -34,12 +36,13 @@ fn main() {
     if common::sockets::serve_as_reader() {
         return;
     }
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--json") {
-        let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
-        let wanted = |group: &Group| wanted.is_none_or(|wanted| group.floor() == wanted);
-        measure::print(&measure::quickly(groups().into_iter().filter(wanted)));
-    } else {
-        measure::print(&measure::with_criterion(groups()));
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.first().map(String::as_str) {
+        Some("--with-postgres") => postgres::run_beside(&arguments[1..]),
+        Some("--json") => {
+            let wanted = arguments.get(1).map_or("", String::as_str);
+            measure::print(&measure::quickly(groups(), |case| case.matches(wanted)));
+        }
+        _ => measure::print(&measure::with_criterion(groups())),
     }
 }

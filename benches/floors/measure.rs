@@ -55,6 +55,14 @@ impl Case {
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join("/")
     }
+
+    /// True when each part of the name, as in `send/sockets=1000/coalesced=1`, is one of this case.
+    /// Paced cases are only meant by name.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let full = format!("{}/{}", self.floor, self.id());
+        let has = |part: &str| part.is_empty() || full.split('/').any(|own| own == part);
+        name.split('/').all(has) && (name.is_empty() || self.paced.is_none() || name.contains("paced="))
+    }
 }
 
 /// What does the work of a group's cases.
@@ -68,22 +76,20 @@ pub(crate) struct Group {
     pub(crate) open: Box<dyn Fn() -> Box<dyn Floor>>,
 }
 
-impl Group {
-    pub(crate) fn floor(&self) -> &'static str {
-        self.cases[0].floor
-    }
-}
-
 /// All measurements of one case.
 pub(crate) struct Measured {
     case: Case,
     samples: Vec<(u64, Cost)>,
 }
 
-/// Runs every case some times for a short while.
-pub(crate) fn quickly(groups: impl Iterator<Item = Group>) -> Vec<Measured> {
+/// Runs every case that is wanted some times for a short while.
+pub(crate) fn quickly(groups: Vec<Group>, wanted: impl Fn(&Case) -> bool) -> Vec<Measured> {
     let mut all = Vec::new();
-    for group in groups {
+    for mut group in groups {
+        group.cases.retain(&wanted);
+        if group.cases.is_empty() {
+            continue;
+        }
         let mut floor = (group.open)();
         let mut cases: Vec<(u64, Measured)> = Vec::new();
         for case in group.cases {
@@ -120,7 +126,7 @@ pub(crate) fn with_criterion(groups: Vec<Group>) -> Vec<Measured> {
     let mut all = Vec::new();
     for group in groups {
         let mut floor: Option<Box<dyn Floor>> = None;
-        let mut benches = criterion.benchmark_group(format!("floor/{}", group.floor()));
+        let mut benches = criterion.benchmark_group(format!("floor/{}", group.cases[0].floor));
         benches.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
         for case in &group.cases {
             benches.throughput(Throughput::Elements(case.units));

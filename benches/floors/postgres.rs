@@ -132,3 +132,13 @@ impl QueryId for InsertArrays<'_> {
 }
 
 impl RunQueryDsl<PgConnection> for InsertArrays<'_> {}
+
+/// Runs a command with the URL of an empty database in the place of `{url}`, and ends with its exit code.
+pub(crate) fn run_beside(command: &[String]) {
+    let cluster = Cluster::start();
+    let url = cluster.database();
+    let arguments = command[1..].iter().map(|argument| argument.replace("{url}", &url));
+    let status = std::process::Command::new(&command[0]).args(arguments).status().unwrap();
+    drop(cluster);
+    std::process::exit(status.code().unwrap_or(1));
+}

@@ -32,6 +32,7 @@ pub(crate) fn group(count: usize) -> Group {
         units: (count * coalesced) as u64,
         ..Case::default()
     };
+    // What the pace of the scenarios costs by itself: the caches are cold and the reader sleeps.
     let paced = Case { paced: Some(if count == 1000 { 100 } else { 5 }), ..case(&1) };
     let open =
         move || -> Box<dyn Floor> { Box::new(Send { sockets: Sockets::open(count), sent: 0, confirmed: 0 }) };

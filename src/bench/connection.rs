@@ -10,9 +10,7 @@ use std::{io::IoSliceMut, os::fd::AsRawFd};
 
 use mio::net::TcpStream;
 #[cfg(target_os = "linux")]
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns,
-};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections made from one loopback address before the next one is taken: an address has about
@@ -29,6 +27,8 @@ pub(super) enum Stage {
     /// Waits for the reply to `subscribe`.
     Joining,
     Ready,
+    /// Cut off; it will be back.
+    Away,
     Gone,
 }
 
@@ -54,7 +54,9 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// Bytes of `output` the kernel already took.
     written: usize,
-    /// Offset of the last publication; 0 = none yet.
+    /// Epoch of the room, once subscribed to.
+    pub(super) epoch: Option<String>,
+    /// Offset of the last publication, or of the room at the subscription.
     pub(super) last: u64,
     /// Offsets before `last` that did not arrive.
     pub(super) missing: Vec<u64>,
@@ -90,9 +92,22 @@ impl Connection {
             input: Vec::new(),
             output: Vec::new(),
             written: 0,
+            epoch: None,
             last: 0,
             missing: Vec::new(),
         })
+    }
+
+    /// Ends the socket and keeps the position.
+    pub(super) fn cut_off(&mut self) {
+        self.stage = Stage::Away;
+        // An error only says that it had ended already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Goes on where the connection before this one was.
+    pub(super) fn take_over(&mut self, before: Self) {
+        (self.epoch, self.last, self.missing) = (before.epoch, before.last, before.missing);
     }
 
     /// Where to append what is to be sent; [`flush`](Self::flush) sends it.
@@ -151,7 +166,7 @@ impl Connection {
     /// Notes a publication and says whether it came as it should.
     pub(super) fn note(&mut self, offset: u64) -> Arrival {
         let expected = self.last + 1;
-        if self.last == 0 || offset == expected {
+        if self.epoch.is_none() || offset == expected {
             self.last = offset;
             return Arrival::Next;
         }

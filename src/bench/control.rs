@@ -16,11 +16,23 @@ pub(super) enum Phase {
     Stop,
 }
 
+/// How far a reconnect storm is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Storm {
+    /// There is none, or not yet.
+    Calm,
+    /// The listeners are cut off.
+    Away,
+    /// They come back.
+    Back,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Control {
     started: Instant,
     phase: AtomicU8,
+    storm: AtomicU8,
     /// Connections that may have been begun so far.
     pub(super) allowed: AtomicUsize,
     /// Connections that are subscribed or may publish.
@@ -42,6 +54,7 @@ impl Control {
         Self {
             started: Instant::now(),
             phase: AtomicU8::new(0),
+            storm: AtomicU8::new(0),
             allowed: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
@@ -77,6 +90,18 @@ impl Control {
 
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub(super) fn storm(&self) -> Storm {
+        match self.storm.load(Ordering::Acquire) {
+            0 => Storm::Calm,
+            1 => Storm::Away,
+            _ => Storm::Back,
+        }
+    }
+
+    pub(super) fn let_storm(&self, storm: Storm) {
+        self.storm.store(storm as u8, Ordering::Release);
     }
 
     /// Publishers begin now; what is due within the measured time counts.

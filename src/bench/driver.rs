@@ -9,7 +9,7 @@ use std::time::Duration;
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection::{Arrival, Connection, Role, Stage};
-use super::control::{Control, Phase};
+use super::control::{Control, Phase, Storm};
 use super::plan::Plan;
 use super::publisher::Publisher;
 use super::tally::Tally;
@@ -51,6 +51,9 @@ pub(super) struct Driver {
     /// Connection of each publisher.
     publishing: Vec<usize>,
     half_open: usize,
+    /// How far the storm is for this thread's listeners, and who has still to come back.
+    storm: Storm,
+    returning: Vec<usize>,
     reader: Reader,
     tally: Tally,
     /// Counted here and added to the shared counts once a turn.
@@ -72,6 +75,8 @@ impl Driver {
             publishers: Vec::new(),
             publishing: Vec::new(),
             half_open: 0,
+            storm: Storm::Calm,
+            returning: Vec::new(),
             reader: Reader::new(),
             arrived: 0,
         })
@@ -88,6 +93,7 @@ impl Driver {
                 return Ok(self.finish());
             }
             self.open_more();
+            self.follow_storm();
             if phase == Phase::Run {
                 self.publish_due();
             }
@@ -148,10 +154,7 @@ impl Driver {
             Post::Listener { group, room, .. } => Role::Listener { group, room },
             Post::Publisher { .. } => Role::Publisher(self.publishers.len()),
         };
-        let mut connection = Connection::open(self.plan.address, number, role)?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut connection.socket, Token(place), interest)?;
-        wire::handshake(connection.output(), &self.plan.host, &self.plan.path);
+        let connection = self.dial(place, number, role)?;
         if let Post::Publisher { group, place: among, .. } = post {
             self.publishers.push(Publisher::new(group, &self.plan.groups[group], among));
             self.publishing.push(place);
@@ -161,9 +164,50 @@ impl Driver {
         Ok(())
     }
 
+    /// Begins a connection.
+    fn dial(&mut self, place: usize, number: usize, role: Role) -> io::Result<Connection> {
+        let mut connection = Connection::open(self.plan.address, number, role)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut connection.socket, Token(place), interest)?;
+        wire::handshake(connection.output(), &self.plan.host, &self.plan.path);
+        Ok(connection)
+    }
+
+    /// Takes part in a storm: all listeners vanish at once, and come back as fast as they can.
+    fn follow_storm(&mut self) {
+        match (self.storm, self.control.storm()) {
+            (Storm::Calm, Storm::Away) => self.vanish(),
+            (Storm::Away, Storm::Back) => self.storm = Storm::Back,
+            _ => {}
+        }
+        while self.storm == Storm::Back && self.half_open < HALF_OPEN_MAX {
+            let Some(place) = self.returning.pop() else { return };
+            match self.dial(place, place, self.connections[place].role) {
+                Ok(mut connection) => {
+                    std::mem::swap(&mut connection, &mut self.connections[place]);
+                    self.connections[place].take_over(connection);
+                    self.half_open += 1;
+                }
+                Err(error) => self.note_broken(&format!("a connection could not come back: {error}")),
+            }
+        }
+    }
+
+    fn vanish(&mut self) {
+        self.storm = Storm::Away;
+        for (place, connection) in self.connections.iter_mut().enumerate() {
+            if matches!(connection.role, Role::Listener { .. }) && connection.stage == Stage::Ready {
+                let _ = self.poll.registry().deregister(&mut connection.socket);
+                connection.cut_off();
+                self.returning.push(place);
+            }
+        }
+        self.control.ready.fetch_sub(self.returning.len(), Ordering::AcqRel);
+    }
+
     /// Reads and answers what a socket has.
     fn serve(&mut self, place: usize, writable: bool, buffer: &mut [u8]) -> io::Result<()> {
-        if self.connections[place].stage == Stage::Gone {
+        if matches!(self.connections[place].stage, Stage::Gone | Stage::Away) {
             return Ok(());
         }
         if writable {
@@ -237,11 +281,11 @@ impl Driver {
             Line::Ping => wire::frame(self.connections[place].output(), b"{}"),
             Line::Other => {}
             Line::Delivery { offset, sent_ns } => self.arrive(place, offset, sent_ns, now_ns),
-            Line::Reply { id, error } => self.answer(place, id, error, now_ns),
+            Line::Reply { id, error } => self.answer(place, id, error, line, now_ns),
         }
     }
 
-    fn answer(&mut self, place: usize, id: u64, error: Option<&str>, now_ns: u64) {
+    fn answer(&mut self, place: usize, id: u64, error: Option<&str>, line: &[u8], now_ns: u64) {
         let (stage, role) = (self.connections[place].stage, self.connections[place].role);
         match (stage, role, error) {
             (Stage::Ready, Role::Publisher(publisher), error) => {
@@ -252,16 +296,38 @@ impl Driver {
                 self.lose(place, &io::Error::other(error));
             }
             (Stage::Greeting, Role::Listener { group, room }, None) => {
-                let subscribe = wire::subscribe(&self.plan.room(group, room));
+                let connection = &self.connections[place];
+                let from = connection.epoch.as_deref().map(|epoch| (epoch, connection.last));
+                let subscribe = wire::subscribe(&self.plan.room(group, room), from);
                 self.say(place, &subscribe, Stage::Joining);
             }
-            (Stage::Greeting | Stage::Joining, ..) => {
+            (Stage::Greeting | Stage::Joining, role, None) => {
+                if let Role::Listener { .. } = role
+                    && let Err(error) = self.join(place, line, now_ns)
+                {
+                    return self.lose(place, &error);
+                }
                 self.connections[place].stage = Stage::Ready;
                 self.half_open -= 1;
                 self.control.ready.fetch_add(1, Ordering::AcqRel);
             }
             _ => {}
         }
+    }
+
+    /// Takes the position, or what was missed since the last one.
+    fn join(&mut self, place: usize, line: &[u8], now_ns: u64) -> io::Result<()> {
+        let joined = wire::joined(line)?;
+        if self.connections[place].epoch.is_none() {
+            self.connections[place].last = joined.offset;
+        } else if !joined.recovered {
+            return Err(io::Error::other("a listener came back and was told that it can not recover"));
+        }
+        self.connections[place].epoch = Some(joined.epoch);
+        for missed in joined.publications {
+            self.arrive(place, Some(missed.offset), None, now_ns);
+        }
+        Ok(())
     }
 
     fn acknowledge(&mut self, publisher: usize, id: u64, error: Option<&str>, now_ns: u64) {
@@ -351,7 +417,7 @@ impl Driver {
     fn lose(&mut self, place: usize, error: &io::Error) {
         let connection = &mut self.connections[place];
         match connection.stage {
-            Stage::Gone => return,
+            Stage::Gone | Stage::Away => return,
             Stage::Ready => {}
             Stage::Shaking | Stage::Greeting | Stage::Joining => self.half_open -= 1,
         }

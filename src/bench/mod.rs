@@ -12,6 +12,7 @@ mod plan;
 mod process;
 mod publisher;
 mod report;
+mod storm;
 mod tally;
 mod wire;
 
@@ -23,14 +24,14 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use control::{Control, Phase};
+use control::{Control, Phase, Storm};
 use driver::{Driver, Post};
 use process::{Spawned, Usage};
 use tally::Tally;
 
 pub use html::page;
 pub use plan::{Group, Pace, Plan, SCENARIOS, SIZE_MIN, Scenario, WINDOW_MAX};
-pub use report::{GroupReport, Percentiles, Report, Second, ServerReport};
+pub use report::{GroupReport, Percentiles, Report, Second, ServerReport, StormReport};
 
 /// Time without any progress after which waiting is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -182,27 +183,54 @@ impl<P: FnMut(Progress)> Run<P> {
     }
 
     fn measure(&mut self) -> Result<Measured, BenchError> {
-        let ramp = self.ramp()?;
+        let ramp = self.await_ready()?;
         let connected = self.sample()?;
         self.control.begin(self.plan.warmup, self.plan.duration);
         let begun = Instant::now();
         self.wait_until(begun, begun + self.plan.warmup, &mut Vec::new());
         let first = self.sample()?;
         let mut timeline = Vec::new();
+        let storm = match self.plan.away {
+            Some(away) => Some(self.storm(begun, away, &mut timeline)?),
+            None => None,
+        };
         self.wait_until(begun, begun + self.plan.warmup + self.plan.duration, &mut timeline);
         let last = self.sample()?;
         self.control.enter(Phase::Drain);
         self.drain();
-        Ok(Measured { ramp, connected, first, last, timeline })
+        Ok(Measured { ramp, connected, first, last, timeline, storm })
     }
 
-    /// Lets connections be made at the planned pace until all are ready.
-    fn ramp(&mut self) -> Result<Duration, BenchError> {
+    /// Cuts all listeners off for a while, and waits until they are back.
+    fn storm(
+        &mut self,
+        begun: Instant,
+        away: Duration,
+        timeline: &mut Vec<Second>,
+    ) -> Result<StormReport, BenchError> {
+        self.wait_until(begun, begun + self.plan.warmup + self.plan.duration / 4, timeline);
+        self.control.let_storm(Storm::Away);
+        self.wait_until(begun, Instant::now() + away, timeline);
+        let pages_before = storm::pages_read(self.plan.address);
+        let missing = self.plan.connections() - self.control.ready.load(Ordering::Acquire);
+        self.control.let_storm(Storm::Back);
+        let back = self.await_ready()?;
+        let pages = storm::pages_read(self.plan.address);
+        Ok(StormReport {
+            connections: missing,
+            away_seconds: away.as_secs_f64(),
+            back_seconds: back.as_secs_f64(),
+            pages_read: pages.zip(pages_before).map(|(after, before)| after.saturating_sub(before)),
+        })
+    }
+
+    /// Lets connections be made at the planned pace, and waits until all are ready; how long that took.
+    fn await_ready(&mut self) -> Result<Duration, BenchError> {
         let (all, begun) = (self.plan.connections(), Instant::now());
         let (mut ready, mut moved) = (0, Instant::now());
         while ready < all {
             let allowed = (begun.elapsed().as_secs_f64() * self.plan.ramp) as usize + 1;
-            self.control.allowed.store(allowed, Ordering::Release);
+            self.control.allowed.fetch_max(allowed, Ordering::AcqRel);
             thread::sleep(Duration::from_millis(5));
             let now = self.control.ready.load(Ordering::Acquire);
             if now > ready {
@@ -282,6 +310,7 @@ impl<P: FnMut(Progress)> Run<P> {
             server: measured.server(before, self.plan.connections()),
             own_cpu: own_cpu.as_secs_f64() / seconds,
             own_threads: self.plan.threads + 1,
+            storm: measured.storm,
             timeline: measured.timeline.clone(),
         }
     }
@@ -294,6 +323,7 @@ struct Measured {
     first: Sample,
     last: Sample,
     timeline: Vec<Second>,
+    storm: Option<StormReport>,
 }
 
 impl Measured {

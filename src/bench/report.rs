@@ -35,8 +35,34 @@ pub struct Report {
     pub own_cpu: f64,
     /// Threads of the load generator.
     pub own_threads: usize,
+    /// The reconnect storm, if there was one.
+    pub storm: Option<StormReport>,
     /// Once a second: acknowledged publishes and arrivals.
     pub timeline: Vec<Second>,
+}
+
+/// All listeners vanished at once and came back.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct StormReport {
+    /// How many.
+    pub connections: usize,
+    /// How long they were away, in seconds.
+    pub away_seconds: f64,
+    /// Seconds from when the first might come back until the last had recovered.
+    pub back_seconds: f64,
+    /// Pages the server read from its database meanwhile; `None` when it does not tell.
+    pub pages_read: Option<u64>,
+}
+
+impl StormReport {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, away_seconds, back_seconds, pages_read } = self;
+        let pages = pages_read.map_or("unknown".to_owned(), |pages| pages.to_string());
+        writeln!(
+            f,
+            "\nstorm           {connections} listeners were away for {away_seconds:.1} s, the last was back after {back_seconds:.2} s; pages read from the database: {pages}"
+        )
+    }
 }
 
 /// One second of a run.
@@ -178,6 +204,9 @@ impl fmt::Display for Report {
         }
         if let Some(server) = &self.server {
             server.write(f)?;
+        }
+        if let Some(storm) = &self.storm {
+            storm.write(f)?;
         }
         writeln!(
             f,

@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use memchr::memmem::Finder;
+use serde::Deserialize;
 
 /// Masking key of every frame. A client must mask; with zeros that changes nothing, and the load
 /// generator keeps its processor time for more connections.
@@ -104,9 +105,41 @@ pub(super) fn connect(token: Option<&str>) -> String {
     }
 }
 
-/// The text of the command `subscribe`.
-pub(super) fn subscribe(channel: &str) -> String {
-    serde_json::json!({"id": 2, "subscribe": {"channel": channel}}).to_string()
+/// The text of the command `subscribe`, from a position if there is one: epoch and offset.
+pub(super) fn subscribe(channel: &str, from: Option<(&str, u64)>) -> String {
+    let mut options = serde_json::json!({"channel": channel});
+    if let Some((epoch, offset)) = from {
+        options["recover"] = true.into();
+        options["epoch"] = epoch.into();
+        options["offset"] = offset.into();
+    }
+    serde_json::json!({"id": 2, "subscribe": options}).to_string()
+}
+
+/// The reply to `subscribe`, as much of it as matters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Joined {
+    pub(super) epoch: String,
+    pub(super) offset: u64,
+    pub(super) recovered: bool,
+    pub(super) publications: Vec<Recovered>,
+}
+
+/// A publication that was missed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Recovered {
+    pub(super) offset: u64,
+}
+
+/// Reads the reply to `subscribe`.
+pub(super) fn joined(line: &[u8]) -> serde_json::Result<Joined> {
+    #[derive(Deserialize)]
+    struct Reply {
+        subscribe: Joined,
+    }
+    serde_json::from_slice(line).map(|reply: Reply| reply.subscribe)
 }
 
 /// Appends the command that publishes a payload of `size` bytes which carries the time it was due.

@@ -65,6 +65,9 @@ pub struct BenchArgs {
     /// Time before it that is not
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
+    /// Cut all listeners off for so long, a quarter into the run, and let them come back
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub away: Option<Duration>,
     /// Connections made per second
     #[arg(long, value_name = "N", default_value_t = 5000.0)]
     pub ramp: f64,
@@ -148,6 +151,7 @@ fn plan(args: &BenchArgs) -> Result<(String, Plan), Failure> {
         warmup: args.warmup,
         duration: args.duration,
         ramp: args.ramp,
+        away: args.away.or_else(|| args.scenario.as_deref().and_then(Scenario::named)?.away),
         threads: args.threads,
     };
     Ok((name, plan))

@@ -55,7 +55,10 @@ impl Wire {
         Ok(Self { fd: socket.as_raw_fd(), socket })
     }
 
-    #[allow(unsafe_code, reason = "the standard library has no borrowed descriptor without its owner at hand")]
+    #[allow(
+        unsafe_code,
+        reason = "the standard library has no borrowed descriptor without its owner at hand"
+    )]
     fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: `fd` is the descriptor of `self.socket`, set once in `new`, and `self.socket` keeps it
         // open for as long as `self` lives, which the lifetime of the result can not exceed.
