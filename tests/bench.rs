@@ -61,6 +61,21 @@ fn windows_scenarios_and_several_threads() {
 }
 
 #[test]
+fn listeners_that_are_cut_off_come_back_and_miss_nothing() {
+    let shape = ["--connections", "60", "--rooms", "6", "--rate", "120", "--away", "300ms"];
+    let report = report_of(&[&["--scenario", "storm"], &shape[..]].concat());
+    let group = &report["groups"][0];
+    for fault in ["lost", "repeated", "out_of_order", "refused"] {
+        assert_eq!(group[fault], 0, "{fault}: {group}");
+    }
+    assert_eq!((&report["broken"], &group["published"]), (&Value::from(0), &Value::from(120)));
+    let storm = &report["storm"];
+    assert_eq!(storm["connections"], 60);
+    assert!(storm["pages_read"].is_u64(), "{storm}");
+    assert!(group["delivered"].as_u64().unwrap() < 1200, "what was missed does not come live: {group}");
+}
+
+#[test]
 fn the_table_and_the_page_show_the_same() {
     let page = std::env::temp_dir().join(format!("roomcast-bench-{}.html", std::process::id()));
     let path = page.to_str().unwrap();

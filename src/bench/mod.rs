@@ -161,24 +161,36 @@ impl<P: FnMut(Progress)> Run<P> {
         Ok(self.report(name, &before, &measured, tally))
     }
 
-    /// One thread publishes, on time; the others listen.
+    /// When a plan says how fast messages come, one thread publishes, on time, and the others listen. When
+    /// acknowledgements do, threads do both: publishers that do not read deliveries would run away from
+    /// the listeners, and what came of it would be a queue and not a measure.
     fn start_threads(&self) -> Result<Vec<Thread>, BenchError> {
         let (listeners, publishers) = posts(&self.plan);
+        let paced = self.plan.is_paced();
         let mut shares: Vec<Vec<Post>> = Vec::new();
         shares.resize_with(self.plan.threads, Vec::new);
         for (number, post) in listeners.into_iter().enumerate() {
             shares[number % self.plan.threads].push(post);
         }
+        if paced {
+            shares.push(publishers);
+        } else {
+            for (number, post) in publishers.into_iter().enumerate() {
+                shares[number % self.plan.threads].push(post);
+            }
+        }
         let mut threads = Vec::new();
         for (number, posts) in shares.into_iter().enumerate() {
+            let listens = number < self.plan.threads;
             let driver = Driver::new(self.plan.clone(), self.control.clone(), posts)?;
-            threads.push(spawn(format!("listen-{number}"), move || {
-                step_back();
+            let thread = thread::Builder::new().name(format!("bench-{number}")).stack_size(STACK_BYTES);
+            threads.push(thread.spawn(move || {
+                if paced && listens {
+                    step_back();
+                }
                 driver.run()
             })?);
         }
-        let driver = Driver::new(self.plan.clone(), self.control.clone(), publishers)?;
-        threads.push(spawn("publish".to_owned(), move || driver.run())?);
         Ok(threads)
     }
 
@@ -309,7 +321,7 @@ impl<P: FnMut(Progress)> Run<P> {
             groups: groups.map(|(plan, tally)| describe(plan, &tally, seconds)).collect(),
             server: measured.server(before, self.plan.connections()),
             own_cpu: own_cpu.as_secs_f64() / seconds,
-            own_threads: self.plan.threads + 1,
+            own_threads: self.plan.threads + usize::from(self.plan.is_paced()),
             storm: measured.storm,
             timeline: measured.timeline.clone(),
         }
@@ -368,10 +380,6 @@ fn describe(plan: &Group, tally: &tally::GroupTally, seconds: f64) -> GroupRepor
 
 /// A thread that drives connections.
 type Thread = thread::JoinHandle<io::Result<Tally>>;
-
-fn spawn(name: String, drive: impl FnOnce() -> io::Result<Tally> + Send + 'static) -> io::Result<Thread> {
-    thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(drive)
-}
 
 /// Lets the server have the processor first. The listeners of a real server are machines of their own,
 /// and what reached their sockets has its time stamp already.

@@ -34,7 +34,7 @@ pub struct Plan {
     pub ramp: f64,
     /// A quarter into the measured time all listeners are cut off for so long, and come back.
     pub away: Option<Duration>,
-    /// Threads that listen; one more publishes.
+    /// Threads that listen; with a rate, one more publishes.
     pub threads: usize,
 }
 
@@ -163,6 +163,15 @@ pub const SCENARIOS: &[Scenario] = &[
         away: None,
     },
     Scenario {
+        name: "isolation-light",
+        what: "the same with 5 messages/s in the big room, which two cores can carry",
+        groups: &[
+            shape("small", 500, 5000, 4, Pace::Rate(500.0)),
+            shape("big", 1, 10_000, 1, Pace::Rate(5.0)),
+        ],
+        away: None,
+    },
+    Scenario {
         name: "storm",
         what: "5,000 listeners in 100 rooms, all cut off while each misses 50 messages, and back at once",
         groups: &[shape("storm", 100, 5000, 4, Pace::Rate(1000.0))],
@@ -205,6 +214,12 @@ impl Plan {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.groups.iter().map(|group| group.listeners + group.publishers).sum()
+    }
+
+    /// True when the plan says how fast messages come, and not the server's answers: then the server may
+    /// have the processor first, for it can not run away from its listeners.
+    pub(super) fn is_paced(&self) -> bool {
+        self.groups.iter().all(|group| matches!(group.pace, Pace::Rate(_)))
     }
 
     /// Name of a group's room.

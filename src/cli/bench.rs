@@ -71,7 +71,7 @@ pub struct BenchArgs {
     /// Connections made per second
     #[arg(long, value_name = "N", default_value_t = 5000.0)]
     pub ramp: f64,
-    /// Threads that listen; one more publishes
+    /// Threads that listen; with a rate, one more publishes
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: usize,
     /// Namespace of the rooms, if not the default one
@@ -129,7 +129,7 @@ fn json(report: &Report) -> Result<String, Failure> {
 }
 
 fn list() -> String {
-    SCENARIOS.iter().map(|scenario| format!("{:<10} {}\n", scenario.name, scenario.what)).collect()
+    SCENARIOS.iter().map(|scenario| format!("{:<15} {}\n", scenario.name, scenario.what)).collect()
 }
 
 fn plan(args: &BenchArgs) -> Result<(String, Plan), Failure> {
