@@ -23,6 +23,16 @@ pub(crate) fn of_other(pid: i32) -> Duration {
     Duration::from_nanos(nanos.unwrap_or(0))
 }
 
+/// Of another process and of its children that have ended, in ticks of the system.
+pub(crate) fn of_family(pid: &str) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let behind_name = text.rsplit_once(')').unwrap().1;
+    // proc_pid_stat(5): utime, stime, cutime and cstime are the fields 14 to 17; the name is the second.
+    let ticks: u64 =
+        behind_name.split_whitespace().skip(11).take(4).map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_secs(ticks) / rustix::param::clock_ticks_per_second() as u32
+}
+
 fn now(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

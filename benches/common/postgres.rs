@@ -10,7 +10,9 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use super::cpu;
 use super::temp::TempDir;
 
 /// What to do about a machine without PostgreSQL.
@@ -41,7 +43,7 @@ pub(crate) struct Cluster {
     guard: Child,
     /// The guard waits for its end.
     words: Option<ChildStdin>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Cluster {
@@ -64,7 +66,14 @@ impl Cluster {
         guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut guard = guard.spawn().unwrap();
         await_ready(&mut guard);
-        Self { port, words: guard.stdin.take(), guard, _folder: folder }
+        Self { port, words: guard.stdin.take(), guard, folder }
+    }
+
+    /// Processor time of the server and of those of its processes that have ended, such as the ones of
+    /// connections that were closed.
+    pub(crate) fn used(&self) -> Duration {
+        let pid = fs::read_to_string(self.folder.0.join("data/postmaster.pid")).unwrap();
+        cpu::of_family(pid.lines().next().unwrap())
     }
 
     /// A fresh database; its URL.

@@ -64,7 +64,7 @@ pub const INLINE_MAX_COST: Duration = Duration::from_micros(200);
 /// Sending to fewer is done sooner than the work is split.
 pub const PARALLEL_MIN_LISTENERS: usize = 256;
 /// Below, nobody waits long for one thread, and one thread uses less of the processor.
-pub const PARALLEL_MIN_COST: Duration = Duration::from_millis(8);
+pub const PARALLEL_MIN_COST: Duration = Duration::from_millis(16);
 /// Threads for resumes and slow listeners.
 pub const CATCH_UP_WORKERS: usize = 2;
 

@@ -187,7 +187,7 @@ section! {
         /// Rooms with fewer listeners than this are never split over all cores; more than `inline_max_listeners`.
         parallel_min_listeners: u64 = "256",
         /// Time one thread is expected to take from which on the listeners are split over all cores.
-        parallel_min_cost: Duration = r#""8ms""#,
+        parallel_min_cost: Duration = r#""16ms""#,
         /// Threads that serve resumes and slow listeners from the database.
         catch_up_workers: u64 = "2",
     }

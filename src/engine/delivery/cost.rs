@@ -27,7 +27,7 @@ impl Default for Cost {
 }
 
 impl Cost {
-    /// Takes in that `listeners` were served with `work`, the time of all threads together.
+    /// Takes in that `listeners` were served with `work`, the processor time of all threads together.
     pub(in crate::engine) fn observe(&mut self, work: Duration, listeners: usize) {
         let Ok(count) = u32::try_from(listeners) else { return };
         if count == 0 {

@@ -142,6 +142,8 @@ fn is_busy(now: &Circumstances) -> bool {
 pub(super) struct Outcome {
     /// Outboxes that took the frames.
     pub(super) delivered: usize,
+    /// Processor time of all threads together.
+    pub(super) work: Duration,
     /// Positions of members whose outboxes were full.
     pub(super) full: Vec<usize>,
 }
@@ -161,6 +163,7 @@ impl Outcome {
 
     fn merge(&mut self, other: Self) {
         self.delivered += other.delivered;
+        self.work += other.work;
         self.full.extend(other.full);
     }
 }

@@ -3,13 +3,16 @@
 use bytes::Bytes;
 
 use super::Outcome;
+use crate::clock;
 use crate::engine::members::Member;
 
 /// Pushes the frames to every live member. `first` is the position of the slice's first member.
 pub(in crate::engine) fn fan_out(members: &[Member], first: usize, frames: &Bytes) -> Outcome {
+    let started = clock::thread_time();
     let mut outcome = Outcome::default();
     for (offset, member) in members.iter().enumerate() {
         outcome.push_to(first + offset, member, frames);
     }
+    outcome.work = clock::thread_time().saturating_sub(started);
     outcome
 }

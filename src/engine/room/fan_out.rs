@@ -79,16 +79,11 @@ impl Room {
 
     fn serve_slice(&mut self, fan_out: &FanOut, frames: &Bytes, end: usize, context: &Context) {
         let slice = &self.members.as_slice()[fan_out.next..end];
-        let started = Instant::now();
-        let (outcome, threads) = match fan_out.choice.strategy {
-            Strategy::Inline | Strategy::Worker => {
-                (delivery::serial::fan_out(slice, fan_out.next, frames), 1)
-            }
-            Strategy::Parallel => {
-                (delivery::parallel::fan_out(slice, fan_out.next, frames), rayon::current_num_threads())
-            }
+        let outcome = match fan_out.choice.strategy {
+            Strategy::Inline | Strategy::Worker => delivery::serial::fan_out(slice, fan_out.next, frames),
+            Strategy::Parallel => delivery::parallel::fan_out(slice, fan_out.next, frames),
         };
-        self.cost.observe(started.elapsed() * threads as u32, outcome.delivered);
+        self.cost.observe(outcome.work, outcome.delivered);
         self.settle_slice(fan_out, &outcome, context);
     }
 
