@@ -54,7 +54,7 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// Bytes of `output` the kernel already took.
     written: usize,
-    /// Epoch of the room, once subscribed to.
+    /// Epoch of the room, once it was told; a server may not tell positions.
     pub(super) epoch: Option<String>,
     /// Offset of the last publication, or of the room at the subscription.
     pub(super) last: u64,
@@ -166,7 +166,8 @@ impl Connection {
     /// Notes a publication and says whether it came as it should.
     pub(super) fn note(&mut self, offset: u64) -> Arrival {
         let expected = self.last + 1;
-        if self.epoch.is_none() || offset == expected {
+        let is_first = self.last == 0 && self.epoch.is_none();
+        if is_first || offset == expected {
             self.last = offset;
             return Arrival::Next;
         }
@@ -198,4 +199,38 @@ pub(super) enum Arrival {
 
 fn is_pending(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn connection() -> Connection {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Connection::open(listener.local_addr().unwrap(), 0, Role::Publisher(0)).unwrap()
+    }
+
+    #[test]
+    fn without_a_position_the_first_offset_is_as_good_as_any() {
+        let mut connection = connection();
+        assert_eq!([57, 58, 60, 59, 58].map(|offset| connection.note(offset)), {
+            use Arrival::{Again, Late, Next};
+            [Next, Next, Next, Late, Again]
+        });
+        assert!(connection.missing.is_empty());
+    }
+
+    #[test]
+    fn with_a_position_a_gap_before_the_first_offset_is_one_and_outlives_the_socket() {
+        let mut before = connection();
+        (before.epoch, before.last) = (Some("e".into()), 3);
+        assert_eq!(before.note(6), Arrival::Next);
+        before.cut_off();
+        let mut after = connection();
+        after.take_over(before);
+        assert_eq!(after.missing, [4, 5]);
+        assert_eq!([5, 6].map(|offset| after.note(offset)), [Arrival::Late, Arrival::Again]);
+    }
 }

@@ -318,12 +318,13 @@ impl Driver {
     /// Takes the position, or what was missed since the last one.
     fn join(&mut self, place: usize, line: &[u8], now_ns: u64) -> io::Result<()> {
         let joined = wire::joined(line)?;
-        if self.connections[place].epoch.is_none() {
-            self.connections[place].last = joined.offset;
+        let connection = &mut self.connections[place];
+        if connection.epoch.is_none() {
+            connection.last = joined.offset;
         } else if !joined.recovered {
             return Err(io::Error::other("a listener came back and was told that it can not recover"));
         }
-        self.connections[place].epoch = Some(joined.epoch);
+        connection.epoch = Some(joined.epoch).filter(|epoch| !epoch.is_empty());
         for missed in joined.publications {
             self.arrive(place, Some(missed.offset), None, now_ns);
         }
