@@ -69,8 +69,12 @@ pub const EVICTIONS_PER_TURN_MAX: usize = 256;
 /// options of a namespace.
 pub const WISHES_PER_SHARD_MAX: usize = 10_000;
 
-/// Listeners served by one slice of a large fan-out before other rooms of the shard get a turn.
+/// Listeners that a worker serves of one large fan-out before other rooms of its shard get a turn.
 pub const SLICE_LISTENERS: usize = 128;
+
+/// Listeners that each thread of the pool serves of one large fan-out before other large ones get a turn:
+/// some 7 ms. A slice ends with a wait for the slowest thread, so it is not shorter.
+pub const POOL_SLICE_LISTENERS: usize = 1024;
 
 /// Largest HTTP head in bytes; the common limit of web servers.
 pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;

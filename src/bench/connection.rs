@@ -3,7 +3,9 @@
 #[cfg(not(target_os = "linux"))]
 use std::io::Read;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(target_os = "linux")]
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 #[cfg(target_os = "linux")]
 use std::{io::IoSliceMut, os::fd::AsRawFd};
@@ -14,7 +16,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, socko
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections made from one loopback address before the next one is taken: an address has about
-/// 28,000 ports, and those of the last run linger for a minute.
+/// 28,000 ports.
+#[cfg(target_os = "linux")]
 const CONNECTIONS_PER_ADDRESS: usize = 8000;
 
 /// Where a connection stands.
@@ -72,12 +75,11 @@ impl Connection {
         // the socket, not when this thread got round to it.
         #[cfg(target_os = "linux")]
         setsockopt(&socket, ReceiveTimestampns, &true)?;
+        #[cfg(target_os = "linux")]
         if let SocketAddr::V4(v4) = address
             && v4.ip().is_loopback()
         {
-            let host = 1 + (number / CONNECTIONS_PER_ADDRESS) % 250;
-            let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, host as u8), 0));
-            socket.bind(&source.into())?;
+            socket.bind(&SocketAddr::from((source(number), 0)).into())?;
         }
         match socket.connect(&address.into()) {
             Ok(()) => {}
@@ -195,6 +197,15 @@ pub(super) enum Arrival {
     Late,
     /// Not for the first time.
     Again,
+}
+
+/// Where the `number`th connection comes from. All of 127/8 is the loopback there. Each process takes
+/// addresses of its own: the ports that a run before it used are taken for another minute.
+#[cfg(target_os = "linux")]
+fn source(number: usize) -> Ipv4Addr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let host = 1 + (number / CONNECTIONS_PER_ADDRESS) % 250;
+    Ipv4Addr::new(127, high, low, host as u8)
 }
 
 fn is_pending(error: &io::Error) -> bool {

@@ -38,6 +38,14 @@ pub(super) enum Post {
     Publisher { number: usize, group: usize, place: usize },
 }
 
+impl Post {
+    pub(super) fn group(&self) -> usize {
+        match *self {
+            Self::Listener { group, .. } | Self::Publisher { group, .. } => group,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Driver {

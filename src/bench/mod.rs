@@ -161,16 +161,20 @@ impl<P: FnMut(Progress)> Run<P> {
         Ok(self.report(name, &before, &measured, tally))
     }
 
-    /// When a plan says how fast messages come, one thread publishes, on time, and the others listen. When
-    /// acknowledgements do, threads do both: publishers that do not read deliveries would run away from
-    /// the listeners, and what came of it would be a queue and not a measure.
+    /// When a plan says how fast messages come, one thread publishes, on time, and the others listen, those
+    /// of each group to their own: where messages pile up before they are read, only the last one's stamp
+    /// is left, and a crowd that reads late shall not be the small rooms' delay. When acknowledgements set
+    /// the pace, threads do both: publishers that do not read deliveries would run away from the
+    /// listeners, and what came of it would be a queue and not a measure.
     fn start_threads(&self) -> Result<Vec<Thread>, BenchError> {
         let (listeners, publishers) = posts(&self.plan);
         let paced = self.plan.is_paced();
+        let listening = if paced { self.plan.threads * self.plan.groups.len() } else { self.plan.threads };
         let mut shares: Vec<Vec<Post>> = Vec::new();
-        shares.resize_with(self.plan.threads, Vec::new);
+        shares.resize_with(listening, Vec::new);
         for (number, post) in listeners.into_iter().enumerate() {
-            shares[number % self.plan.threads].push(post);
+            let of_group = if paced { post.group() * self.plan.threads } else { 0 };
+            shares[of_group + number % self.plan.threads].push(post);
         }
         if paced {
             shares.push(publishers);
@@ -181,7 +185,7 @@ impl<P: FnMut(Progress)> Run<P> {
         }
         let mut threads = Vec::new();
         for (number, posts) in shares.into_iter().enumerate() {
-            let listens = number < self.plan.threads;
+            let listens = number < listening;
             let driver = Driver::new(self.plan.clone(), self.control.clone(), posts)?;
             let thread = thread::Builder::new().name(format!("bench-{number}")).stack_size(STACK_BYTES);
             threads.push(thread.spawn(move || {

@@ -176,7 +176,7 @@ pub enum Strategy {
     Inline,
     /// The shard's worker, alone.
     Worker,
-    /// The shard's worker with the help of all cores.
+    /// A pool of one thread a core, while the shard's worker serves other rooms.
     Parallel,
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Command {
     Head { channel: Channel, head: Option<Seq> },
     /// A listener that was served from the log has everything up to its target.
     CaughtUp(Box<Job>),
+    /// The pool has served a slice of this room.
+    Served { channel: Channel },
     /// Who is in a room?
     Presence { channel: Channel, answer: Sender<Presence> },
     /// What do the rooms of this shard do?

@@ -10,7 +10,7 @@ use crate::outbox::Outbox;
 use crate::publication::ClientInfo;
 
 /// One listener in one room.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Member {
     /// The listener's outbox, held here too so that a fan-out touches one pointer less.
     pub(super) outbox: Arc<Outbox>,
@@ -22,7 +22,7 @@ pub(super) struct Member {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Members {
     list: Vec<Member>,
     /// Position in `list` by connection.

@@ -75,7 +75,7 @@ impl Shards {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shard {
-    inbox: Inbox<Command>,
+    inbox: Arc<Inbox<Command>>,
     rooms: Mutex<Rooms>,
     /// The worker has ended; commands would wait for ever.
     stopped: AtomicBool,
@@ -97,7 +97,7 @@ pub(super) enum Wait {
 
 impl Shard {
     fn new(context: Arc<Context>) -> Self {
-        let inbox = Inbox::new(SHARD_QUEUE_MAX);
+        let inbox = Arc::new(Inbox::new(SHARD_QUEUE_MAX));
         Self { inbox, rooms: Mutex::default(), stopped: AtomicBool::new(false), context }
     }
 
@@ -165,21 +165,35 @@ impl Shard {
             self.context.metrics.shard_turn_commands.observe(applied as f64);
             self.context.metrics.shard_queue_depth.sub(applied as i64);
         }
-        rooms.deliver(false, &self.context);
-        if !rooms.has_work() {
+        rooms.deliver(false, &self.inbox, &self.context);
+        if !rooms.is_busy() {
             rooms.settling.clear();
         }
         rooms.evict_idle(Instant::now(), &self.context);
         if stop {
-            while rooms.has_work() {
-                rooms.deliver(false, &self.context);
-            }
+            self.finish(rooms);
             return Wait::Stop;
         }
         if rooms.has_work() || !self.inbox.is_empty() {
             return Wait::No;
         }
         rooms.next_timer().map_or(Wait::ForCommand, Wait::Until)
+    }
+
+    /// Serves all that is to be served and nothing that comes now.
+    fn finish(&self, rooms: &mut Rooms) {
+        while rooms.is_busy() {
+            rooms.deliver(false, &self.inbox, &self.context);
+            if !rooms.has_work() && rooms.in_flight > 0 {
+                self.inbox.wait(None);
+            }
+            while let Some(command) = self.inbox.try_recv() {
+                self.context.metrics.shard_queue_depth.dec();
+                if let Command::Served { channel } = command {
+                    rooms.land(channel, &self.context);
+                }
+            }
+        }
     }
 
     /// For the thread that committed one publication: the right to deliver it itself, if the shard
@@ -214,7 +228,7 @@ impl Owned<'_> {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let timers_before = rooms.timers.len();
             rooms.apply(command, context);
-            rooms.deliver(true, context);
+            rooms.deliver(true, &self.shard.inbox, context);
             rooms.timers.len() != timers_before || rooms.has_work()
         }));
         match outcome {
@@ -244,6 +258,8 @@ struct Rooms {
     dirty: Vec<Channel>,
     /// Rooms with a fan-out under way; each gets a slice a turn.
     sliced: VecDeque<Channel>,
+    /// How many rooms have a slice with the pool.
+    in_flight: usize,
     /// When to see whether a room is idle; exactly one entry an active room.
     timers: BTreeSet<(Instant, Channel)>,
     /// Who waits for everything to be sent.
@@ -262,6 +278,11 @@ impl Rooms {
 
     fn has_work(&self) -> bool {
         !self.dirty.is_empty() || !self.sliced.is_empty()
+    }
+
+    /// True while there is work, here or with the pool.
+    fn is_busy(&self) -> bool {
+        self.has_work() || self.in_flight > 0
     }
 
     fn next_timer(&self) -> Option<Instant> {
@@ -290,6 +311,7 @@ impl Rooms {
                 }
             }
             Command::Head { channel, head } => self.on_head(&channel, head, context),
+            Command::Served { channel } => self.land(channel, context),
             Command::Presence { channel, answer } => {
                 let presence = self.active.get(&channel).map(Room::presence).unwrap_or_default();
                 let _ = answer.try_send(presence);
@@ -337,23 +359,49 @@ impl Rooms {
     }
 
     /// Starts the fan-outs of this turn and gives each large one that is under way one slice.
-    fn deliver(&mut self, sender_holds_idle_shard: bool, context: &Context) {
+    fn deliver(&mut self, sender_holds_idle_shard: bool, inbox: &Arc<Inbox<Command>>, context: &Context) {
         for _ in 0..self.sliced.len() {
             let Some(channel) = self.sliced.pop_front() else { break };
-            self.step(channel, context);
+            self.step(channel, inbox, context);
         }
         for channel in std::mem::take(&mut self.dirty) {
             let Some(room) = self.active.get_mut(&channel) else { continue };
             if room.wants_fan_out() {
                 room.begin_fan_out(&context.thresholds, sender_holds_idle_shard);
-                self.step(channel, context);
+                self.step(channel, inbox, context);
             }
         }
     }
 
-    fn step(&mut self, channel: Channel, context: &Context) {
+    fn step(&mut self, channel: Channel, inbox: &Arc<Inbox<Command>>, context: &Context) {
         let Some(room) = self.active.get_mut(&channel) else { return };
-        room.step_fan_out(context);
+        let done = {
+            let (inbox, channel, metrics) = (inbox.clone(), channel.clone(), context.metrics.clone());
+            move || {
+                metrics.shard_queue_depth.inc();
+                inbox.send(Command::Served { channel: channel.clone() });
+            }
+        };
+        room.step_fan_out(done, context);
+        if room.is_in_flight() {
+            self.in_flight += 1;
+        } else {
+            self.go_on(channel);
+        }
+    }
+
+    /// Takes back a slice that the pool has served.
+    fn land(&mut self, channel: Channel, context: &Context) {
+        let Some(room) = self.active.get_mut(&channel) else { return };
+        if room.land(context) {
+            self.in_flight -= 1;
+            self.go_on(channel);
+        }
+    }
+
+    /// Has a room in line again if it has more to send.
+    fn go_on(&mut self, channel: Channel) {
+        let Some(room) = self.active.get(&channel) else { return };
         if room.in_fan_out() {
             self.sliced.push_back(channel);
         } else if room.wants_fan_out() {

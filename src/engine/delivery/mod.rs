@@ -1,9 +1,10 @@
 //! How a publication gets to the listeners of its room: three strategies behind one pure choice.
 //!
 //! `inline`: the thread that committed it delivers, holding the shard. `worker`: the shard's worker
-//! delivers. `parallel`: the worker splits the listeners over all cores. The choice follows the
-//! expected cost, listeners times what one of them took lately. Whatever is chosen, only the owner of
-//! the shard delivers, so order never depends on the choice.
+//! delivers. `parallel`: a pool of one thread a core delivers, while the shard serves its other rooms.
+//! The choice follows the expected cost, listeners times what one of them took lately. Whatever is
+//! chosen, only the owner of the shard begins a fan-out, and a room has one at a time, so order never
+//! depends on the choice.
 
 mod cost;
 pub(super) mod parallel;

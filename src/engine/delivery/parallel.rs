@@ -1,42 +1,214 @@
-//! All cores walk the members, each one chunk after the other.
+//! A pool of one thread a core walks the members, each thread one chunk after the other, while the shard
+//! serves its other rooms.
 //!
-//! The caller owns the shard, serves chunks itself and waits for its helpers, so no frame of the room
-//! can overtake another; within one outbox there is only one frame to push.
+//! The room keeps its member list and sends nothing else until the slice is served, so no frame of the room
+//! can overtake another; within one outbox there is only one frame to push. Nobody but the pool waits
+//! for the pool.
 
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Outcome, serial};
-use crate::engine::members::Member;
+use crate::engine::members::Members;
 
 /// Members served at a time: enough that taking them costs nothing beside their sends, few enough
 /// that nobody waits long for the last one.
-const CHUNK: usize = 64;
+const CHUNK: usize = 32;
 
-/// Pushes the frames to every live member. `first` is the position of the slice's first member.
-pub(in crate::engine) fn fan_out(members: &[Member], first: usize, frames: &Bytes) -> Outcome {
-    let next = AtomicUsize::new(0);
-    // Not of `crate::sync`: rayon's threads are no part of what the model checker runs.
-    let total = Mutex::new(Outcome::default());
-    let serve = || {
+/// Of the whole process, started by the first room that needs it. `None`: the system gives no threads.
+static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    ThreadPoolBuilder::new()
+        .thread_name(|number| format!("fan-out-{number}"))
+        .start_handler(|_| step_back())
+        .build()
+        .inspect_err(|error| tracing::error!(%error, "no threads for large rooms; their workers serve them"))
+        .ok()
+});
+
+/// How much the pool steps back behind the threads that read, commit and serve small rooms: with 10 it gets a
+/// tenth of a core that they use up (`sched(7)`, "The nice value"), and all that they leave.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+#[cfg(target_os = "linux")]
+fn step_back() {
+    // On Linux the value is the calling thread's own.
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::warn!(%error, "large rooms compete with small ones for the processor");
+    }
+}
+
+/// Elsewhere the value is that of the whole process.
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
+
+/// Who serves a slice together.
+pub(in crate::engine) fn pool() -> Option<&'static ThreadPool> {
+    POOL.as_ref()
+}
+
+/// A slice on its way.
+pub(in crate::engine) struct Flight {
+    members: Range<usize>,
+    frames: Bytes,
+    /// Where the next chunk begins; at the end or behind it when all are taken.
+    next: AtomicUsize,
+    state: Mutex<State>,
+    /// Called once, when the slice is served.
+    done: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a served slice came to, or the panic that ended it.
+type Served = thread::Result<Outcome>;
+
+struct State {
+    /// `None` once the slice is served: then the room may change the list again.
+    list: Option<Arc<Members>>,
+    at_work: usize,
+    served: Served,
+}
+
+impl Flight {
+    /// Starts pushing the frames to the live ones of these members. `done` is called by a thread of the
+    /// pool when all are served.
+    pub(in crate::engine) fn start(
+        pool: &ThreadPool,
+        list: Arc<Members>,
+        members: Range<usize>,
+        frames: Bytes,
+        done: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let at_work = pool.current_num_threads();
+        let state = State { list: Some(list), at_work, served: Ok(Outcome::default()) };
+        let flight = Arc::new(Self {
+            next: AtomicUsize::new(members.start),
+            members,
+            frames,
+            state: Mutex::new(state),
+            done: Box::new(done),
+        });
+        let of_pool = flight.clone();
+        pool.spawn_broadcast(move |_| of_pool.serve());
+        flight
+    }
+
+    /// Position behind the last member of the slice.
+    pub(in crate::engine) fn end(&self) -> usize {
+        self.members.end
+    }
+
+    /// What it came to; `None` while it is not served.
+    pub(in crate::engine) fn served(&self) -> Option<Served> {
+        let mut state = self.lock();
+        state.list.is_none().then(|| std::mem::replace(&mut state.served, Ok(Outcome::default())))
+    }
+
+    /// Ends it after the chunks that are being served, and waits for these.
+    pub(in crate::engine) fn abandon(&self) {
+        self.next.store(self.members.end, Ordering::Relaxed);
+        while self.lock().list.is_some() {
+            thread::yield_now();
+        }
+    }
+
+    /// The part of one thread.
+    fn serve(&self) {
+        let Some(list) = self.lock().list.clone() else { return };
+        let served = catch_unwind(AssertUnwindSafe(|| self.walk(&list)));
+        // Whoever hears that the slice is served is the only owner of the list again.
+        drop(list);
+        if self.finish(served) {
+            (self.done)();
+        }
+    }
+
+    fn walk(&self, list: &Members) -> Outcome {
         let mut outcome = Outcome::default();
         loop {
-            let from = next.fetch_add(CHUNK, Ordering::Relaxed);
-            let Some(rest) = members.get(from..).filter(|rest| !rest.is_empty()) else { break };
-            let chunk = &rest[..CHUNK.min(rest.len())];
-            outcome.merge(serial::fan_out(chunk, first + from, frames));
-            std::thread::yield_now();
+            let from = self.next.fetch_add(CHUNK, Ordering::Relaxed);
+            if from >= self.members.end {
+                return outcome;
+            }
+            let until = self.members.end.min(from + CHUNK);
+            outcome.merge(serial::fan_out(&list.as_slice()[from..until], from, &self.frames));
+            // A reader with a message for a small room waits for one chunk, not for the scheduler's tick.
+            thread::yield_now();
         }
-        total.lock().unwrap_or_else(PoisonError::into_inner).merge(outcome);
-    };
-    // The caller's core is awake and at work; only the others are to be woken.
-    rayon::in_place_scope(|scope| {
-        for _ in 1..rayon::current_num_threads() {
-            scope.spawn(|_| serve());
+    }
+
+    /// True for the last one.
+    fn finish(&self, served: Served) -> bool {
+        let mut state = self.lock();
+        match (&mut state.served, served) {
+            (Ok(total), Ok(outcome)) => total.merge(outcome),
+            (total @ Ok(_), panic) => *total = panic,
+            (Err(_), _) => {}
         }
-        serve();
-    });
-    total.into_inner().unwrap_or_else(PoisonError::into_inner)
+        state.at_work -= 1;
+        let is_last = state.at_work == 0;
+        if is_last {
+            state.list = None;
+        }
+        is_last
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Flight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flight").field("members", &self.members).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::bounded;
+
+    use super::*;
+
+    /// A slice of a list that does not have it: whoever walks it panics.
+    fn start(list: &Arc<Members>, done: impl Fn() + Send + Sync + 'static) -> Arc<Flight> {
+        Flight::start(pool().unwrap(), list.clone(), 0..10 * CHUNK, Bytes::new(), done)
+    }
+
+    #[test]
+    fn a_panic_of_the_pool_is_told_and_the_list_is_free_again() {
+        let list = Arc::new(Members::default());
+        let (done, told) = bounded(1);
+        let flight = start(&list, move || done.send(()).unwrap());
+        told.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(flight.served().unwrap().is_err());
+        assert_eq!(Arc::strong_count(&list), 1);
+    }
+
+    #[test]
+    fn an_abandoned_slice_is_not_walked_any_more() {
+        let list = Arc::new(Members::default());
+        let (let_go, hold) = bounded::<()>(0);
+        pool().unwrap().spawn_broadcast(move |_| {
+            let _ = hold.recv();
+        });
+        let flight = start(&list, || {});
+        assert!(flight.served().is_none());
+        thread::scope(|scope| {
+            scope.spawn(|| flight.abandon());
+            while flight.next.load(Ordering::Relaxed) < flight.end() {
+                thread::yield_now();
+            }
+            drop(let_go);
+        });
+        assert!(flight.served().unwrap().is_ok());
+        assert_eq!(Arc::strong_count(&list), 1);
+    }
 }

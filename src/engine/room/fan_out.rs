@@ -3,16 +3,19 @@
 //! A fan-out may be left for other rooms between two slices. While it is under way the member list
 //! does not change; at its end the commands that would have changed it are applied.
 
+use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Room;
 use crate::engine::catch_up::Job;
-use crate::engine::delivery::{self, Choice, Outcome, Strategy, Thresholds};
+use crate::engine::delivery::parallel::{self, Flight};
+use crate::engine::delivery::{Choice, Outcome, Strategy, Thresholds, serial};
 use crate::engine::shard::Context;
 use crate::ids::Seq;
-use crate::limits::SLICE_LISTENERS;
+use crate::limits::{POOL_SLICE_LISTENERS, SLICE_LISTENERS};
 
 /// Publications on their way to the members, slice by slice.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(super) struct FanOut {
     /// Members before this position are served.
     next: usize,
     choice: Choice,
+    /// A slice that the pool serves.
+    flight: Option<Arc<Flight>>,
 }
 
 impl Room {
@@ -50,17 +55,73 @@ impl Room {
             until: self.encoded,
             next: 0,
             choice,
+            flight: None,
         });
     }
 
-    /// Serves the next slice of members. At the end the deferred commands are applied.
-    pub(in crate::engine) fn step_fan_out(&mut self, context: &Context) {
+    /// Serves the next slice of members, or lets the pool serve it, which then calls `done`; see
+    /// [`is_in_flight`](Self::is_in_flight). At the end the deferred commands are applied.
+    pub(in crate::engine) fn step_fan_out(
+        &mut self,
+        done: impl Fn() + Send + Sync + 'static,
+        context: &Context,
+    ) {
         let Some(mut fan_out) = self.fan_out.take() else { return };
-        let end = fan_out.next.saturating_add(slice_length(fan_out.choice.strategy)).min(self.members.len());
-        match &fan_out.frames {
-            Some(frames) => self.serve_slice(&fan_out, frames, end, context),
-            None => self.leave_slice_to_log(&fan_out, end, context),
+        let pool = parallel::pool().filter(|_| fan_out.choice.strategy == Strategy::Parallel);
+        let length = match (fan_out.choice.strategy, pool) {
+            // Nobody waits for the shard, and the sender does not come back to it.
+            (Strategy::Inline, _) => usize::MAX,
+            (_, None) => SLICE_LISTENERS,
+            (_, Some(pool)) => POOL_SLICE_LISTENERS * pool.current_num_threads(),
+        };
+        let end = fan_out.next.saturating_add(length).min(self.members.len());
+        match (&fan_out.frames, pool) {
+            (None, _) => self.leave_slice_to_log(&fan_out, end, context),
+            (Some(frames), None) => {
+                let slice = &self.members.as_slice()[fan_out.next..end];
+                let outcome = serial::fan_out(slice, fan_out.next, frames);
+                self.settle_slice(&fan_out, &outcome, context);
+            }
+            (Some(frames), Some(pool)) => {
+                let slice = fan_out.next..end;
+                let flight = Flight::start(pool, self.members.clone(), slice, frames.clone(), done);
+                fan_out.flight = Some(flight);
+                self.fan_out = Some(fan_out);
+                return;
+            }
         }
+        self.end_slice(fan_out, end, context);
+    }
+
+    /// Takes back what the pool has served. False when there is nothing to take: the slice was that of an
+    /// earlier life of the room.
+    pub(in crate::engine) fn land(&mut self, context: &Context) -> bool {
+        let flight = self.fan_out.as_ref().and_then(|fan_out| fan_out.flight.as_ref());
+        let Some((end, served)) = flight.and_then(|flight| Some((flight.end(), flight.served()?))) else {
+            return false;
+        };
+        let Some(mut fan_out) = self.fan_out.take() else { return false };
+        fan_out.flight = None;
+        // A panic there is one of this turn.
+        let outcome = served.unwrap_or_else(|panic| resume_unwind(panic));
+        self.settle_slice(&fan_out, &outcome, context);
+        self.end_slice(fan_out, end, context);
+        true
+    }
+
+    /// Ends a slice that the pool serves, without taking back what it came to.
+    pub(super) fn abandon_flight(&mut self) {
+        if let Some(flight) = self.fan_out.take().and_then(|fan_out| fan_out.flight) {
+            flight.abandon();
+        }
+    }
+
+    /// True while the pool serves a slice: until it says that it is done there is nothing to step.
+    pub(in crate::engine) fn is_in_flight(&self) -> bool {
+        self.fan_out.as_ref().is_some_and(|fan_out| fan_out.flight.is_some())
+    }
+
+    fn end_slice(&mut self, mut fan_out: FanOut, end: usize, context: &Context) {
         fan_out.next = end;
         if end < self.members.len() {
             self.fan_out = Some(fan_out);
@@ -77,16 +138,6 @@ impl Room {
         }
     }
 
-    fn serve_slice(&mut self, fan_out: &FanOut, frames: &Bytes, end: usize, context: &Context) {
-        let slice = &self.members.as_slice()[fan_out.next..end];
-        let outcome = match fan_out.choice.strategy {
-            Strategy::Inline | Strategy::Worker => delivery::serial::fan_out(slice, fan_out.next, frames),
-            Strategy::Parallel => delivery::parallel::fan_out(slice, fan_out.next, frames),
-        };
-        self.cost.observe(outcome.work, outcome.delivered);
-        self.settle_slice(fan_out, &outcome, context);
-    }
-
     fn leave_slice_to_log(&mut self, fan_out: &FanOut, end: usize, context: &Context) {
         for position in fan_out.next..end {
             if self.members.as_slice()[position].live {
@@ -96,6 +147,7 @@ impl Room {
     }
 
     fn settle_slice(&mut self, fan_out: &FanOut, outcome: &Outcome, context: &Context) {
+        self.cost.observe(outcome.work, outcome.delivered);
         context.metrics.deliveries_total.inc_by(outcome.delivered as u64 * fan_out.publications);
         if self.options.persist {
             for &position in &outcome.full {
@@ -110,21 +162,11 @@ impl Room {
     /// Takes a member out of live delivery; the catch-up pool goes on after `after`.
     pub(super) fn fall_behind(&mut self, position: usize, after: Seq, until: Seq, context: &Context) {
         let retention = self.retention();
-        let member = self.members.at_mut(position);
+        let member = Arc::make_mut(&mut self.members).at_mut(position);
         member.live = false;
         self.catching_up += 1;
         let job = Job::for_member(&self.channel, retention, member, (after, until), &context.catch_up);
         context.metrics.catch_ups_total.inc();
         context.catch_up.park(Box::new(job));
-    }
-}
-
-/// Members one step serves.
-fn slice_length(strategy: Strategy) -> usize {
-    match strategy {
-        // Nobody waits for the shard, and the sender does not come back to it.
-        Strategy::Inline => usize::MAX,
-        Strategy::Worker => SLICE_LISTENERS,
-        Strategy::Parallel => SLICE_LISTENERS * rayon::current_num_threads(),
     }
 }

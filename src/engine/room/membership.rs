@@ -3,12 +3,14 @@
 //! Joins, leaves and listeners that caught up all change the member list, so they wait while a
 //! fan-out is under way.
 
+use std::sync::Arc;
+
 use super::Room;
 use crate::clock;
 use crate::engine::catch_up::Job;
 use crate::engine::command::Command;
 use crate::engine::join::{Join, Joined};
-use crate::engine::members::Member;
+use crate::engine::members::{Member, Members};
 use crate::engine::shard::Context;
 use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
 use crate::outbox::frame::{self, LineFrames};
@@ -154,7 +156,7 @@ impl Room {
             info: join.info.clone(),
             listener: join.listener.clone(),
         };
-        match self.members.insert(member) {
+        match self.members_mut().insert(member) {
             Some(replaced) if !replaced.live => self.catching_up -= 1,
             Some(_) => {}
             None => context.metrics.listeners.inc(),
@@ -162,10 +164,15 @@ impl Room {
     }
 
     fn leave(&mut self, connection: ConnectionId, subscription: SubscriptionId, context: &Context) {
-        let Some(member) = self.members.remove(connection, subscription) else { return };
+        let Some(member) = self.members_mut().remove(connection, subscription) else { return };
         context.metrics.listeners.dec();
         self.forget_if_lagging(&member);
         self.announce(push::leave, &member.info);
+    }
+
+    /// The list, to change it. No slice is in flight, so it is shared with nobody and not copied.
+    fn members_mut(&mut self) -> &mut Members {
+        Arc::make_mut(&mut self.members)
     }
 
     fn forget_if_lagging(&mut self, member: &Member) {
@@ -176,7 +183,8 @@ impl Room {
 
     /// A listener served from the log has reached what was delivered when it was last here.
     fn caught_up(&mut self, job: Box<Job>, context: &Context) {
-        let Some(member) = self.members.get_mut(job.connection(), job.subscription()) else { return };
+        let members = Arc::make_mut(&mut self.members);
+        let Some(member) = members.get_mut(job.connection(), job.subscription()) else { return };
         let rest = self.tail.range(job.after(), self.delivered);
         let mut frames = LineFrames::default();
         match rest {
@@ -218,7 +226,8 @@ impl Room {
         for join in self.waiting.drain(..) {
             join.fail(ErrorCode::Internal, &context.metrics);
         }
-        for member in self.members.take_all() {
+        self.abandon_flight();
+        for member in self.members_mut().take_all() {
             context.metrics.listeners.dec();
             member.listener.lose(&self.channel, member.subscription);
         }

@@ -5,7 +5,7 @@
 //! `encoded`, are in `pending` or in the fan-out under way; those after that did not fit and are
 //! taken from the tail, or else from the log, when it is their turn. Members that are not live belong
 //! to the catch-up pool. While a fan-out is under way the member list does not change: what would
-//! change it waits in `deferred`.
+//! change it waits in `deferred`; so the pool may walk the list without the shard's lock.
 
 mod fan_out;
 mod membership;
@@ -32,7 +32,8 @@ use fan_out::FanOut;
 pub(super) struct Room {
     channel: Channel,
     options: Arc<Namespace>,
-    members: Members,
+    /// Shared with the pool while it serves a slice; then nothing changes it.
+    members: Arc<Members>,
     /// Members that are not live.
     catching_up: usize,
     /// Joins that wait for the head to be known.
@@ -75,7 +76,7 @@ impl Room {
         Self {
             channel,
             options,
-            members: Members::default(),
+            members: Arc::default(),
             catching_up: 0,
             waiting: Vec::new(),
             looking_up: false,

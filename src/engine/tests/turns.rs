@@ -3,6 +3,8 @@
 //! Without the worker's thread nothing happens between two turns, so these tests see what another
 //! listener or a sender would only notice as a delay.
 
+use crossbeam_channel::TryRecvError;
+
 use super::*;
 use crate::engine::shard::Shard;
 use crate::limits::SLICE_LISTENERS;
@@ -65,6 +67,18 @@ impl Still {
         joined
     }
 
+    /// Takes turns, and sleeps between them as the worker does, until everybody is served.
+    fn settle(&self) {
+        let (done, settled) = bounded(1);
+        self.shard().send(Command::Settle { done });
+        while settled.try_recv() != Err(TryRecvError::Disconnected) {
+            let wait = self.shard().turn();
+            if settled.try_recv() != Err(TryRecvError::Disconnected) {
+                self.shard().sleep(wait);
+            }
+        }
+    }
+
     fn commit(&self, channels: &[&Channel]) -> bool {
         let publication = |channel: &&Channel| Publication {
             channel: (*channel).clone(),
@@ -117,6 +131,42 @@ fn a_huge_fan_out_lets_the_other_rooms_of_its_shard_in() {
     still.stop();
 }
 
+/// While the pool is at a huge room, a small one of the same shard is served by its sender, as if there were
+/// no huge one.
+#[test]
+fn a_slice_with_the_pool_keeps_nobody_waiting() {
+    let still = Still::new();
+    let (huge, small) = (channel("huge"), channel("small"));
+    let (answer, _done) = bounded(1);
+    let wish = Some(Delivery::Forced(Strategy::Parallel));
+    still.shard().send(Command::Wish { channel: huge.clone(), wish, answer });
+    let crowd = still.fill(&huge, 300);
+    let few = still.fill(&small, 2);
+
+    let (let_go, hold) = bounded::<()>(0);
+    let pool = crate::engine::delivery::parallel::pool().unwrap();
+    pool.spawn_broadcast(move |_| {
+        let _ = hold.recv();
+    });
+    assert!(!still.commit(&[&huge]));
+    still.shard().turn();
+    assert!(still.commit(&[&small]), "the sender may deliver");
+    assert!(few.iter().all(|listener| has_heard(listener)));
+    assert!(!crowd.iter().any(|listener| has_heard(listener)));
+
+    // Who comes and goes meanwhile waits for the slice, and neither disturbs it nor is left out.
+    let (leaver, channel_of_huge) = (&crowd[299], huge.clone());
+    assert!(still.engine.leave(leaver, &channel_of_huge, Bytes::from_static(b"bye")));
+    still.shard().turn();
+    assert!(!has_heard(leaver));
+    drop(let_go);
+    still.settle();
+    assert!(crowd.iter().all(|listener| has_heard(listener)));
+    let heard = leaver.outbox.take(Some(Instant::now())).unwrap();
+    assert_ne!(&heard[..], b"bye", "the message first");
+    still.stop();
+}
+
 /// What a sender does is the same for a hundred listeners and for thousands: it queues one command.
 #[test]
 fn a_sender_delivers_to_small_rooms_only() {
@@ -130,7 +180,7 @@ fn a_sender_delivers_to_small_rooms_only() {
         assert_eq!(still.commit(&[&room]), inline, "{listeners} listeners");
         let by_sender = still.engine.context.metrics.deliveries_total.get() - delivered;
         assert_eq!(by_sender, if inline { listeners as u64 } else { 0 });
-        while still.shard().turn() == crate::engine::shard::Wait::No {}
+        still.settle();
         assert!(crowd.iter().all(|listener| has_heard(listener)));
     }
     still.stop();
