@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::auth::Verifier;
 use crate::config::Config;
-use crate::net::{Acceptor, Services, connections_allowed};
+use crate::net::{Acceptor, Capacity, Services};
 use crate::node::{Node, StartError};
 use crate::protocol::code::{Close, CloseCode};
 
@@ -21,7 +21,7 @@ use crate::protocol::code::{Close, CloseCode};
 pub struct Server {
     node: Node,
     acceptor: Acceptor,
-    connections_max: usize,
+    capacity: Capacity,
     grace: Duration,
 }
 
@@ -31,12 +31,11 @@ impl Server {
     /// # Errors
     /// [`StartError`] says what is missing.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let allowed = connections_allowed();
-        let connections_max = config.client.connections_max.map_or(allowed, |most| most.min(allowed));
+        let capacity = Capacity::of_system().at_most(config.client.connections_max);
         let node = Node::open(&config)?;
         let services = Arc::new(services(&config, &node));
-        match Acceptor::start(config.listen, connections_max, services) {
-            Ok(acceptor) => Ok(Self { node, acceptor, connections_max, grace: config.shutdown_grace }),
+        match Acceptor::start(config.listen, capacity.connections, services) {
+            Ok(acceptor) => Ok(Self { node, acceptor, capacity, grace: config.shutdown_grace }),
             Err(error) => {
                 node.stop();
                 Err(StartError::System(at_address(&error, config.listen)))
@@ -50,10 +49,10 @@ impl Server {
         self.acceptor.address()
     }
 
-    /// Most connections at a time: the configured limit, or what the file limit allows.
+    /// Most connections at a time: the configured limit, or what the limits of the system allow.
     #[must_use]
-    pub fn connections_max(&self) -> usize {
-        self.connections_max
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
     }
 
     /// The node inside, to publish and subscribe from this process.

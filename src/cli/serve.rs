@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{ConfigFile, Failure};
 use crate::config::{Config, DatabaseUrl, Flag, Log, Mode};
+use crate::net::Capacity;
 use crate::server::Server;
 
 const EXAMPLES: &str = "\
@@ -83,7 +84,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     tracing::debug!(?config, "configuration in effect");
     let signals = StopSignals::listen()?;
     let server = Server::start(config.clone()).map_err(|error| Failure::new(error.to_string()))?;
-    super::print(&banner(&config, server.local_addr(), server.connections_max()))?;
+    super::print(&banner(&config, server.local_addr(), server.capacity()))?;
     signals.wait();
     tracing::info!("stopping: connections get what they are owed and are closed");
     server.stop();
@@ -138,10 +139,10 @@ fn start_logging(log: &Log) -> Result<(), Failure> {
 
 /// The block that tells at the start what is running and how to reach it.
 ///
-/// `address` is the one really bound, `connections_max` what the file limit and the configuration
-/// allow.
+/// `address` is the one really bound, `capacity` what the limits of the system and the
+/// configuration allow.
 #[must_use]
-pub fn banner(config: &Config, address: SocketAddr, connections_max: usize) -> String {
+pub fn banner(config: &Config, address: SocketAddr, capacity: Capacity) -> String {
     let host = reachable(address);
     let lines = [
         ("address", address.to_string()),
@@ -150,7 +151,7 @@ pub fn banner(config: &Config, address: SocketAddr, connections_max: usize) -> S
         ("database", database(config)),
         ("workers", config.workers.to_string()),
         ("mode", mode(config).to_owned()),
-        ("connections", format!("up to {connections_max} at once")),
+        ("connections", format!("up to {} at once (limit: {})", capacity.connections, capacity.bound)),
     ];
     let mut block = format!("Roomcast {} is running. Ctrl-C stops it.\n\n", env!("CARGO_PKG_VERSION"));
     for (name, value) in lines {
@@ -193,6 +194,8 @@ mod tests {
     use super::*;
     use crate::config::Sources;
 
+    const CAPACITY: Capacity = Capacity { connections: 1000, bound: "open files" };
+
     fn config_of(line: &[&str]) -> Config {
         let Command::Serve(args) =
             Cli::try_parse_from([&["roomcast", "serve"], line].concat()).unwrap().command
@@ -220,13 +223,13 @@ mod tests {
 
     #[test]
     fn the_block_tells_how_to_reach_the_server() {
-        let block = banner(&config_of(&["--workers=2"]), "127.0.0.1:8000".parse().unwrap(), 1000);
+        let block = banner(&config_of(&["--workers=2"]), "127.0.0.1:8000".parse().unwrap(), CAPACITY);
         for part in [
             "http://127.0.0.1:8000/\n",
             "sqlite:roomcast.db (SQLite, durability full)\n",
             "workers      2\n",
             "open: everybody on this machine",
-            "up to 1000",
+            "up to 1000 at once (limit: open files)",
         ] {
             assert!(block.contains(part), "{block}");
         }
@@ -236,7 +239,7 @@ mod tests {
     fn the_block_shows_no_password_and_a_page_that_opens() {
         let config = config_of(&["--database=postgres://ann:hunter2@db/chat", "--insecure"]);
         for address in ["0.0.0.0:80", "[::]:80"] {
-            let block = banner(&config, address.parse().unwrap(), 1000);
+            let block = banner(&config, address.parse().unwrap(), CAPACITY);
             assert!(block.contains("http://localhost:80/\n") && !block.contains("hunter2"), "{block}");
         }
     }

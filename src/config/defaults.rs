@@ -52,7 +52,7 @@ pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Far above what people type, below what would starve others.
 pub const COMMANDS_PER_SECOND_MAX: u32 = 50_000;
-/// 0: as many as the file limit allows.
+/// 0: as many as the limits of the system allow.
 pub const CONNECTIONS_MAX: usize = 0;
 
 /// Long enough for a page reload or a short break to find the room in memory.

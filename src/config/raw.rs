@@ -162,7 +162,7 @@ section! {
         stall_timeout: Duration = r#""60s""#,
         /// Commands one connection may send per second.
         commands_per_second_max: u64 = "50000",
-        /// Most connections at once; 0 = as many as the file limit allows.
+        /// Most connections at once; 0 = as many as the limits of the system allow.
         connections_max: u64 = "0",
     }
 }

@@ -13,15 +13,12 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Services, routes};
+use super::{Services, reader_thread, routes};
 use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
 use crate::outbox::Outbox;
 use crate::protocol::code::{Close, CloseCode};
 use crate::sync::Striped;
-
-/// Files kept free for the database, the listening socket, logs and the like.
-const FILES_RESERVED: u64 = 64;
 
 /// Sockets the kernel queues until they are accepted: a reconnect storm comes within a second.
 const BACKLOG: i32 = 4096;
@@ -39,13 +36,6 @@ const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
 /// What a socket gets that finds the server full; SDKs back off and come again.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
-
-/// Raises the file limit to the hard limit and says how many connections that allows.
-#[must_use]
-pub fn connections_allowed() -> usize {
-    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
-    usize::try_from(files.saturating_sub(FILES_RESERVED)).unwrap_or(usize::MAX)
-}
 
 /// The accepting thread and everything it started.
 #[derive(Debug)]
@@ -203,10 +193,8 @@ impl AcceptLoop {
         self.sockets.insert(id, &socket);
         self.services.metrics.sockets.inc();
         let place = Place { id, sockets: self.sockets.clone(), services: self.services.clone() };
-        let thread = thread::Builder::new().name(format!("reader-{}", id.0)).stack_size(READER_STACK_BYTES);
-        // A thread that cannot be started drops its closure, and with it the place.
-        let spawned = thread.spawn(move || routes::serve(&socket, peer, &place));
-        spawned.map(drop)
+        // A thread that cannot be started drops its task, and with it the place.
+        reader_thread::spawn(id, READER_STACK_BYTES, move || routes::serve(&socket, peer, &place))
     }
 }
 

@@ -6,17 +6,20 @@
 mod acceptor;
 mod access;
 mod api;
+mod capacity;
 mod connection;
 mod glob;
 mod http;
 mod origin;
 mod page;
 mod people;
+mod reader_thread;
 mod routes;
 mod services;
 mod session;
 mod split;
 mod timers;
 
-pub use acceptor::{Acceptor, connections_allowed};
+pub use acceptor::Acceptor;
+pub use capacity::Capacity;
 pub use services::Services;

@@ -38,6 +38,7 @@ mod errors;
 mod failures;
 mod http;
 mod input;
+mod limits;
 mod people;
 mod recovery;
 mod rooms;
