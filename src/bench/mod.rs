@@ -169,7 +169,7 @@ impl<P: FnMut(Progress)> Run<P> {
     fn start_threads(&self) -> Result<Vec<Thread>, BenchError> {
         let (listeners, publishers) = posts(&self.plan);
         let paced = self.plan.is_paced();
-        let listening = if paced { self.plan.threads * self.plan.groups.len() } else { self.plan.threads };
+        let listening = self.plan.listening_threads();
         let mut shares: Vec<Vec<Post>> = Vec::new();
         shares.resize_with(listening, Vec::new);
         for (number, post) in listeners.into_iter().enumerate() {
@@ -325,7 +325,7 @@ impl<P: FnMut(Progress)> Run<P> {
             groups: groups.map(|(plan, tally)| describe(plan, &tally, seconds)).collect(),
             server: measured.server(before, self.plan.connections()),
             own_cpu: own_cpu.as_secs_f64() / seconds,
-            own_threads: self.plan.threads + usize::from(self.plan.is_paced()),
+            own_threads: self.plan.listening_threads() + usize::from(self.plan.is_paced()),
             storm: measured.storm,
             timeline: measured.timeline.clone(),
         }

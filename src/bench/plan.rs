@@ -34,7 +34,7 @@ pub struct Plan {
     pub ramp: f64,
     /// A quarter into the measured time all listeners are cut off for so long, and come back.
     pub away: Option<Duration>,
-    /// Threads that listen; with a rate, one more publishes.
+    /// Threads that listen, to each group of rooms if there is a rate; then one more publishes.
     pub threads: usize,
 }
 
@@ -220,6 +220,11 @@ impl Plan {
     /// have the processor first, for it can not run away from its listeners.
     pub(super) fn is_paced(&self) -> bool {
         self.groups.iter().all(|group| matches!(group.pace, Pace::Rate(_)))
+    }
+
+    /// Threads that listen. With a rate, each group has its own.
+    pub(super) fn listening_threads(&self) -> usize {
+        if self.is_paced() { self.threads * self.groups.len() } else { self.threads }
     }
 
     /// Name of a group's room.

@@ -71,7 +71,7 @@ pub struct BenchArgs {
     /// Connections made per second
     #[arg(long, value_name = "N", default_value_t = 5000.0)]
     pub ramp: f64,
-    /// Threads that listen; with a rate, one more publishes
+    /// Threads that listen, to each group of rooms; with a rate, one more publishes
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: usize,
     /// Namespace of the rooms, if not the default one

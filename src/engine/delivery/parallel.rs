@@ -183,6 +183,16 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn the_pool_steps_back_and_nobody_else() {
+        use rustix::process::getpriority_process;
+        let own = getpriority_process(None).unwrap();
+        let of_pool = pool().unwrap().broadcast(|_| getpriority_process(None).unwrap());
+        assert!(of_pool.iter().all(|nice| *nice == (own + NICE).min(19)), "{of_pool:?}");
+        assert_eq!(getpriority_process(None).unwrap(), own);
+    }
+
+    #[test]
     fn a_panic_of_the_pool_is_told_and_the_list_is_free_again() {
         let list = Arc::new(Members::default());
         let (done, told) = bounded(1);
