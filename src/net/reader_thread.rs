@@ -36,8 +36,9 @@ pub(super) fn spawn(
     let mut thread = MaybeUninit::uninit();
     // SAFETY: the attributes are initialised as long as they live; `begin` has the signature that is asked
     // for and gets what it expects, a pointer that `Box::into_raw` made and nobody else uses.
-    let result =
-        unsafe { libc::pthread_create(thread.as_mut_ptr(), &raw const attributes.0, begin, argument.cast()) };
+    let result = unsafe {
+        libc::pthread_create(thread.as_mut_ptr(), &raw const *attributes.0, begin, argument.cast())
+    };
     check(result).inspect_err(|_| {
         // SAFETY: no thread was made, so the pointer still is ours alone.
         drop(unsafe { Box::from_raw(argument) });
@@ -52,21 +53,21 @@ extern "C" fn begin(argument: *mut c_void) -> *mut c_void {
     ptr::null_mut()
 }
 
-/// Initialised attributes of a detached thread.
-struct Attributes(libc::pthread_attr_t);
+/// Initialised attributes of a detached thread. In a box, for nobody promises that they may be moved.
+struct Attributes(Box<libc::pthread_attr_t>);
 
 impl Attributes {
     fn new(stack_bytes: usize) -> io::Result<Self> {
-        let mut raw = MaybeUninit::uninit();
+        let mut raw = Box::new(MaybeUninit::uninit());
         // SAFETY: the pointer is valid for the write that initialises what it points to.
         check(unsafe { libc::pthread_attr_init(raw.as_mut_ptr()) })?;
         // SAFETY: `pthread_attr_init` has succeeded.
         let mut attributes = Self(unsafe { raw.assume_init() });
         // SAFETY: they are initialised, and the values are checked by the callee.
-        check(unsafe { libc::pthread_attr_setstacksize(&raw mut attributes.0, stack_bytes) })?;
+        check(unsafe { libc::pthread_attr_setstacksize(&raw mut *attributes.0, stack_bytes) })?;
         // SAFETY: as above.
         check(unsafe {
-            libc::pthread_attr_setdetachstate(&raw mut attributes.0, libc::PTHREAD_CREATE_DETACHED)
+            libc::pthread_attr_setdetachstate(&raw mut *attributes.0, libc::PTHREAD_CREATE_DETACHED)
         })?;
         Ok(attributes)
     }
@@ -75,7 +76,7 @@ impl Attributes {
 impl Drop for Attributes {
     fn drop(&mut self) {
         // SAFETY: they are initialised and not used after this. It fails only for those that are not.
-        unsafe { libc::pthread_attr_destroy(&raw mut self.0) };
+        unsafe { libc::pthread_attr_destroy(&raw mut *self.0) };
     }
 }
 

@@ -167,6 +167,33 @@ fn a_slice_with_the_pool_keeps_nobody_waiting() {
     still.stop();
 }
 
+/// Who is told to stop serves first what the pool has.
+#[test]
+fn stopping_waits_for_the_pool() {
+    let still = Still::new();
+    let huge = channel("huge");
+    let (answer, _done) = bounded(1);
+    let wish = Some(Delivery::Forced(Strategy::Parallel));
+    still.shard().send(Command::Wish { channel: huge.clone(), wish, answer });
+    let crowd = still.fill(&huge, 300);
+    let (let_go, hold) = bounded::<()>(0);
+    crate::engine::delivery::parallel::pool().unwrap().spawn_broadcast(move |_| {
+        let _ = hold.recv();
+    });
+    still.commit(&[&huge]);
+    still.shard().turn();
+    still.shard().send(Command::Stop);
+    thread::scope(|scope| {
+        let last = scope.spawn(|| {
+            assert_eq!(still.shard().turn(), crate::engine::shard::Wait::Stop);
+            crowd.iter().filter(|listener| has_heard(listener)).count()
+        });
+        drop(let_go);
+        assert_eq!(last.join().unwrap(), 300);
+    });
+    still.stop();
+}
+
 /// What a sender does is the same for a hundred listeners and for thousands: it queues one command.
 #[test]
 fn a_sender_delivers_to_small_rooms_only() {
