@@ -3,10 +3,11 @@
 //! Without the worker's thread nothing happens between two turns, so these tests see what another
 //! listener or a sender would only notice as a delay.
 
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{Sender, TryRecvError};
 
 use super::*;
-use crate::engine::shard::Shard;
+use crate::engine::delivery::parallel;
+use crate::engine::shard::{Shard, Wait};
 use crate::limits::SLICE_LISTENERS;
 
 /// An engine of one shard without threads.
@@ -37,6 +38,12 @@ impl Still {
 
     fn shard(&self) -> &Shard {
         self.engine.shards.iter().next().unwrap()
+    }
+
+    fn force(&self, channel: &Channel, strategy: Strategy) {
+        let (answer, _done) = bounded(1);
+        let wish = Some(Delivery::Forced(strategy));
+        self.shard().send(Command::Wish { channel: channel.clone(), wish, answer });
     }
 
     /// Listeners of a room whose head is 0.
@@ -102,6 +109,15 @@ impl Still {
     }
 }
 
+/// Keeps the pool busy until what it returns is dropped.
+fn hold_pool() -> Sender<()> {
+    let (let_go, hold) = bounded::<()>(0);
+    parallel::pool().unwrap().spawn_broadcast(move |_| {
+        let _ = hold.recv();
+    });
+    let_go
+}
+
 fn has_heard(listener: &Listener) -> bool {
     listener.outbox.queued_bytes() > 0
 }
@@ -111,9 +127,7 @@ fn has_heard(listener: &Listener) -> bool {
 fn a_huge_fan_out_lets_the_other_rooms_of_its_shard_in() {
     let still = Still::new();
     let (huge, small) = (channel("huge"), channel("small"));
-    let (answer, _done) = bounded(1);
-    let wish = Some(Delivery::Forced(Strategy::Worker));
-    still.shard().send(Command::Wish { channel: huge.clone(), wish, answer });
+    still.force(&huge, Strategy::Worker);
     let crowd = still.fill(&huge, 3 * SLICE_LISTENERS);
     let few = still.fill(&small, 2);
     assert!(!still.commit(&[&huge, &small]));
@@ -126,7 +140,7 @@ fn a_huge_fan_out_lets_the_other_rooms_of_its_shard_in() {
     still.commit(&[&late]);
     still.shard().turn();
     assert!(has_heard(&listener));
-    while still.shard().turn() == crate::engine::shard::Wait::No {}
+    while still.shard().turn() == Wait::No {}
     assert!(crowd.iter().all(|listener| has_heard(listener)));
     still.stop();
 }
@@ -137,17 +151,11 @@ fn a_huge_fan_out_lets_the_other_rooms_of_its_shard_in() {
 fn a_slice_with_the_pool_keeps_nobody_waiting() {
     let still = Still::new();
     let (huge, small) = (channel("huge"), channel("small"));
-    let (answer, _done) = bounded(1);
-    let wish = Some(Delivery::Forced(Strategy::Parallel));
-    still.shard().send(Command::Wish { channel: huge.clone(), wish, answer });
+    still.force(&huge, Strategy::Parallel);
     let crowd = still.fill(&huge, 300);
     let few = still.fill(&small, 2);
 
-    let (let_go, hold) = bounded::<()>(0);
-    let pool = crate::engine::delivery::parallel::pool().unwrap();
-    pool.spawn_broadcast(move |_| {
-        let _ = hold.recv();
-    });
+    let let_go = hold_pool();
     assert!(!still.commit(&[&huge]));
     still.shard().turn();
     assert!(still.commit(&[&small]), "the sender may deliver");
@@ -172,20 +180,15 @@ fn a_slice_with_the_pool_keeps_nobody_waiting() {
 fn stopping_waits_for_the_pool() {
     let still = Still::new();
     let huge = channel("huge");
-    let (answer, _done) = bounded(1);
-    let wish = Some(Delivery::Forced(Strategy::Parallel));
-    still.shard().send(Command::Wish { channel: huge.clone(), wish, answer });
+    still.force(&huge, Strategy::Parallel);
     let crowd = still.fill(&huge, 300);
-    let (let_go, hold) = bounded::<()>(0);
-    crate::engine::delivery::parallel::pool().unwrap().spawn_broadcast(move |_| {
-        let _ = hold.recv();
-    });
+    let let_go = hold_pool();
     still.commit(&[&huge]);
     still.shard().turn();
     still.shard().send(Command::Stop);
     thread::scope(|scope| {
         let last = scope.spawn(|| {
-            assert_eq!(still.shard().turn(), crate::engine::shard::Wait::Stop);
+            assert_eq!(still.shard().turn(), Wait::Stop);
             crowd.iter().filter(|listener| has_heard(listener)).count()
         });
         drop(let_go);
