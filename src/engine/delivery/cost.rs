@@ -72,6 +72,28 @@ impl Rate {
     }
 }
 
+/// When a room has rested: nothing was sent for as long as its last fan-out took.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Rest {
+    until: Instant,
+}
+
+impl Rest {
+    pub(in crate::engine) fn new(now: Instant) -> Self {
+        Self { until: now }
+    }
+
+    /// Takes in a fan-out.
+    pub(in crate::engine) fn observe(&mut self, began: Instant, ended: Instant) {
+        self.until = ended + ended.saturating_duration_since(began);
+    }
+
+    /// True for a room that sends less than half of the time.
+    pub(in crate::engine) fn is_over(self, now: Instant) -> bool {
+        now >= self.until
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +124,18 @@ mod tests {
         assert!(rate.at(end + Duration::from_secs(60)) < 0.1);
         rate.count(start);
         assert!(rate.at(end) > 9.5, "an earlier clock does no harm");
+    }
+
+    #[test]
+    fn a_room_has_rested_after_as_long_as_its_fan_out_took() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut rest = Rest::new(start);
+        assert!(rest.is_over(start), "it has sent nothing");
+        rest.observe(at(10), at(60));
+        assert!(!rest.is_over(at(109)));
+        assert!(rest.is_over(at(110)));
+        rest.observe(at(110), at(111));
+        assert!(rest.is_over(at(112)), "only the last one counts");
     }
 }

@@ -8,6 +8,7 @@
 
 mod cost;
 pub(super) mod parallel;
+mod processor;
 pub(super) mod serial;
 
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::config;
 use crate::outbox::Push;
 
 pub use crate::config::Strategy;
-pub(super) use cost::{Cost, Rate};
+pub(super) use cost::{Cost, Rate, Rest};
 
 /// A room that crossed a threshold goes back only when it is below it by this share, so that one near
 /// a threshold does not change its strategy with every message.

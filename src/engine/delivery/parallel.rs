@@ -7,14 +7,14 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Outcome, serial};
+use super::{Outcome, processor, serial};
 use crate::engine::members::Members;
 
 /// Members served at a time: enough that taking them costs nothing beside their sends, few enough
@@ -25,28 +25,11 @@ const CHUNK: usize = 32;
 static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
     ThreadPoolBuilder::new()
         .thread_name(|number| format!("fan-out-{number}"))
-        .start_handler(|_| step_back())
+        .start_handler(|_| processor::step_back())
         .build()
         .inspect_err(|error| tracing::error!(%error, "no threads for large rooms; their workers serve them"))
         .ok()
 });
-
-/// How much the pool steps back behind the threads that read, commit and serve small rooms: with 10 it gets a
-/// tenth of a core that they use up (`sched(7)`, "The nice value"), and all that they leave.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
-
-#[cfg(target_os = "linux")]
-fn step_back() {
-    // On Linux the value is the calling thread's own.
-    if let Err(error) = rustix::process::nice(NICE) {
-        tracing::warn!(%error, "large rooms compete with small ones for the processor");
-    }
-}
-
-/// Elsewhere the value is that of the whole process.
-#[cfg(not(target_os = "linux"))]
-fn step_back() {}
 
 /// Who serves a slice together.
 pub(in crate::engine) fn pool() -> Option<&'static ThreadPool> {
@@ -60,6 +43,10 @@ pub(in crate::engine) struct Flight {
     /// Where the next chunk begins; at the end or behind it when all are taken.
     next: AtomicUsize,
     state: Mutex<State>,
+    /// Processors on which a thread has begun its part, a bit each.
+    taken: AtomicU64,
+    /// False: the threads stay where the scheduler has put them.
+    spreads: bool,
     /// Called once, when the slice is served.
     done: Box<dyn Fn() + Send + Sync>,
 }
@@ -75,13 +62,14 @@ struct State {
 }
 
 impl Flight {
-    /// Starts pushing the frames to the live ones of these members. `done` is called by a thread of the
-    /// pool when all are served.
+    /// Starts pushing the frames to the live ones of these members. With `spreads` each thread looks for a
+    /// processor of its own first. `done` is called by a thread of the pool when all are served.
     pub(in crate::engine) fn start(
         pool: &ThreadPool,
         list: Arc<Members>,
         members: Range<usize>,
         frames: Bytes,
+        spreads: bool,
         done: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let at_work = pool.current_num_threads();
@@ -91,6 +79,8 @@ impl Flight {
             members,
             frames,
             state: Mutex::new(state),
+            taken: AtomicU64::default(),
+            spreads,
             done: Box::new(done),
         });
         let of_pool = flight.clone();
@@ -120,6 +110,9 @@ impl Flight {
     /// The part of one thread.
     fn serve(&self) {
         let Some(list) = self.lock().list.clone() else { return };
+        if self.spreads {
+            processor::find_free(&self.taken);
+        }
         let served = catch_unwind(AssertUnwindSafe(|| self.walk(&list)));
         // Whoever hears that the slice is served is the only owner of the list again.
         drop(list);
@@ -179,7 +172,7 @@ mod tests {
 
     /// A slice of a list that does not have it: whoever walks it panics.
     fn start(list: &Arc<Members>, done: impl Fn() + Send + Sync + 'static) -> Arc<Flight> {
-        Flight::start(pool().unwrap(), list.clone(), 0..10 * CHUNK, Bytes::new(), done)
+        Flight::start(pool().unwrap(), list.clone(), 0..10 * CHUNK, Bytes::new(), true, done)
     }
 
     #[test]
@@ -188,7 +181,7 @@ mod tests {
         use rustix::process::getpriority_process;
         let own = getpriority_process(None).unwrap();
         let of_pool = pool().unwrap().broadcast(|_| getpriority_process(None).unwrap());
-        assert!(of_pool.iter().all(|nice| *nice == (own + NICE).min(19)), "{of_pool:?}");
+        assert!(of_pool.iter().all(|nice| *nice == (own + processor::NICE).min(19)), "{of_pool:?}");
         assert_eq!(getpriority_process(None).unwrap(), own);
     }
 

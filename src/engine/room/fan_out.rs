@@ -30,6 +30,7 @@ pub(super) struct FanOut {
     /// Members before this position are served.
     next: usize,
     choice: Choice,
+    began: Instant,
     /// A slice that the pool serves.
     flight: Option<Arc<Flight>>,
 }
@@ -55,6 +56,7 @@ impl Room {
             until: self.encoded,
             next: 0,
             choice,
+            began: Instant::now(),
             flight: None,
         });
     }
@@ -84,7 +86,9 @@ impl Room {
             }
             (Some(frames), Some(pool)) => {
                 let slice = fan_out.next..end;
-                let flight = Flight::start(pool, self.members.clone(), slice, frames.clone(), done);
+                // A room that sends all the time leaves it to the scheduler which threads need a processor more.
+                let rested = self.rest.is_over(fan_out.began);
+                let flight = Flight::start(pool, self.members.clone(), slice, frames.clone(), rested, done);
                 fan_out.flight = Some(flight);
                 self.fan_out = Some(fan_out);
                 return;
@@ -129,10 +133,12 @@ impl Room {
         }
         let labels = [fan_out.choice.strategy.as_str(), fan_out.choice.reason.as_str()];
         context.metrics.fanouts_total.with_label_values(&labels).inc();
+        let now = Instant::now();
         if let Some(since) = fan_out.since {
-            context.metrics.fanout_seconds.observe(since.elapsed().as_secs_f64());
+            context.metrics.fanout_seconds.observe((now - since).as_secs_f64());
         }
         self.delivered = fan_out.until;
+        self.rest.observe(fan_out.began, now);
         for command in std::mem::take(&mut self.deferred) {
             self.apply(command, context);
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::command::{Command, Presence, RoomOrder, RoomStatus};
-use super::delivery::{self, Choice, Circumstances, Cost, Rate, Thresholds};
+use super::delivery::{self, Choice, Circumstances, Cost, Rate, Rest, Thresholds};
 use super::join::Join;
 use super::members::Members;
 use super::shard::Context;
@@ -53,6 +53,7 @@ pub(super) struct Room {
     /// When the first of them was committed.
     pending_since: Option<Instant>,
     fan_out: Option<FanOut>,
+    rest: Rest,
     /// Commands that wait for the end of the fan-out.
     deferred: Vec<Command>,
     /// How the last fan-out was made.
@@ -88,6 +89,7 @@ impl Room {
             pending_count: 0,
             pending_since: None,
             fan_out: None,
+            rest: Rest::new(now),
             deferred: Vec::new(),
             choice: None,
             wish,
