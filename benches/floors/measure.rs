@@ -37,6 +37,9 @@ pub(crate) struct Case {
     /// Rounds per second, with rests between them; none: one round after the other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) paced: Option<u32>,
+    /// The row comes over a connection, and an answer goes back when it is durable.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) acked: bool,
     /// Bytes of one frame with its share of the header, or of the payload of one row.
     pub(crate) bytes: usize,
     /// Frames or rows of one round.
@@ -52,16 +55,19 @@ impl Case {
             self.coalesced.map(|count| format!("coalesced={count}")),
             self.batch.map(|count| format!("batch={count}")),
             self.paced.map(|rate| format!("paced={rate}")),
+            self.acked.then(|| "acked".to_owned()),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join("/")
     }
 
     /// True when each part of the name, as in `send/sockets=1000/coalesced=1`, is one of this case.
-    /// Paced cases are only meant by name.
+    /// Paced and acked cases are only meant by name.
     pub(crate) fn matches(&self, name: &str) -> bool {
         let full = format!("{}/{}", self.floor, self.id());
         let has = |part: &str| part.is_empty() || full.split('/').any(|own| own == part);
-        name.split('/').all(has) && (name.is_empty() || self.paced.is_none() || name.contains("paced="))
+        let only_by_name = [(self.paced.is_some(), "paced="), (self.acked, "acked")];
+        let is_meant = only_by_name.iter().all(|(special, word)| !special || name.contains(word));
+        name.is_empty() || name.split('/').all(has) && is_meant
     }
 }
 
