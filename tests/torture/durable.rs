@@ -10,7 +10,7 @@ mod ear;
 mod writers;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -225,49 +225,51 @@ fn heal(server: &TestServer, known: &Known) {
 }
 
 /// A small file system in memory that is really full.
-struct SmallDisk(PathBuf);
+struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    fn mount(folder: &TempDir) -> Self {
-        let path = folder.0.join("disk");
-        std::fs::create_dir(&path).unwrap();
+    fn mount() -> Self {
+        let disk = Self(TempDir::new());
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512m", "tmpfs"]).arg(&path).status();
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512m", "tmpfs"]).arg(disk.path()).status();
         assert!(
             mounted.is_ok_and(|status| status.success()),
             "this test mounts a tmpfs: run it as root with the right to mount (docker run --cap-add SYS_ADMIN)"
         );
-        Self(path)
+        disk
+    }
+
+    fn path(&self) -> &Path {
+        &self.0.0
     }
 
     /// Leaves `bytes` free.
     fn fill(&self, bytes: u64) {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
         let free = stat.f_bavail * stat.f_frsize;
         let ballast = vec![b'x'; usize::try_from(free.saturating_sub(bytes)).unwrap()];
-        match std::fs::write(self.0.join("ballast"), ballast) {
+        match std::fs::write(self.path().join("ballast"), ballast) {
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {} // The server was faster.
             other => other.unwrap(),
         }
     }
 
     fn free(&self) {
-        std::fs::remove_file(self.0.join("ballast")).unwrap();
+        std::fs::remove_file(self.path().join("ballast")).unwrap();
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
 
 #[test]
 fn a_full_disk_under_load() {
-    let folder = TempDir::new();
-    let disk = SmallDisk::mount(&folder);
-    let url = format!("sqlite:{}", disk.0.join("chat.db").display());
-    let mut siege = Siege::new(TestServer::at(url.clone(), folder, ""), &url);
+    let disk = SmallDisk::mount();
+    let url = format!("sqlite:{}", disk.path().join("chat.db").display());
+    let mut siege = Siege::new(TestServer::at(url.clone(), TempDir::new(), ""), &url);
     for _ in 0..short_or_long(2, 10) {
         siege.round(4, 8000, |server, random, known| {
             let enough = known.events() + 50 + random.below(200);
