@@ -5,6 +5,7 @@ use std::io::Write;
 
 use memchr::memmem::Finder;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Masking key of every frame. A client must mask; with zeros that changes nothing, and the load
 /// generator keeps its processor time for more connections.
@@ -46,14 +47,49 @@ impl Reader {
         if line == b"{}" {
             return Line::Ping;
         }
-        if let Some(rest) = line.strip_prefix(br#"{"id":"#) {
+        if let Some(id) = line.strip_prefix(br#"{"id":"#).and_then(leading_number) {
             let error = self.error.find(line).map(|at| str::from_utf8(&line[at..]).unwrap_or("not text"));
-            return Line::Reply { id: leading_number(rest).unwrap_or(0), error };
+            return Line::Reply { id, error };
         }
-        if self.publication.find(line).is_none() {
-            return Line::Other;
+        let sent_ns = number_behind(&self.sent, line);
+        if sent_ns.is_none() || !line.starts_with(br#"{"push":{"#) || self.publication.find(line).is_none() {
+            return read_slowly(line);
         }
-        Line::Delivery { offset: number_behind(&self.offset, line), sent_ns: number_behind(&self.sent, line) }
+        Line::Delivery { offset: number_behind(&self.offset, line), sent_ns }
+    }
+}
+
+/// Reads any line: of a server that writes JSON in another order or with spaces, or what others publish.
+fn read_slowly(line: &[u8]) -> Line<'_> {
+    #[derive(Deserialize)]
+    struct Any<'a> {
+        id: Option<u64>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+        push: Option<Push<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Push<'a> {
+        #[serde(borrow, rename = "pub")]
+        publication: Option<Publication<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Publication<'a> {
+        offset: Option<u64>,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        t: u64,
+    }
+    match serde_json::from_slice(line) {
+        Ok(Any { id: Some(id), error, .. }) => Line::Reply { id, error: error.map(RawValue::get) },
+        Ok(Any { push: Some(Push { publication: Some(publication) }), .. }) => {
+            let ours = serde_json::from_str::<Data>(publication.data.get());
+            Line::Delivery { offset: publication.offset, sent_ns: ours.ok().map(|data| data.t) }
+        }
+        _ => Line::Other,
     }
 }
 
@@ -180,6 +216,21 @@ mod tests {
         assert!(matches!(refused, Line::Reply { id: 3, error: Some(text) } if text.contains("103")));
         assert_eq!(reader.read(b"{}"), Line::Ping);
         assert_eq!(reader.read(br#"{"push":{"channel":"a","join":{}}}"#), Line::Other);
+    }
+
+    #[test]
+    fn the_order_of_members_and_spaces_do_not_matter() {
+        let reader = Reader::new();
+        let push = br#"{"push": {"pub": {"offset": 12, "data": {"pad": "x", "t": 77}}, "channel": "a"}}"#;
+        assert_eq!(reader.read(push), Line::Delivery { offset: Some(12), sent_ns: Some(77) });
+        let foreign = br#"{"push":{"channel":"a","pub":{"data":"hello","offset":13}}}"#;
+        assert_eq!(reader.read(foreign), Line::Delivery { offset: Some(13), sent_ns: None });
+        assert_eq!(reader.read(br#"{"connect":{},"id":1}"#), Line::Reply { id: 1, error: None });
+        assert_eq!(reader.read(br#"{"id": 1, "connect": {}}"#), Line::Reply { id: 1, error: None });
+        let refused = Line::Reply { id: 3, error: Some(r#"{"code": 103}"#) };
+        assert_eq!(reader.read(br#"{"error": {"code": 103}, "id": 3}"#), refused);
+        assert_eq!(reader.read(br#"{"push": {"channel": "a", "join": {}}}"#), Line::Other);
+        assert_eq!(reader.read(br#"{"push":"#), Line::Other);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod liar;
+
 use std::fs;
 use std::process::{Command, Output};
 
@@ -73,6 +75,21 @@ fn listeners_that_are_cut_off_come_back_and_miss_nothing() {
     assert_eq!(storm["connections"], 60);
     assert!(storm["pages_read"].is_u64(), "{storm}");
     assert!(group["delivered"].as_u64().unwrap() < 1200, "what was missed does not come live: {group}");
+}
+
+#[test]
+fn a_server_that_lies_is_found_out() {
+    let url = format!("ws://{}/", liar::start());
+    let output = bench(&[&url, "--connections", "3", "--rate", "40", "--json"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("not every message arrived as it should"), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let group = &report["groups"][0];
+    assert_eq!(group["delivered"].as_u64().unwrap(), 3 * group["published"].as_u64().unwrap() - 3);
+    for fault in ["lost", "repeated", "out_of_order"] {
+        assert_eq!(group[fault], 3, "one for each listener: {fault} of {report}");
+    }
 }
 
 #[test]
