@@ -143,19 +143,20 @@ impl Shard {
     /// their listeners are told to subscribe again and recover.
     pub(super) fn turn(&self) -> Wait {
         let mut rooms = self.lock();
-        catch_unwind(AssertUnwindSafe(|| self.turn_with(&mut rooms))).unwrap_or_else(|_| {
+        let mut stop = false;
+        catch_unwind(AssertUnwindSafe(|| self.turn_with(&mut rooms, &mut stop))).unwrap_or_else(|_| {
             tracing::error!("a worker panicked; its rooms start anew");
             rooms.dissolve(&self.context);
-            Wait::No
+            if stop { Wait::Stop } else { Wait::No }
         })
     }
 
-    fn turn_with(&self, rooms: &mut Rooms) -> Wait {
-        let mut stop = false;
+    /// `stop` becomes true when it was told to, and stays that when this panics.
+    fn turn_with(&self, rooms: &mut Rooms, stop: &mut bool) -> Wait {
         let mut applied = 0;
         while applied < SHARD_TURN_COMMANDS_MAX {
             match self.inbox.try_recv() {
-                Some(Command::Stop) => stop = true,
+                Some(Command::Stop) => *stop = true,
                 Some(command) => rooms.apply(command, &self.context),
                 None => break,
             }
@@ -170,7 +171,7 @@ impl Shard {
             rooms.settling.clear();
         }
         rooms.evict_idle(Instant::now(), &self.context);
-        if stop {
+        if *stop {
             self.finish(rooms);
             return Wait::Stop;
         }
