@@ -20,6 +20,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 #[cfg(target_os = "linux")]
 const CONNECTIONS_PER_ADDRESS: usize = 8000;
 
+/// Bytes that wait to be sent, about; what is due beyond waits for the server, and counts from when it
+/// was due all the same.
+const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// Offsets that one listener may miss at once.
+const GAP_MAX: u64 = 1_000_000;
+
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -63,6 +70,10 @@ pub(super) struct Connection {
     pub(super) last: u64,
     /// Offsets before `last` that did not arrive.
     pub(super) missing: Vec<u64>,
+    /// Publications that arrived, but for repeated ones.
+    pub(super) arrived: u64,
+    /// The begin of a message that comes in several frames.
+    pub(super) partial: Vec<u8>,
 }
 
 impl Connection {
@@ -97,6 +108,8 @@ impl Connection {
             epoch: None,
             last: 0,
             missing: Vec::new(),
+            arrived: 0,
+            partial: Vec::new(),
         })
     }
 
@@ -110,6 +123,7 @@ impl Connection {
     /// Goes on where the connection before this one was.
     pub(super) fn take_over(&mut self, before: Self) {
         (self.epoch, self.last, self.missing) = (before.epoch, before.last, before.missing);
+        self.arrived = before.arrived;
     }
 
     /// Where to append what is to be sent; [`flush`](Self::flush) sends it.
@@ -124,13 +138,22 @@ impl Connection {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_pending(&error) => return Ok(()),
+                Err(error) if is_pending(&error) => {
+                    self.output.drain(..self.written);
+                    self.written = 0;
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }
         self.output.clear();
         self.written = 0;
         Ok(())
+    }
+
+    /// True while the server takes so little that nothing more should be appended.
+    pub(super) fn is_full(&self) -> bool {
+        self.output.len() - self.written >= OUTPUT_BYTES_MAX
     }
 
     /// Reads once; `None` when there is nothing now. With the count comes the time at which the last
@@ -174,6 +197,9 @@ impl Connection {
             return Arrival::Next;
         }
         if offset > expected {
+            if offset - expected > GAP_MAX {
+                return Arrival::Absurd;
+            }
             self.missing.extend(expected..offset);
             self.last = offset;
             return Arrival::Next;
@@ -197,6 +223,8 @@ pub(super) enum Arrival {
     Late,
     /// Not for the first time.
     Again,
+    /// So far ahead that it can not be true.
+    Absurd,
 }
 
 /// Where the `number`th connection comes from. All of 127/8 is the loopback there. Each process takes

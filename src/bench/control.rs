@@ -10,7 +10,7 @@ pub(super) enum Phase {
     Ramp,
     /// Publishers publish.
     Run,
-    /// Publishers have stopped; what is under way arrives.
+    /// Publishers send what was due before, and stop; what is under way arrives.
     Drain,
     /// Everybody goes home.
     Stop,
@@ -38,6 +38,8 @@ pub(super) struct Control {
     /// Connections that are subscribed or may publish.
     pub(super) ready: AtomicUsize,
     pub(super) broken: AtomicUsize,
+    /// Threads that have still to send something that was due.
+    pub(super) publishing: AtomicUsize,
     run_from_ns: AtomicU64,
     measure_from_ns: AtomicU64,
     measure_until_ns: AtomicU64,
@@ -58,6 +60,7 @@ impl Control {
             allowed: AtomicUsize::new(0),
             ready: AtomicUsize::new(0),
             broken: AtomicUsize::new(0),
+            publishing: AtomicUsize::new(0),
             run_from_ns: AtomicU64::new(0),
             measure_from_ns: AtomicU64::new(u64::MAX),
             measure_until_ns: AtomicU64::new(u64::MAX),
@@ -131,7 +134,8 @@ impl Control {
 
     /// True when nothing is under way any more.
     pub(super) fn is_drained(&self) -> bool {
-        self.under_way.load(Ordering::Acquire) == 0
+        self.publishing.load(Ordering::Acquire) == 0
+            && self.under_way.load(Ordering::Acquire) == 0
             && self.arrived.load(Ordering::Acquire) >= self.expected.load(Ordering::Acquire)
     }
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
 
+use crate::clock;
+
 use super::connection::{Arrival, Connection, Role, Stage};
 use super::control::{Control, Phase, Storm};
 use super::plan::Plan;
-use super::publisher::Publisher;
-use super::tally::Tally;
+use super::publisher::{Publisher, Sent};
+use super::tally::{End, Tally};
 use super::wire::{self, Line, Reader};
 
 /// Most connections that wait for the server at the same time while connections are made.
@@ -59,6 +61,10 @@ pub(super) struct Driver {
     /// Connection of each publisher.
     publishing: Vec<usize>,
     half_open: usize,
+    /// Everything that was due has left.
+    has_sent_all: bool,
+    /// Processor time of this thread when the measured time began.
+    cpu_before: Option<Duration>,
     /// How far the storm is for this thread's listeners, and who has still to come back.
     storm: Storm,
     returning: Vec<usize>,
@@ -83,6 +89,8 @@ impl Driver {
             publishers: Vec::new(),
             publishing: Vec::new(),
             half_open: 0,
+            has_sent_all: false,
+            cpu_before: None,
             storm: Storm::Calm,
             returning: Vec::new(),
             reader: Reader::new(),
@@ -102,8 +110,9 @@ impl Driver {
             }
             self.open_more();
             self.follow_storm();
-            if phase == Phase::Run {
+            if phase != Phase::Ramp {
                 self.publish_due();
+                self.watch_itself(phase);
             }
             let awake = self.control.now_ns() < awake_until_ns;
             let mut sleep = if awake { Duration::ZERO } else { self.sleep(phase) };
@@ -121,7 +130,8 @@ impl Driver {
             }
             for event in &events {
                 let place = event.token().0;
-                if let Err(error) = self.serve(place, event.is_writable(), &mut buffer) {
+                let (writable, ended) = (event.is_writable(), event.is_read_closed());
+                if let Err(error) = self.serve(place, writable, ended, &mut buffer) {
                     self.lose(place, &error);
                 }
             }
@@ -135,8 +145,42 @@ impl Driver {
             return SLEEP_MAX;
         }
         let (from, now) = (self.control.run_from_ns(), self.control.now_ns());
-        let due = self.publishers.iter().filter_map(|publisher| publisher.due_ns(from)).min();
+        let publishing = self.publishers.iter().zip(&self.publishing);
+        // One that is full is woken by its socket.
+        let due = publishing
+            .filter(|(_, place)| {
+                let connection = &self.connections[**place];
+                connection.stage == Stage::Ready && !connection.is_full()
+            })
+            .filter_map(|(publisher, _)| publisher.due_ns(from))
+            .min();
         due.map_or(SLEEP_MAX, |due| Duration::from_nanos(due.saturating_sub(now)).min(SLEEP_MAX))
+    }
+
+    /// Notes how busy this thread is, and whether it has sent all it had to.
+    fn watch_itself(&mut self, phase: Phase) {
+        let (from, until) = self.control.measured();
+        let now = self.control.now_ns();
+        if self.cpu_before.is_none() && now >= from {
+            self.cpu_before = Some(clock::thread_time());
+        }
+        if phase != Phase::Drain || self.has_sent_all {
+            return;
+        }
+        if self.tally.busiest == 0.0
+            && let Some(before) = self.cpu_before
+        {
+            let used = clock::thread_time().saturating_sub(before);
+            self.tally.busiest = used.as_secs_f64() * 1e9 / (now - from) as f64;
+        }
+        let run_from = self.control.run_from_ns();
+        self.has_sent_all = self.publishers.iter().zip(&self.publishing).all(|(publisher, place)| {
+            self.connections[*place].stage != Stage::Ready
+                || publisher.due_ns(run_from).is_none_or(|due| due >= until)
+        });
+        if self.has_sent_all && !self.publishers.is_empty() {
+            self.control.publishing.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// Begins the connections that the ramp allows by now.
@@ -184,7 +228,7 @@ impl Driver {
     /// Takes part in a storm: all listeners vanish at once, and come back as fast as they can.
     fn follow_storm(&mut self) {
         match (self.storm, self.control.storm()) {
-            (Storm::Calm, Storm::Away) => self.vanish(),
+            (Storm::Calm, Storm::Away | Storm::Back) => self.vanish(),
             (Storm::Away, Storm::Back) => self.storm = Storm::Back,
             _ => {}
         }
@@ -214,7 +258,7 @@ impl Driver {
     }
 
     /// Reads and answers what a socket has.
-    fn serve(&mut self, place: usize, writable: bool, buffer: &mut [u8]) -> io::Result<()> {
+    fn serve(&mut self, place: usize, writable: bool, ended: bool, buffer: &mut [u8]) -> io::Result<()> {
         if matches!(self.connections[place].stage, Stage::Gone | Stage::Away) {
             return Ok(());
         }
@@ -223,6 +267,10 @@ impl Driver {
         }
         while let Some((count, arrived_at)) = self.connections[place].read(buffer)? {
             let now_ns = self.control.at(arrived_at);
+            if self.control.counts(now_ns) {
+                let late = self.control.now_ns().saturating_sub(now_ns);
+                self.tally.read_late_ns = self.tally.read_late_ns.max(late);
+            }
             if self.connections[place].input.is_empty() {
                 let used = self.take(place, &buffer[..count], now_ns)?;
                 self.connections[place].input.extend_from_slice(&buffer[used..count]);
@@ -233,11 +281,11 @@ impl Driver {
                 input.drain(..used);
                 self.connections[place].input = input;
             }
-            if count < buffer.len() {
+            if count < buffer.len() && !ended {
                 break; // The poller reports what comes from now on.
             }
         }
-        if self.control.phase() == Phase::Run
+        if self.control.phase() != Phase::Ramp
             && let Role::Publisher(publisher) = self.connections[place].role
         {
             self.publish(publisher)?;
@@ -260,13 +308,20 @@ impl Driver {
             self.say(place, &connect, Stage::Greeting);
             self.connect = connect;
         }
-        while let Some((opcode, payload, behind)) = wire::split_frame(rest) {
+        while let Some((first, payload, behind)) = wire::split_frame(rest) {
+            let (is_last, opcode) = (first & 0x80 != 0, first & 0x0f);
             match opcode {
-                0x1 => {
-                    for line in payload.split(|byte| *byte == b'\n') {
-                        self.hear(place, line, now_ns);
+                0x0 | 0x1 if !is_last || opcode == 0x0 => {
+                    let mut partial = std::mem::take(&mut self.connections[place].partial);
+                    partial.extend_from_slice(payload);
+                    if is_last {
+                        self.hear_all(place, &partial, now_ns)?;
+                        partial.clear();
                     }
+                    self.connections[place].partial = partial;
                 }
+                0x1 => self.hear_all(place, payload, now_ns)?,
+                0x9 => wire::pong(self.connections[place].output(), payload),
                 0x8 => {
                     let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
                     return Err(io::Error::other(format!("the server closed a connection: {reason}")));
@@ -284,13 +339,19 @@ impl Driver {
         connection.stage = stage;
     }
 
-    fn hear(&mut self, place: usize, line: &[u8], now_ns: u64) {
+    /// Hears every line of a message.
+    fn hear_all(&mut self, place: usize, message: &[u8], now_ns: u64) -> io::Result<()> {
+        message.split(|byte| *byte == b'\n').try_for_each(|line| self.hear(place, line, now_ns))
+    }
+
+    fn hear(&mut self, place: usize, line: &[u8], now_ns: u64) -> io::Result<()> {
         match self.reader.read(line) {
             Line::Ping => wire::frame(self.connections[place].output(), b"{}"),
             Line::Other => {}
-            Line::Delivery { offset, sent_ns } => self.arrive(place, offset, sent_ns, now_ns),
+            Line::Delivery { offset, sent_ns } => self.arrive(place, offset, sent_ns, now_ns)?,
             Line::Reply { id, error } => self.answer(place, id, error, line, now_ns),
         }
+        Ok(())
     }
 
     fn answer(&mut self, place: usize, id: u64, error: Option<&str>, line: &[u8], now_ns: u64) {
@@ -334,7 +395,10 @@ impl Driver {
         }
         connection.epoch = Some(joined.epoch).filter(|epoch| !epoch.is_empty());
         for missed in joined.publications {
-            self.arrive(place, Some(missed.offset), None, now_ns);
+            if let Role::Listener { group, .. } = self.connections[place].role {
+                self.tally.groups[group].recovered += 1;
+            }
+            self.arrive(place, Some(missed.offset), None, now_ns)?;
         }
         Ok(())
     }
@@ -351,6 +415,7 @@ impl Driver {
             }
             None => {
                 group.rooms[sent.room].acknowledged += 1;
+                group.acknowledged_in_time += u64::from(control.counts(now_ns));
                 if control.counts(sent.due_ns) {
                     group.published += 1;
                     group.ack.record(sent.due_ns, now_ns);
@@ -363,26 +428,37 @@ impl Driver {
         control.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 
-    fn arrive(&mut self, place: usize, offset: Option<u64>, sent_ns: Option<u64>, now_ns: u64) {
+    fn arrive(
+        &mut self,
+        place: usize,
+        offset: Option<u64>,
+        sent_ns: Option<u64>,
+        now_ns: u64,
+    ) -> io::Result<()> {
         let connection = &mut self.connections[place];
-        let Role::Listener { group, room } = connection.role else { return };
+        let Role::Listener { group, room } = connection.role else { return Ok(()) };
         let group = &mut self.tally.groups[group];
         match offset.map_or(Arrival::Next, |offset| connection.note(offset)) {
             Arrival::Again => {
                 group.repeated += 1;
-                return;
+                return Ok(());
+            }
+            Arrival::Absurd => {
+                return Err(io::Error::other("the server sent an offset far ahead of the last one"));
             }
             Arrival::Late => group.out_of_order += 1,
             Arrival::Next => {}
         }
         self.arrived += 1;
-        group.rooms[room].arrived += 1;
-        let Some(due_ns) = sent_ns.filter(|due| self.control.counts(*due)) else { return };
+        connection.arrived += 1;
+        group.delivered_in_time += u64::from(sent_ns.is_some() && self.control.counts(now_ns));
+        let Some(due_ns) = sent_ns.filter(|due| self.control.counts(*due)) else { return Ok(()) };
         group.delivered += 1;
         group.delivery.record(due_ns, now_ns);
         if let Some(offset) = offset {
             group.rooms[room].arrive(offset, due_ns, now_ns);
         }
+        Ok(())
     }
 
     fn publish_due(&mut self) {
@@ -404,7 +480,9 @@ impl Driver {
         let (run_from, now) = (self.control.run_from_ns(), self.control.now_ns());
         let group = publisher.group;
         let mut text = Vec::new();
-        while let Some((id, sent)) = publisher.next(run_from, now) {
+        while !self.connections[place].is_full()
+            && let Some((id, sent)) = publisher.next(run_from, now)
+        {
             if sent.due_ns >= self.control.measured().1 {
                 publisher.answered(id);
                 break;
@@ -445,10 +523,36 @@ impl Driver {
 
     fn finish(mut self) -> Tally {
         for connection in &self.connections {
-            if let Role::Listener { group, .. } = connection.role {
-                self.tally.groups[group].skipped += connection.missing.len() as u64;
+            if let Role::Listener { group, room } = connection.role {
+                let (arrived, missing) = (connection.arrived, connection.missing.len() as u64);
+                let end = End { arrived, missing, last: connection.last };
+                self.tally.groups[group].rooms[room].ends.push(end);
             }
         }
+        self.note_unanswered();
         self.tally
+    }
+
+    /// What got no answer, or could not even leave, has waited until now at least.
+    fn note_unanswered(&mut self) {
+        let (now, run_from, (_, until)) =
+            (self.control.now_ns(), self.control.run_from_ns(), self.control.measured());
+        if until == u64::MAX {
+            return; // Nobody has published.
+        }
+        for publisher in &mut self.publishers {
+            let group = &mut self.tally.groups[publisher.group];
+            let mut sent: Vec<Sent> = publisher.unanswered().collect();
+            for sent in &sent {
+                group.rooms[sent.room].unanswered += 1;
+            }
+            if publisher.due_ns(run_from).is_some() {
+                sent.extend(std::iter::from_fn(|| publisher.next(run_from, until - 1)).map(|(_, sent)| sent));
+            }
+            group.unanswered += sent.len() as u64;
+            for sent in sent.iter().filter(|sent| self.control.counts(sent.due_ns)) {
+                group.ack.record(sent.due_ns, now);
+            }
+        }
     }
 }

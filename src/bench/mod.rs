@@ -84,16 +84,17 @@ impl From<io::Error> for BenchError {
     }
 }
 
-/// Runs a plan. `progress` is called several times a second.
+/// Runs a plan. `progress` is called several times a second; when it returns false the run ends without a
+/// report.
 ///
 /// # Errors
-/// When the server can not be reached, the connections do not all become ready, or the system has not
-/// enough files for them.
+/// When the server can not be reached, the connections do not all become ready, the system has not
+/// enough files for them, or the run was ended.
 pub fn run(
     name: &str,
     mut plan: Plan,
     subject: &Subject,
-    progress: impl FnMut(Progress),
+    progress: impl FnMut(Progress) -> bool,
 ) -> Result<Report, BenchError> {
     check_files(plan.connections())?;
     let spawned = match subject {
@@ -110,7 +111,7 @@ pub fn run(
         Subject::Running(pid) => *pid,
         Subject::Spawn { .. } => spawned.as_ref().map(Spawned::pid),
     };
-    let run = Run { plan: Arc::new(plan), control: Arc::new(Control::new()), pid, progress };
+    let run = Run { plan: Arc::new(plan), control: Arc::new(Control::new()), pid, progress, timeline: None };
     run.go(name)
 }
 
@@ -130,6 +131,17 @@ struct Run<P> {
     control: Arc<Control>,
     pid: Option<u32>,
     progress: P,
+    /// Of the measured time, once it has begun.
+    timeline: Option<Timeline>,
+}
+
+/// Counts of every whole second.
+#[derive(Debug)]
+struct Timeline {
+    next: Instant,
+    /// Publishes and arrivals until the last whole second.
+    counts: (u64, u64),
+    seconds: Vec<Second>,
 }
 
 /// What was seen at one moment.
@@ -138,13 +150,14 @@ struct Sample {
     at: Instant,
     server: Option<Usage>,
     own: Usage,
-    published: u64,
-    delivered: u64,
 }
 
-impl<P: FnMut(Progress)> Run<P> {
+impl<P: FnMut(Progress) -> bool> Run<P> {
     fn go(mut self, name: &str) -> Result<Report, BenchError> {
-        let before = self.sample()?;
+        let before = self.sample();
+        if let (Some(pid), None) = (self.pid, before.server) {
+            return Err(BenchError(format!("there is no process {pid} to look at, or no /proc to do it")));
+        }
         let threads = self.start_threads()?;
         let outcome = self.measure();
         self.control.enter(Phase::Stop);
@@ -183,6 +196,9 @@ impl<P: FnMut(Progress)> Run<P> {
                 shares[number % self.plan.threads].push(post);
             }
         }
+        let publishes = |posts: &Vec<Post>| posts.iter().any(|post| matches!(post, Post::Publisher { .. }));
+        let publishing = shares.iter().filter(|posts| publishes(posts)).count();
+        self.control.publishing.store(publishing, Ordering::Release);
         let mut threads = Vec::new();
         for (number, posts) in shares.into_iter().enumerate() {
             let listens = number < listening;
@@ -200,33 +216,30 @@ impl<P: FnMut(Progress)> Run<P> {
 
     fn measure(&mut self) -> Result<Measured, BenchError> {
         let ramp = self.await_ready()?;
-        let connected = self.sample()?;
+        let connected = self.sample();
         self.control.begin(self.plan.warmup, self.plan.duration);
         let begun = Instant::now();
-        self.wait_until(begun, begun + self.plan.warmup, &mut Vec::new());
-        let first = self.sample()?;
-        let mut timeline = Vec::new();
+        self.wait_until(begun, begun + self.plan.warmup)?;
+        let first = self.sample();
+        let next = begun + self.plan.warmup + Duration::from_secs(1);
+        self.timeline = Some(Timeline { next, counts: self.counts(), seconds: Vec::new() });
         let storm = match self.plan.away {
-            Some(away) => Some(self.storm(begun, away, &mut timeline)?),
+            Some(away) => Some(self.storm(begun, away)?),
             None => None,
         };
-        self.wait_until(begun, begun + self.plan.warmup + self.plan.duration, &mut timeline);
-        let last = self.sample()?;
+        self.wait_until(begun, begun + self.plan.warmup + self.plan.duration)?;
+        let last = self.sample();
+        let timeline = self.timeline.take().map(|timeline| timeline.seconds).unwrap_or_default();
         self.control.enter(Phase::Drain);
-        self.drain();
+        self.drain()?;
         Ok(Measured { ramp, connected, first, last, timeline, storm })
     }
 
     /// Cuts all listeners off for a while, and waits until they are back.
-    fn storm(
-        &mut self,
-        begun: Instant,
-        away: Duration,
-        timeline: &mut Vec<Second>,
-    ) -> Result<StormReport, BenchError> {
-        self.wait_until(begun, begun + self.plan.warmup + self.plan.duration / 4, timeline);
+    fn storm(&mut self, begun: Instant, away: Duration) -> Result<StormReport, BenchError> {
+        self.wait_until(begun, begun + self.plan.warmup + self.plan.duration / 4)?;
         self.control.let_storm(Storm::Away);
-        self.wait_until(begun, Instant::now() + away, timeline);
+        self.wait_until(begun, Instant::now() + away)?;
         let pages_before = storm::pages_read(self.plan.address);
         let missing = self.plan.connections() - self.control.ready.load(Ordering::Acquire);
         self.control.let_storm(Storm::Back);
@@ -245,14 +258,16 @@ impl<P: FnMut(Progress)> Run<P> {
         let (all, begun) = (self.plan.connections(), Instant::now());
         let (mut ready, mut moved) = (0, Instant::now());
         while ready < all {
-            let allowed = (begun.elapsed().as_secs_f64() * self.plan.ramp) as usize + 1;
+            let allowed = (begun.elapsed().as_secs_f64() * self.plan.ramp) as usize;
+            let allowed = allowed.saturating_add(1);
             self.control.allowed.fetch_max(allowed, Ordering::AcqRel);
             thread::sleep(Duration::from_millis(5));
             let now = self.control.ready.load(Ordering::Acquire);
             if now > ready {
                 (ready, moved) = (now, Instant::now());
-                (self.progress)(Progress::Connecting(ready));
             }
+            self.tick();
+            self.tell(Progress::Connecting(ready))?;
             let broken = self.control.broken.load(Ordering::Acquire);
             if broken > 0 || moved.elapsed() > PATIENCE {
                 return Err(BenchError(format!("only {ready} of {all} connections became ready")));
@@ -261,25 +276,36 @@ impl<P: FnMut(Progress)> Run<P> {
         Ok(begun.elapsed())
     }
 
-    fn wait_until(&mut self, begun: Instant, end: Instant, timeline: &mut Vec<Second>) {
-        let (mut published, mut delivered) = self.counts();
-        let mut tick = Instant::now() + Duration::from_secs(1);
+    fn wait_until(&mut self, begun: Instant, end: Instant) -> Result<(), BenchError> {
         while Instant::now() < end {
-            thread::sleep(
-                end.min(tick).saturating_duration_since(Instant::now()).min(Duration::from_millis(200)),
-            );
-            let now = self.counts();
-            (self.progress)(Progress::Running(begun.elapsed(), now.0, now.1));
-            if Instant::now() >= tick.min(end) {
-                timeline.push(Second { published: now.0 - published, delivered: now.1 - delivered });
-                (published, delivered) = now;
-                tick += Duration::from_secs(1);
-            }
+            let tick = self.timeline.as_ref().map_or(end, |timeline| timeline.next);
+            let wake = end.min(tick).saturating_duration_since(Instant::now());
+            thread::sleep(wake.min(Duration::from_millis(200)));
+            self.tick();
+            let (published, delivered) = self.counts();
+            self.tell(Progress::Running(begun.elapsed(), published, delivered))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the second of the timeline that is over.
+    fn tick(&mut self) {
+        let now = self.counts();
+        let Some(timeline) = &mut self.timeline else { return };
+        while Instant::now() >= timeline.next {
+            let (published, delivered) = timeline.counts;
+            timeline.seconds.push(Second { published: now.0 - published, delivered: now.1 - delivered });
+            timeline.counts = now;
+            timeline.next += Duration::from_secs(1);
         }
     }
 
+    fn tell(&mut self, progress: Progress) -> Result<(), BenchError> {
+        if (self.progress)(progress) { Ok(()) } else { Err(BenchError("the run was ended".to_owned())) }
+    }
+
     /// Waits for what is under way, for as long as some of it arrives.
-    fn drain(&mut self) {
+    fn drain(&mut self) -> Result<(), BenchError> {
         let (mut arrived, mut moved) = (0, Instant::now());
         while !self.control.is_drained() && moved.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(20));
@@ -290,28 +316,28 @@ impl<P: FnMut(Progress)> Run<P> {
             }
             let owed = self.control.expected.load(Ordering::Acquire);
             let left = owed.saturating_sub(self.counts().1);
-            (self.progress)(Progress::Draining(left));
+            self.tell(Progress::Draining(left))?;
         }
+        Ok(())
     }
 
     fn counts(&self) -> (u64, u64) {
         (self.control.acknowledged.load(Ordering::Acquire), self.control.arrived.load(Ordering::Acquire))
     }
 
-    fn sample(&self) -> Result<Sample, BenchError> {
-        let server = match self.pid {
-            None => None,
-            Some(pid) => Some(Usage::of(&pid.to_string()).map_err(|error| {
-                BenchError(format!("the server's process {pid} can not be looked at: {error}"))
-            })?),
-        };
-        let (published, delivered) = self.counts();
-        Ok(Sample { at: Instant::now(), server, own: Usage::of("self")?, published, delivered })
+    /// Without the server's part when it has ended: that it has is told by its connections.
+    fn sample(&self) -> Sample {
+        let server = self.pid.and_then(|pid| Usage::of(&pid.to_string()).ok());
+        Sample { at: Instant::now(), server, own: Usage::of("self").unwrap_or_default() }
     }
 
     fn report(&self, name: &str, before: &Sample, measured: &Measured, tally: Tally) -> Report {
         let seconds = (measured.last.at - measured.first.at).as_secs_f64();
         let own_cpu = measured.last.own.cpu.saturating_sub(measured.first.own.cpu);
+        let sum = |count: fn(&tally::GroupTally) -> u64| tally.groups.iter().map(count).sum::<u64>();
+        let published = sum(|group| group.acknowledged_in_time);
+        let delivered = sum(|group| group.delivered_in_time + group.recovered);
+        let server = measured.server(before, self.plan.connections(), published, delivered);
         let groups = self.plan.groups.iter().zip(tally.groups);
         Report {
             version: env!("CARGO_PKG_VERSION"),
@@ -322,9 +348,11 @@ impl<P: FnMut(Progress)> Run<P> {
             breakage: tally.breakage,
             seconds,
             ramp_seconds: measured.ramp.as_secs_f64(),
-            groups: groups.map(|(plan, tally)| describe(plan, &tally, seconds)).collect(),
-            server: measured.server(before, self.plan.connections()),
+            groups: groups.map(|(plan, tally)| describe(plan, &tally, self.plan.duration)).collect(),
+            server,
             own_cpu: own_cpu.as_secs_f64() / seconds,
+            own_busiest: tally.busiest,
+            read_late_seconds: tally.read_late_ns as f64 / 1e9,
             own_threads: self.plan.listening_threads() + usize::from(self.plan.is_paced()),
             storm: measured.storm,
             timeline: measured.timeline.clone(),
@@ -343,7 +371,13 @@ struct Measured {
 }
 
 impl Measured {
-    fn server(&self, before: &Sample, connections: usize) -> Option<ServerReport> {
+    fn server(
+        &self,
+        before: &Sample,
+        connections: usize,
+        published: u64,
+        delivered: u64,
+    ) -> Option<ServerReport> {
         let (before, connected) = (before.server?, self.connected.server?);
         let (first, last) = (self.first.server?, self.last.server?);
         let cpu = last.cpu.saturating_sub(first.cpu).as_secs_f64();
@@ -351,8 +385,8 @@ impl Measured {
         let share = |more: u64, than: u64| more.saturating_sub(than) as f64 / connections.max(1) as f64;
         Some(ServerReport {
             cpu: cpu / (self.last.at - self.first.at).as_secs_f64(),
-            cpu_us_per_delivery: each(self.last.delivered - self.first.delivered),
-            cpu_us_per_publish: each(self.last.published - self.first.published),
+            cpu_us_per_delivery: each(delivered),
+            cpu_us_per_publish: each(published),
             resident: connected.resident,
             resident_at_end: last.resident,
             resident_per_connection: share(connected.resident, before.resident),
@@ -361,20 +395,20 @@ impl Measured {
     }
 }
 
-fn describe(plan: &Group, tally: &tally::GroupTally, seconds: f64) -> GroupReport {
-    let owed = |(number, room): (usize, &tally::RoomTally)| {
-        (room.acknowledged * plan.listeners_of(number) as u64).saturating_sub(room.arrived)
-    };
+fn describe(plan: &Group, tally: &tally::GroupTally, measured: Duration) -> GroupReport {
+    let per_second = |count: u64| count as f64 / measured.as_secs_f64();
     GroupReport {
         plan: plan.clone(),
         published: tally.published,
-        published_per_second: tally.published as f64 / seconds,
+        published_per_second: per_second(tally.acknowledged_in_time),
         delivered: tally.delivered,
-        delivered_per_second: tally.delivered as f64 / seconds,
+        delivered_per_second: per_second(tally.delivered_in_time),
+        recovered: tally.recovered,
+        unanswered: tally.unanswered,
         refused: tally.refused,
         refusal: tally.refusal.clone(),
-        lost: tally.rooms.iter().enumerate().map(owed).sum::<u64>().max(tally.skipped),
-        repeated: tally.repeated,
+        lost: tally.rooms.iter().map(tally::RoomTally::lost).fold(0, u64::saturating_add),
+        repeated: tally.repeated + tally.rooms.iter().map(tally::RoomTally::surplus).sum::<u64>(),
         out_of_order: tally.out_of_order,
         ack: Percentiles::of(&tally.ack.0),
         delivery: Percentiles::of(&tally.delivery.0),

@@ -76,6 +76,11 @@ impl Publisher {
         matches!(self.pace, Pace::Rate(_)).then_some(run_from_ns + after as u64)
     }
 
+    /// Publishes that wait for their answers.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = Sent> {
+        self.sent.iter().flatten().copied()
+    }
+
     /// The publish that an answer belongs to.
     pub(super) fn answered(&mut self, id: u64) -> Option<Sent> {
         let place = usize::try_from(id.checked_sub(self.first_id)?).ok()?;

@@ -33,11 +33,15 @@ pub struct Report {
     pub server: Option<ServerReport>,
     /// Processor time of the load generator, as a share of one core.
     pub own_cpu: f64,
+    /// Processor time of its busiest thread, as a share of the measured time.
+    pub own_busiest: f64,
+    /// Longest time in seconds that a message lay in a listener's socket before it was read.
+    pub read_late_seconds: f64,
     /// Threads of the load generator.
     pub own_threads: usize,
     /// The reconnect storm, if there was one.
     pub storm: Option<StormReport>,
-    /// Once a second: acknowledged publishes and arrivals.
+    /// For each whole second: acknowledged publishes and arrivals.
     pub timeline: Vec<Second>,
 }
 
@@ -81,12 +85,17 @@ pub struct GroupReport {
     pub plan: Group,
     /// Publishes acknowledged, of those due in the measured time.
     pub published: u64,
-    /// The same per second.
+    /// Publishes acknowledged within the measured time, per second of it.
     pub published_per_second: f64,
-    /// Arrivals of those messages.
+    /// Arrivals of the messages that were due in the measured time.
     pub delivered: u64,
-    /// The same per second.
+    /// Arrivals within the measured time, per second of it.
     pub delivered_per_second: f64,
+    /// Publications that listeners got when they came back; they are in no latency.
+    pub recovered: u64,
+    /// Publishes without an answer, and those that were due and could not even leave. Their latency is taken
+    /// to end with the run.
+    pub unanswered: u64,
     /// Publishes refused.
     pub refused: u64,
     /// What the first refusal said.
@@ -143,6 +152,9 @@ pub struct Percentiles {
     pub curve: Vec<u64>,
 }
 
+/// From here on sockets that are not read may hold up the server.
+const READ_LATE_MAX_S: f64 = 1.0;
+
 /// Points of [`Percentiles::curve`]: up to five nines.
 const CURVE_POINTS: i32 = 51;
 
@@ -181,11 +193,12 @@ fn milliseconds(us: u64) -> String {
 }
 
 impl Report {
-    /// Nothing was lost, repeated, out of order, refused, or broken off.
+    /// Nothing was lost, repeated, out of order, refused, left without an answer, or broken off.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         let clean = |group: &GroupReport| {
-            group.lost == 0 && group.repeated == 0 && group.out_of_order == 0 && group.refused == 0
+            let faults = [group.lost, group.repeated, group.out_of_order, group.refused, group.unanswered];
+            faults.iter().all(|count| *count == 0)
         };
         self.broken == 0 && self.groups.iter().all(clean)
     }
@@ -210,12 +223,19 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\nload generator  {:.0} % of a core, {} threads",
+            "\nload generator  {:.0} % of a core, {} threads, the busiest {:.0} %",
             self.own_cpu * 100.0,
-            self.own_threads
+            self.own_threads,
+            self.own_busiest * 100.0
         )?;
-        if self.own_cpu > 0.9 * self.own_threads as f64 {
+        if self.own_busiest > 0.9 {
             writeln!(f, "  it was the bottleneck itself: give it --threads, another machine, or less to do")?;
+        } else if self.read_late_seconds > READ_LATE_MAX_S {
+            let late = self.read_late_seconds;
+            writeln!(
+                f,
+                "  it read up to {late:.1} s late, for the server had the processor; what was sent meanwhile waited: give it another machine, or less to do"
+            )?;
         }
         if let Some(breakage) = &self.breakage {
             writeln!(f, "{} connections broke, the first one: {breakage}", self.broken)?;
@@ -237,11 +257,25 @@ impl GroupReport {
         )?;
         writeln!(f, "  published     {:>12} ({:.0}/s)", self.published, self.published_per_second)?;
         writeln!(f, "  delivered     {:>12} ({:.0}/s)", self.delivered, self.delivered_per_second)?;
+        if self.recovered > 0 {
+            writeln!(
+                f,
+                "  recovered     {:>12}   by listeners that had been away; in no latency",
+                self.recovered
+            )?;
+        }
         writeln!(
             f,
             "  lost          {:>12}   repeated {}   out of order {}",
             self.lost, self.repeated, self.out_of_order
         )?;
+        if self.unanswered > 0 {
+            writeln!(
+                f,
+                "  unanswered    {:>12}   their latency is taken to end with the run",
+                self.unanswered
+            )?;
+        }
         if let Some(refusal) = &self.refusal {
             writeln!(f, "  refused       {:>12}   the first one: {refusal}", self.refused)?;
         }

@@ -28,21 +28,27 @@ impl Latency {
 pub(super) struct GroupTally {
     /// Publishes acknowledged, of those that were due in the measured time.
     pub(super) published: u64,
+    /// Publishes acknowledged within the measured time, whenever they were due.
+    pub(super) acknowledged_in_time: u64,
+    /// Publishes that got no answer, or could not even leave.
+    pub(super) unanswered: u64,
     /// Publishes refused, at any time.
     pub(super) refused: u64,
     /// What the first refusal said.
     pub(super) refusal: Option<String>,
     /// Publications that arrived, of messages due in the measured time.
     pub(super) delivered: u64,
+    /// Publications that arrived within the measured time, whenever they were due.
+    pub(super) delivered_in_time: u64,
+    /// Publications that came with the reply to a listener that had been away.
+    pub(super) recovered: u64,
     pub(super) repeated: u64,
     pub(super) out_of_order: u64,
-    /// Publications that a listener did not get before a later one, and did not get since.
-    pub(super) skipped: u64,
     /// From when a publish was due to its ack.
     pub(super) ack: Latency,
     /// From when a publish was due to each arrival.
     pub(super) delivery: Latency,
-    /// By room: what was acknowledged, and arrivals by message.
+    /// By room: what was acknowledged, and arrivals by listener and by message.
     pub(super) rooms: Vec<RoomTally>,
 }
 
@@ -51,11 +57,24 @@ pub(super) struct GroupTally {
 pub(super) struct RoomTally {
     /// Acknowledged publishes, all of them.
     pub(super) acknowledged: u64,
-    /// Publications that arrived at its listeners, all of them.
-    pub(super) arrived: u64,
+    /// Publishes of which it is not known whether they are stored.
+    pub(super) unanswered: u64,
+    /// Where each listener was at the end.
+    pub(super) ends: Vec<End>,
     /// Offset of the first entry of `messages`.
     first: u64,
     messages: Vec<Message>,
+}
+
+/// What one listener got, all in all.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct End {
+    /// Publications, each once if they have offsets.
+    pub(super) arrived: u64,
+    /// Offsets before the last one that did not come.
+    pub(super) missing: u64,
+    /// The last offset; 0: there are none.
+    pub(super) last: u64,
 }
 
 /// Arrivals of one message at the listeners of one thread.
@@ -66,14 +85,33 @@ struct Message {
     arrivals: u32,
 }
 
+/// Offsets by which a message may be ahead of the first one and still be followed to its last listener.
+const FOLLOWED_MAX: usize = 100_000_000;
+
 impl RoomTally {
+    /// Arrivals that were owed and never came. A listener is owed all that was acknowledged, and all that
+    /// another one got; a surplus of one does not make up for another's loss.
+    pub(super) fn lost(&self) -> u64 {
+        let head = self.ends.iter().map(|end| end.last).max().unwrap_or(0);
+        let behind = |end: &End| end.missing.saturating_add(head - end.last);
+        let short = |end: &End| self.acknowledged.saturating_sub(end.arrived);
+        self.ends.iter().map(|end| behind(end).max(short(end))).fold(0, u64::saturating_add)
+    }
+
+    /// Arrivals more than there were publishes, at listeners that know them only by their number.
+    pub(super) fn surplus(&self) -> u64 {
+        let published = self.acknowledged + self.unanswered;
+        let without_offsets = self.ends.iter().filter(|end| end.last == 0);
+        without_offsets.map(|end| end.arrived.saturating_sub(published)).sum()
+    }
+
     /// Notes an arrival of a message of the measured time.
     pub(super) fn arrive(&mut self, offset: u64, due_ns: u64, now_ns: u64) {
         if self.messages.is_empty() {
             self.first = offset;
         }
         let Some(place) = offset.checked_sub(self.first) else { return };
-        let place = place as usize;
+        let Some(place) = usize::try_from(place).ok().filter(|place| *place < FOLLOWED_MAX) else { return };
         if place >= self.messages.len() {
             self.messages.resize(place + 1, Message::default());
         }
@@ -85,7 +123,8 @@ impl RoomTally {
 
     fn merge(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
-        self.arrived += other.arrived;
+        self.unanswered += other.unanswered;
+        self.ends.extend(&other.ends);
         if other.messages.is_empty() {
             return;
         }
@@ -111,12 +150,15 @@ impl GroupTally {
     fn new(rooms: usize) -> Self {
         Self {
             published: 0,
+            acknowledged_in_time: 0,
+            unanswered: 0,
             refused: 0,
             refusal: None,
             delivered: 0,
+            delivered_in_time: 0,
+            recovered: 0,
             repeated: 0,
             out_of_order: 0,
-            skipped: 0,
             ack: Latency::new(),
             delivery: Latency::new(),
             rooms: vec![RoomTally::default(); rooms],
@@ -139,12 +181,15 @@ impl GroupTally {
 
     fn merge(&mut self, other: Self) {
         self.published += other.published;
+        self.acknowledged_in_time += other.acknowledged_in_time;
+        self.unanswered += other.unanswered;
         self.refused += other.refused;
         self.refusal = self.refusal.take().or(other.refusal);
         self.delivered += other.delivered;
+        self.delivered_in_time += other.delivered_in_time;
+        self.recovered += other.recovered;
         self.repeated += other.repeated;
         self.out_of_order += other.out_of_order;
-        self.skipped += other.skipped;
         // Both have the same bounds, so adding does not fail.
         let _ = self.ack.0.add(other.ack.0);
         let _ = self.delivery.0.add(other.delivery.0);
@@ -161,16 +206,22 @@ pub(super) struct Tally {
     /// Connections that failed or were ended by the server, and what the first one met.
     pub(super) broken: u64,
     pub(super) breakage: Option<String>,
+    /// Processor time of the busiest thread in the measured time, as a share of it.
+    pub(super) busiest: f64,
+    /// Longest time a message of the measured time lay in a socket before it was read.
+    pub(super) read_late_ns: u64,
 }
 
 impl Tally {
     pub(super) fn new(plan: &Plan) -> Self {
         let groups = plan.groups.iter().map(|group| GroupTally::new(group.rooms)).collect();
-        Self { groups, broken: 0, breakage: None }
+        Self { groups, broken: 0, breakage: None, busiest: 0.0, read_late_ns: 0 }
     }
 
     pub(super) fn merge(&mut self, other: Self) {
         self.broken += other.broken;
+        self.busiest = self.busiest.max(other.busiest);
+        self.read_late_ns = self.read_late_ns.max(other.read_late_ns);
         self.breakage = self.breakage.take().or(other.breakage);
         for (mine, theirs) in self.groups.iter_mut().zip(other.groups) {
             mine.merge(theirs);
@@ -181,6 +232,23 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_surplus_makes_up_for_a_loss() {
+        let end = |arrived, missing, last| End { arrived, missing, last };
+        let with_offsets = RoomTally {
+            acknowledged: 67,
+            unanswered: 33,
+            ends: vec![end(100, 0, 100), end(60, 0, 60), end(98, 2, 100)],
+            ..RoomTally::default()
+        };
+        assert_eq!((with_offsets.lost(), with_offsets.surplus()), (42, 0));
+        let to_nobody = RoomTally { acknowledged: 10, ends: vec![end(8, 0, 8); 2], ..RoomTally::default() };
+        assert_eq!(to_nobody.lost(), 4);
+        let without =
+            RoomTally { acknowledged: 10, ends: vec![end(8, 0, 0), end(12, 0, 0)], ..RoomTally::default() };
+        assert_eq!((without.lost(), without.surplus()), (2, 2));
+    }
 
     #[test]
     fn the_last_arrival_of_all_threads_counts() {

@@ -188,8 +188,17 @@ pub(super) fn publish(out: &mut Vec<u8>, id: u64, channel: &str, due_ns: u64, si
     out.extend_from_slice(br#""}}}"#);
 }
 
-/// Splits the first frame off: whether it is text or binary, its payload, and what follows. `None`
-/// until all of it is there.
+/// Appends the answer to a ping of WebSocket.
+pub(super) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
+    // Payloads of control frames have 125 bytes at most (RFC 6455, 5.5).
+    let payload = &payload[..payload.len().min(125)];
+    out.extend_from_slice(&[0x8a, 0x80 | payload.len() as u8]);
+    out.extend_from_slice(&MASK);
+    out.extend_from_slice(payload);
+}
+
+/// Splits the first frame off: its first byte, its payload, and what follows. `None` until all of it is
+/// there.
 pub(super) fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (length, head) = match second & 0x7f {
@@ -198,7 +207,7 @@ pub(super) fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         short => (u64::from(short), 2),
     };
     let end = head + usize::try_from(length).ok()?;
-    Some((first & 0x0f, bytes.get(head..end)?, &bytes[end..]))
+    Some((first, bytes.get(head..end)?, &bytes[end..]))
 }
 
 #[cfg(test)]
@@ -259,8 +268,8 @@ mod tests {
             bytes.resize(bytes.len() + length, b'a');
             assert_eq!(split_frame(&bytes[..bytes.len() - 1]), None);
             bytes.push(b'n');
-            let (opcode, payload, rest) = split_frame(&bytes).unwrap();
-            assert_eq!((opcode, payload.len(), rest), (1, length, &b"n"[..]));
+            let (first, payload, rest) = split_frame(&bytes).unwrap();
+            assert_eq!((first, payload.len(), rest), (0x81, length, &b"n"[..]));
         }
     }
 }

@@ -4,15 +4,20 @@ use std::fs;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Failure;
+use super::signals::stop_flag;
 use crate::bench::{
     self, Group, Pace, Plan, Progress, Report, SCENARIOS, SIZE_MIN, Scenario, Subject, WINDOW_MAX,
 };
+
+/// Messages per second beyond any server; a publisher holds what is due in memory.
+const RATE_MAX: f64 = 10_000_000.0;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +31,7 @@ Examples:
         the scenarios that have names
 
 A message counts from when it was due, so a server that falls behind shows it. Exit code 1 when a
-message was lost, repeated, out of order or refused, or when a connection broke.";
+message was lost, repeated, out of order, refused or not answered, or when a connection broke.";
 
 /// Put load on a server and measure it.
 #[derive(Debug, Args)]
@@ -109,7 +114,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let bar = bar(&plan);
     let total = plan.connections();
     let whole = plan.warmup + plan.duration;
-    let outcome = bench::run(&name, plan, &subject(args)?, |progress| show(&bar, progress, total, whole));
+    let stopping = stop_flag()?;
+    let outcome = bench::run(&name, plan, &subject(args)?, |progress| {
+        show(&bar, progress, total, whole);
+        !stopping.load(Ordering::Relaxed)
+    });
     bar.finish_and_clear();
     let report = outcome.map_err(|error| Failure::new(error.to_string()))?;
     if let Some(path) = &args.report {
@@ -162,7 +171,14 @@ fn check(args: &BenchArgs) -> Result<(), Failure> {
     let rules = [
         (args.size >= SIZE_MIN, format!("--size must be at least {SIZE_MIN}: a payload carries the time")),
         (args.ramp > 0.0, "--ramp must be more than 0".to_owned()),
-        (args.rate.is_none_or(|rate| rate > 0.0), "--rate must be more than 0".to_owned()),
+        (
+            args.rate.is_none_or(|rate| rate > 0.0 && rate <= RATE_MAX),
+            format!("--rate must be more than 0 and at most {RATE_MAX}"),
+        ),
+        (
+            args.away.is_none_or(|away| away < args.duration * 3 / 4),
+            "--away must be less than three quarters of --duration: it begins after the first one".to_owned(),
+        ),
         (args.threads > 0, "--threads must be at least 1".to_owned()),
         (!args.duration.is_zero(), "--duration must be more than 0s".to_owned()),
         (at_least_one(args.rooms), "--rooms must be at least 1".to_owned()),

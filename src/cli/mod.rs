@@ -6,6 +6,7 @@ pub mod bench;
 pub mod check_config;
 mod failure;
 pub mod serve;
+mod signals;
 mod sources;
 pub mod token;
 pub mod version;

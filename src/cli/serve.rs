@@ -1,17 +1,13 @@
 //! `roomcast serve`: configuration, logging, the start block, and then the server.
 
 use std::fmt::Write;
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
+use super::signals::StopSignals;
 use super::{ConfigFile, Failure};
 use crate::config::{Config, DatabaseUrl, Flag, Log, Mode};
 use crate::net::Capacity;
@@ -89,26 +85,6 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     tracing::info!("stopping: connections get what they are owed and are closed");
     server.stop();
     Ok(())
-}
-
-/// SIGTERM and Ctrl-C. The first ends the wait, a second one the process.
-struct StopSignals(Signals);
-
-impl StopSignals {
-    fn listen() -> Result<Self, Failure> {
-        let failed = |error: io::Error| Failure::new(format!("signals can not be listened for: {error}"));
-        let stopping = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset and sets it, the second finds it set.
-            flag::register_conditional_shutdown(signal, 1, stopping.clone()).map_err(failed)?;
-            flag::register(signal, stopping.clone()).map_err(failed)?;
-        }
-        Signals::new([SIGINT, SIGTERM]).map(Self).map_err(failed)
-    }
-
-    fn wait(mut self) {
-        self.0.forever().next();
-    }
 }
 
 /// Reads the configuration, starts logging, and logs what is doubtful about the configuration.

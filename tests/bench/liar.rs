@@ -1,4 +1,6 @@
-//! A server that loses a message, repeats one and swaps two, to see whether the load generator notices.
+//! A server that loses a message, repeats one, swaps two and leaves one without an answer, to see whether
+//! the load generator notices. What is allowed it does in its own way: it writes JSON in another order, sends
+//! a message in two frames, and wants pongs.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -6,12 +8,16 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tungstenite::protocol::Role;
-use tungstenite::{Message, WebSocket};
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::{Bytes, Message, WebSocket};
 
 /// The offset that is not sent, the one that is sent twice, and the one that is sent behind the next.
 const LOST: u64 = 15;
 const REPEATED: u64 = 18;
 const SWAPPED: u64 = 21;
+/// The message that is delivered but not acknowledged.
+pub(crate) const UNANSWERED: u64 = 25;
 
 /// The only room there is.
 #[derive(Default)]
@@ -19,20 +25,35 @@ struct Room {
     listeners: Vec<WebSocket<TcpStream>>,
     head: u64,
     held_back: Option<String>,
+    pongs: u64,
+}
+
+/// See the module.
+pub(crate) struct Liar {
+    pub(crate) address: SocketAddr,
+    room: Arc<Mutex<Room>>,
 }
 
 /// Starts it; it ends with the process.
-pub(crate) fn start() -> SocketAddr {
+pub(crate) fn start() -> Liar {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let room = Arc::new(Mutex::new(Room::default()));
+    let liar = Liar { address, room: room.clone() };
     thread::spawn(move || {
         for socket in listener.incoming() {
             let room = room.clone();
             thread::spawn(move || serve(socket.unwrap(), &room));
         }
     });
-    address
+    liar
+}
+
+impl Liar {
+    /// Answers to its pings.
+    pub(crate) fn pongs(&self) -> u64 {
+        self.room.lock().unwrap().pongs
+    }
 }
 
 /// Until the client hangs up.
@@ -41,6 +62,7 @@ fn serve(socket: TcpStream, room: &Mutex<Room>) {
     let mut websocket = tungstenite::accept(socket).unwrap();
     let mut writer = Some(writer);
     while let Ok(message) = websocket.read() {
+        room.lock().unwrap().pongs += u64::from(message.is_pong());
         for line in message.to_text().unwrap_or_default().lines() {
             let command: Value = serde_json::from_str(line).unwrap();
             let reply = if command["connect"].is_object() {
@@ -48,7 +70,9 @@ fn serve(socket: TcpStream, room: &Mutex<Room>) {
             } else if command["subscribe"].is_object() {
                 json!({"id": command["id"], "subscribe": {"positioned": true, "recoverable": true, "epoch": "e"}})
             } else {
-                room.lock().unwrap().publish(&command["publish"]["data"]);
+                if room.lock().unwrap().publish(&command["publish"]["data"]) == UNANSWERED {
+                    continue;
+                }
                 json!({"id": command["id"], "publish": {}})
             };
             websocket.send(Message::text(reply.to_string())).unwrap();
@@ -61,7 +85,8 @@ fn serve(socket: TcpStream, room: &Mutex<Room>) {
 }
 
 impl Room {
-    fn publish(&mut self, data: &Value) {
+    /// Returns the offset.
+    fn publish(&mut self, data: &Value) -> u64 {
         self.head += 1;
         let push = json!({"push": {"channel": "r", "pub": {"data": data, "offset": self.head}}}).to_string();
         match self.head {
@@ -73,12 +98,18 @@ impl Room {
                 None => self.send(&[&push]),
             },
         }
+        self.head
     }
 
     fn send(&mut self, pushes: &[&str]) {
         for listener in &mut self.listeners {
             for push in pushes {
-                listener.send(Message::text(*push)).unwrap();
+                let (begin, end) = push.split_at(push.len() / 2);
+                let begin = Frame::message(begin.to_owned(), OpCode::Data(Data::Text), false);
+                let end = Frame::message(end.to_owned(), OpCode::Data(Data::Continue), true);
+                for message in [Message::Ping(Bytes::new()), Message::Frame(begin), Message::Frame(end)] {
+                    listener.send(message).unwrap();
+                }
             }
         }
     }

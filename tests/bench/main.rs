@@ -5,18 +5,30 @@
 mod liar;
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use serde_json::Value;
 
+const FAULTS: [&str; 5] = ["lost", "repeated", "out_of_order", "refused", "unanswered"];
+
 fn bench(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ROOMCAST_") {
             command.env_remove(name);
         }
     }
-    command.arg("bench").args(["--duration", "1s", "--warmup", "300ms"]).args(arguments).output().unwrap()
+    command.arg("bench");
+    if !arguments.contains(&"--duration") {
+        command.args(["--duration", "1s"]);
+    }
+    command.args(["--warmup", "300ms"]).args(arguments);
+    command
 }
 
 #[track_caller]
@@ -30,7 +42,7 @@ fn report_of(arguments: &[&str]) -> Value {
 #[track_caller]
 fn assert_clean(report: &Value) {
     for group in report["groups"].as_array().unwrap() {
-        for fault in ["lost", "repeated", "out_of_order", "refused"] {
+        for fault in FAULTS {
             assert_eq!(group[fault], 0, "{fault}: {group}");
         }
         let plan = &group["plan"];
@@ -67,29 +79,55 @@ fn listeners_that_are_cut_off_come_back_and_miss_nothing() {
     let shape = ["--connections", "60", "--rooms", "6", "--rate", "120", "--away", "300ms"];
     let report = report_of(&[&["--scenario", "storm"], &shape[..]].concat());
     let group = &report["groups"][0];
-    for fault in ["lost", "repeated", "out_of_order", "refused"] {
+    for fault in FAULTS {
         assert_eq!(group[fault], 0, "{fault}: {group}");
     }
     assert_eq!((&report["broken"], &group["published"]), (&Value::from(0), &Value::from(120)));
     let storm = &report["storm"];
     assert_eq!(storm["connections"], 60);
     assert!(storm["pages_read"].is_u64(), "{storm}");
-    assert!(group["delivered"].as_u64().unwrap() < 1200, "what was missed does not come live: {group}");
+    let (live, recovered) = (group["delivered"].as_u64().unwrap(), group["recovered"].as_u64().unwrap());
+    assert!(live < 1200 && recovered > 0, "what was missed does not come live: {group}");
 }
 
 #[test]
 fn a_server_that_lies_is_found_out() {
-    let url = format!("ws://{}/", liar::start());
+    let liar = liar::start();
+    let url = format!("ws://{}/", liar.address);
     let output = bench(&[&url, "--connections", "3", "--rate", "40", "--json"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("not every message arrived as it should"), "{said}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let group = &report["groups"][0];
-    assert_eq!(group["delivered"].as_u64().unwrap(), 3 * group["published"].as_u64().unwrap() - 3);
+    assert_eq!((&group["published"], &group["unanswered"]), (&Value::from(39), &Value::from(1)));
+    assert_eq!(group["delivered"], 3 * 40 - 3);
+    assert!(group["ack"]["max"].as_u64().unwrap() > 9_000_000, "nobody waited for it: {group}");
+    assert!(liar.pongs() > 100);
     for fault in ["lost", "repeated", "out_of_order"] {
         assert_eq!(group[fault], 3, "one for each listener: {fault} of {report}");
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_run_that_is_ended_leaves_no_server_behind() {
+    let mut run = command(&["--spawn", "--duration", "60s"]).stderr(Stdio::piped()).spawn().unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", run.id());
+    let server = loop {
+        assert!(run.try_wait().unwrap().is_none(), "it ended by itself");
+        let started = fs::read_to_string(&children).unwrap();
+        if let Some(server) = started.split_whitespace().next() {
+            break format!("/proc/{server}");
+        }
+        thread::yield_now();
+    };
+    let pid = rustix::process::Pid::from_raw(run.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the run was ended"));
+    assert!(!fs::exists(server).unwrap());
 }
 
 #[test]
