@@ -108,7 +108,7 @@ impl Connection {
             self.session.end_turn();
             match stop {
                 Stop::Idle => {
-                    if !self.outbox.wait_for_room() {
+                    if !self.outbox.wait_for_capacity() {
                         return;
                     }
                 }

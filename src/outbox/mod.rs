@@ -175,7 +175,7 @@ impl Outbox {
     }
 
     /// Takes a reply or a ping whatever the budget says. Never blocks; who can cause many replies
-    /// calls [`wait_for_room`](Self::wait_for_room) between them.
+    /// calls [`wait_for_capacity`](Self::wait_for_capacity) between them.
     pub fn reply(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut state = self.lock();
         if state.ended.is_some() {
@@ -198,14 +198,14 @@ impl Outbox {
     }
 
     /// True while a room frame of moderate size would be taken: at most half the budget is used.
-    pub fn has_room(&self) -> bool {
+    pub fn has_capacity(&self) -> bool {
         let state = self.lock();
         state.ended.is_none() && state.queued_bytes <= self.budget_bytes / 2
     }
 
     /// Blocks the caller, who must be the connection's own reader, while more than the budget is
     /// queued. False when the connection ended meanwhile.
-    pub fn wait_for_room(&self) -> bool {
+    pub fn wait_for_capacity(&self) -> bool {
         let mut state = self.lock();
         while state.ended.is_none() && state.queued_bytes > self.budget_bytes {
             state.waiters = true;

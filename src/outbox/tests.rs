@@ -91,7 +91,7 @@ fn a_socket_that_takes_nothing_is_ended() {
         number += 1;
     }
     assert_eq!(rig.outbox.reply(&Bytes::from(vec![0; 1 << 20])), Push::Accepted);
-    assert!(!rig.outbox.wait_for_room(), "the wait ends with the connection");
+    assert!(!rig.outbox.wait_for_capacity(), "the wait ends with the connection");
     assert_eq!(rig.outbox.ended(), Some(Ended::Stalled));
     rig.drainer.stop();
 }
@@ -108,7 +108,7 @@ fn many_writers_never_interleave_within_a_frame() {
                 let frame = Bytes::from(vec![writer; 1000]);
                 for _ in 0..500 {
                     while outbox.push(&frame) == Push::Full {
-                        assert!(outbox.wait_for_room());
+                        assert!(outbox.wait_for_capacity());
                         thread::yield_now();
                     }
                 }

@@ -127,7 +127,7 @@ impl Job {
         if self.is_done() {
             return Next::Done;
         }
-        if !outbox.has_room() {
+        if !outbox.has_capacity() {
             return Next::Full;
         }
         let page = pages.page(self.channel(), self.after(), self.until, self.retention);

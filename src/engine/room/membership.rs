@@ -98,7 +98,7 @@ impl Room {
             let joined = self.start_at_head(&join, context);
             return self.admit(join, joined, context);
         }
-        match self.missed(after).filter(|_| join.listener.outbox.has_room()) {
+        match self.missed(after).filter(|_| join.listener.outbox.has_capacity()) {
             Some(publications) => {
                 context.count_recovery("tail");
                 let joined = Joined {
@@ -188,7 +188,7 @@ impl Room {
         let rest = self.tail.range(job.after(), self.delivered);
         let mut frames = LineFrames::default();
         match rest {
-            Some(rest) if member.outbox.has_room() => {
+            Some(rest) if member.outbox.has_capacity() => {
                 for publication in rest {
                     frames.line(|out| push::publication(out, publication));
                 }

@@ -246,7 +246,7 @@ impl Session {
         if self.replies.len() > FRAME_BYTES_MAX / 2 {
             self.flush_replies();
             // A client that asks faster than it reads waits here, not in our memory.
-            self.outbox.wait_for_room();
+            self.outbox.wait_for_capacity();
         }
     }
 

@@ -129,7 +129,7 @@ impl Rig {
 impl Sent {
     fn keep(&mut self, frame: Bytes, outbox: &Outbox) -> bool {
         self.accepted.push(frame);
-        outbox.wait_for_room()
+        outbox.wait_for_capacity()
     }
 }
 
