@@ -27,6 +27,8 @@ pub use load::{Flag, Loaded, Sources};
 pub use raw::{Key, keys};
 pub use secret::Secret;
 
+use crate::publication::Retention;
+
 /// Who is let in, as the secret and `client.insecure` say together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -280,6 +282,14 @@ pub struct Namespace {
     pub strategy: Delivery,
     /// Largest payload in bytes.
     pub message_bytes_max: usize,
+}
+
+impl Namespace {
+    /// Which messages of its rooms can be read.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        Retention { size: self.history_size, ttl: self.history_ttl }
+    }
 }
 
 /// All namespaces. `direct` is reserved: the rooms of two contacts.
