@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::CatchUp;
 use super::directory::{Cause, Entry};
 use super::pages::PageCache;
+use super::pool::CatchUp;
 use crate::engine::join::{Join, Joined};
 use crate::engine::listener::Listener;
 use crate::engine::log::LogUnavailable;

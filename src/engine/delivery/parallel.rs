@@ -14,7 +14,8 @@ use std::thread;
 use bytes::Bytes;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Outcome, processor, serial};
+use super::choice::Outcome;
+use super::{processor, slice};
 use crate::engine::members::Members;
 
 /// Members served at a time: enough that taking them costs nothing beside their sends, few enough
@@ -148,7 +149,7 @@ impl Flight {
                 return outcome;
             }
             let until = self.members.end.min(from + CHUNK);
-            outcome.merge(serial::fan_out(&list.as_slice()[from..until], from, &self.frames));
+            outcome.merge(slice::fan_out(&list.as_slice()[from..until], from, &self.frames));
             // A reader with a message for a small room waits for one chunk, not for the scheduler's tick.
             thread::yield_now();
         }

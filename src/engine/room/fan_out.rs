@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Room;
+use super::state::Room;
 use crate::engine::catch_up::Job;
 use crate::engine::delivery::parallel::{self, Flight};
-use crate::engine::delivery::{Choice, Outcome, Strategy, Thresholds, serial};
+use crate::engine::delivery::{Choice, Outcome, Strategy, Thresholds, slice};
 use crate::engine::shard::Context;
 use crate::ids::Seq;
 use crate::limits::{POOL_SLICE_LISTENERS, SLICE_LISTENERS};
@@ -81,7 +81,7 @@ impl Room {
             (None, _) => self.leave_slice_to_log(&fan_out, end, context),
             (Some(frames), None) => {
                 let slice = &self.members.as_slice()[fan_out.next..end];
-                let outcome = serial::fan_out(slice, fan_out.next, frames);
+                let outcome = slice::fan_out(slice, fan_out.next, frames);
                 self.settle_slice(&fan_out, &outcome, context);
             }
             (Some(frames), Some(pool)) => {

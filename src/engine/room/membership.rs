@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Room;
+use super::state::Room;
 use crate::clock;
 use crate::engine::catch_up::Job;
 use crate::engine::command::Command;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Outcome;
+use super::choice::Outcome;
 use crate::clock;
 use crate::engine::members::Member;
 

@@ -1,0 +1,288 @@
+//! Serving from the log: resumes of any length, and listeners whose outbox was full.
+//!
+//! A small fixed pool of threads takes one task at a time from one queue, so every listener gets a
+//! page in turn and none can starve the others, and reads through connections of its own, so it holds
+//! up neither commits nor workers. A [`Job`] is one subscription with the last seq it
+//! was given; it is owned by exactly one of: the queue, a pool thread, the parking place (its outbox
+//! is full), or the shard of its room. Pages end at the `until` the shard named, so a job that comes
+//! back is never ahead of its room.
+
+use super::directory::{Cause, Directory, Entry, Lagging};
+use super::job::{Job, Next};
+use super::pages::PageCache;
+use std::sync::{OnceLock, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ahash::AHashMap;
+use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
+
+use crate::engine::command::Command;
+use crate::engine::listener::Listener;
+use crate::engine::log::Log;
+use crate::engine::shard::Shards;
+use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
+use crate::metrics::Metrics;
+use crate::sync::{Arc, Mutex, MutexGuard, Striped, lock};
+
+/// Time between two tries to read a log that could not be read.
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// What shards hold of the pool.
+#[derive(Clone)]
+pub(in crate::engine) struct CatchUp(pub(super) Arc<Shared>);
+
+type Jobs = Vec<Box<Job>>;
+
+pub(super) struct Shared {
+    /// Unbounded, yet never longer than the subscriptions there are: each has one job at most.
+    tasks: Sender<Task>,
+    /// Jobs whose outboxes are full, by connection.
+    parked: Striped<AHashMap<ConnectionId, Jobs>>,
+    /// Jobs whose page could not be read.
+    failed: Mutex<Jobs>,
+    pages: PageCache,
+    directory: Arc<Directory>,
+    pub(super) metrics: Arc<Metrics>,
+    shards: OnceLock<Weak<Shards>>,
+}
+
+enum Task {
+    Head(Channel),
+    Run(Box<Job>),
+    Stop,
+}
+
+/// The threads of the pool.
+#[derive(Debug)]
+pub(in crate::engine) struct Pool {
+    tasks: Sender<Task>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl CatchUp {
+    /// Starts the pool. `drained` names connections whose outboxes have room again.
+    pub(in crate::engine) fn start(
+        workers: usize,
+        log: Arc<dyn Log>,
+        drained: Receiver<ConnectionId>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<(Self, Pool)> {
+        let (catch_up, worker) = Self::assemble(log, drained, metrics);
+        let mut pool = Pool { tasks: catch_up.0.tasks.clone(), threads: Vec::new() };
+        for number in 0..workers {
+            let worker = worker.clone();
+            let thread = thread::Builder::new().name(format!("catch-up-{number}"));
+            pool.threads.push(thread.spawn(move || worker.run())?);
+        }
+        Ok((catch_up, pool))
+    }
+
+    /// The pool without threads, and what each of its threads is given.
+    pub(in crate::engine) fn assemble(
+        log: Arc<dyn Log>,
+        drained: Receiver<ConnectionId>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, Worker) {
+        let (sender, tasks) = unbounded();
+        let catch_up = Self(Arc::new(Shared {
+            tasks: sender,
+            parked: Striped::default(),
+            failed: Mutex::default(),
+            pages: PageCache::new(log.clone(), metrics.clone()),
+            directory: Arc::default(),
+            metrics,
+            shards: OnceLock::new(),
+        }));
+        (catch_up.clone(), Worker { catch_up, log, tasks, drained })
+    }
+
+    /// Notes that a subscription is served from the log, until the entry is dropped.
+    pub(super) fn enter(
+        &self,
+        subscription: SubscriptionId,
+        (listener, channel): (&Arc<Listener>, &Channel),
+        cause: Cause,
+        after: Seq,
+    ) -> Entry {
+        Entry::new(&self.0.directory, &self.0.metrics, subscription, (listener, channel), cause, after)
+    }
+
+    /// Names the shards that finished jobs go back to; once, before the first job.
+    pub(in crate::engine) fn connect(&self, shards: &Arc<Shards>) {
+        let _ = self.0.shards.set(Arc::downgrade(shards));
+    }
+
+    /// Reads the head of a room; the answer comes to its shard.
+    pub(in crate::engine) fn look_up_head(&self, channel: Channel) {
+        self.submit(Task::Head(channel));
+    }
+
+    /// Queues a job.
+    pub(in crate::engine) fn run(&self, job: Box<Job>) {
+        self.submit(Task::Run(job));
+    }
+
+    /// Sends a job that came back to its room out again, now up to `until`.
+    pub(in crate::engine) fn extend(&self, mut job: Box<Job>, until: Seq) {
+        job.aim_at(until);
+        self.park(job);
+    }
+
+    /// Keeps a job until its outbox has drained.
+    pub(in crate::engine) fn park(&self, job: Box<Job>) {
+        let listener = job.listener().clone();
+        let id = listener.id();
+        self.0.parked.of(id.0).entry(id).or_default().push(job);
+        // Parked first, asked second: a notice that comes at once finds the job.
+        if !listener.outbox.request_notice() {
+            self.unpark(id);
+        }
+    }
+
+    /// Drops what is parked for a connection that ended.
+    pub(in crate::engine) fn forget(&self, id: ConnectionId) {
+        let jobs = self.0.parked.of(id.0).remove(&id);
+        drop(jobs);
+    }
+
+    fn unpark(&self, id: ConnectionId) {
+        let jobs = self.0.parked.of(id.0).remove(&id);
+        for job in jobs.into_iter().flatten() {
+            self.run(job);
+        }
+    }
+
+    fn retry_failed(&self) {
+        let jobs = std::mem::take(&mut *self.failed());
+        for job in jobs {
+            self.run(job);
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        !self.failed().is_empty()
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Jobs> {
+        lock(&self.0.failed)
+    }
+
+    /// Subscriptions served from the log, the oldest first, at most `limit`, and how many there are.
+    pub(in crate::engine) fn lagging(&self, limit: usize) -> (usize, Vec<Lagging>) {
+        self.0.directory.list(limit)
+    }
+
+    fn submit(&self, task: Task) {
+        // The pool is only gone when the whole engine stops.
+        let _ = self.0.tasks.send(task);
+    }
+
+    fn to_shard(&self, channel: &Channel, command: Command) {
+        if let Some(shards) = self.0.shards.get().and_then(Weak::upgrade) {
+            shards.of(channel).send(command);
+        }
+    }
+}
+
+impl std::fmt::Debug for CatchUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CatchUp")
+    }
+}
+
+impl Pool {
+    /// Ends the threads; jobs that are still queued are dropped.
+    pub(in crate::engine) fn stop(self) {
+        for _ in &self.threads {
+            let _ = self.tasks.send(Task::Stop);
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a catch-up thread had panicked");
+            }
+        }
+    }
+}
+
+/// What a thread of the pool works with.
+#[derive(Clone)]
+pub(in crate::engine) struct Worker {
+    catch_up: CatchUp,
+    log: Arc<dyn Log>,
+    tasks: Receiver<Task>,
+    drained: Receiver<ConnectionId>,
+}
+
+impl Worker {
+    fn run(self) {
+        loop {
+            let retry = if self.catch_up.has_failed() { after(RETRY_EVERY) } else { never() };
+            select! {
+                recv(self.drained) -> id => match id {
+                    Ok(id) => self.catch_up.unpark(id),
+                    Err(_) => return,
+                },
+                recv(self.tasks) -> task => match task {
+                    Ok(Task::Stop) | Err(_) => return,
+                    Ok(task) => self.perform(task),
+                },
+                recv(retry) -> _ => self.catch_up.retry_failed(),
+            }
+        }
+    }
+
+    fn perform(&self, task: Task) {
+        match task {
+            Task::Head(channel) => self.look_up_head(channel),
+            Task::Run(job) => self.step(job),
+            Task::Stop => {}
+        }
+    }
+
+    /// One round of the thread without the wait, which no model checker knows. False when there is
+    /// nothing to do.
+    #[cfg(all(test, feature = "model"))]
+    pub(in crate::engine) fn try_round(&self) -> bool {
+        if let Ok(id) = self.drained.try_recv() {
+            self.catch_up.unpark(id);
+        } else if let Ok(task) = self.tasks.try_recv() {
+            self.perform(task);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn look_up_head(&self, channel: Channel) {
+        let head = self.log.head(&channel).ok();
+        self.catch_up.to_shard(&channel.clone(), Command::Head { channel, head });
+    }
+
+    fn step(&self, mut job: Box<Job>) {
+        match job.step(&self.catch_up.0.pages) {
+            Next::Done => {
+                let channel = job.channel().clone();
+                self.catch_up.to_shard(&channel, Command::CaughtUp(job));
+            }
+            Next::Again => self.catch_up.run(job),
+            Next::Full => self.catch_up.park(job),
+            Next::Failed => self.catch_up.failed().push(job),
+            Next::Lost => self.leave(job, true),
+            Next::Left => self.leave(job, false),
+        }
+    }
+
+    /// Takes a job's member out of its room; `lost`: because messages it is owed are gone.
+    fn leave(&self, job: Box<Job>, lost: bool) {
+        let (channel, listener, subscription) =
+            (job.channel().clone(), job.listener().clone(), job.subscription());
+        if lost {
+            listener.lose(&channel, subscription);
+        }
+        drop(job);
+        let (connection, farewell) = (listener.id(), None);
+        let command = Command::Leave { channel: channel.clone(), connection, subscription, farewell };
+        self.catch_up.to_shard(&channel, command);
+    }
+}
