@@ -14,10 +14,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use roomcast::config::{Database, DatabaseUrl, Durability};
-use roomcast::ids::Channel;
-use roomcast::limits::READER_STACK_BYTES;
-use roomcast::metrics::Metrics;
-use roomcast::store::{NewMessage, Store};
+use roomcast::internals::{NewMessage, READER_STACK_BYTES, Store};
+use roomcast::{Channel, Metrics};
 
 use common::postgres::Cluster;
 use common::temp::TempDir;

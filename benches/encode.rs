@@ -10,10 +10,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use roomcast::outbox::frame::{self, LineFrames};
-use roomcast::protocol::code::ErrorCode;
-use roomcast::protocol::push;
-use roomcast::protocol::reply::{self, ConnectResult, SubscribeResult};
+use roomcast::internals::{
+    ConnectResult, ErrorCode, SubscribeResult,
+    frame::{self, LineFrames},
+    push, reply,
+};
 
 use common::{payload, publication, publisher};
 

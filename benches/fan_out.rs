@@ -15,14 +15,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use crossbeam_channel::{bounded, unbounded};
-use roomcast::config::Config;
-use roomcast::engine::{Answer, Engine, Extra, JoinRequest, Listener, Log, LogUnavailable, Parts};
-use roomcast::ids::{Channel, ConnectionId, Seq};
-use roomcast::metrics::Metrics;
-use roomcast::outbox::{Drainer, Outbox, Push, frame};
-use roomcast::protocol::push;
-use roomcast::publication::{ClientInfo, Publication, Retention};
-use roomcast::store::CommitSink;
+use roomcast::internals::{
+    Answer, CommitSink, ConnectionId, Drainer, Engine, EngineParts, Extra, JoinRequest, Listener, Log,
+    LogUnavailable, Outbox, Push, Retention, frame, push,
+};
+use roomcast::{Channel, ClientInfo, Config, Metrics, Publication, Seq};
 
 use common::sockets::Sockets;
 use common::{payload, publication, publisher};
@@ -67,7 +64,8 @@ impl Rig {
         let metrics = Arc::new(Metrics::new());
         let (notices, drained) = unbounded();
         let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
-        let parts = Parts { log: Arc::new(Empty), epoch: "bench".into(), drained, metrics: metrics.clone() };
+        let parts =
+            EngineParts { log: Arc::new(Empty), epoch: "bench".into(), drained, metrics: metrics.clone() };
         let engine = Engine::start(1, &config.rooms, config.namespaces, parts).unwrap();
         let channel = Channel::new("room").unwrap();
         Self { engine, drainer, metrics, channel, listeners: Vec::new() }

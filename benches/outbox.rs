@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group};
 use crossbeam_channel::unbounded;
-use roomcast::ids::ConnectionId;
-use roomcast::metrics::Metrics;
-use roomcast::outbox::{Drainer, Outbox, Push, frame};
+use roomcast::Metrics;
+use roomcast::internals::{ConnectionId, Drainer, Outbox, Push, frame};
 
 use common::sockets::Sockets;
 use common::{PAYLOAD_BYTES, pushes};

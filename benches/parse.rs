@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use roomcast::protocol::command::decode_frame;
+use roomcast::internals::decode_frame;
 
 fn publish(id: usize, payload: usize) -> String {
     let text = "x".repeat(payload - 2);

@@ -1,20 +1,81 @@
 //! Roomcast: a chat-room broadcast server and library.
 
-pub mod auth;
-pub mod bench;
-pub mod cli;
-pub mod clock;
+#![allow(
+    unreachable_pub,
+    reason = "the modules are private; visibility inside them follows their own borders"
+)]
+
 pub mod config;
-pub mod engine;
-pub mod ids;
-pub mod json;
-pub mod limits;
-pub mod metrics;
-pub mod net;
-pub mod node;
-pub mod outbox;
-pub mod protocol;
-pub mod publication;
-pub mod server;
-pub mod store;
+
+mod cli;
+mod server;
+
+mod auth;
+mod net;
+mod node;
+
+mod engine;
+mod outbox;
+mod store;
+
+mod protocol;
+
+mod publication;
+
+mod ids;
+mod json;
+mod metrics;
+
+mod clock;
+mod limits;
 mod sync;
+
+mod bench;
+
+pub use config::Config;
+pub use ids::{Channel, ChannelError, Seq};
+pub use metrics::Metrics;
+pub use net::Capacity;
+pub use node::{Ended, Node, PublishError, StartError, SubscribeError, Subscription};
+pub use publication::{ClientInfo, Publication};
+pub use server::Server;
+pub use store::{AppendError, OpenError};
+
+#[doc(hidden)]
+pub use cli::run as run_command_line;
+
+/// Parts that the tests and benchmarks of this repository take by themselves. Not part of the
+/// library: anything here may change in any version.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::config::keys;
+    pub use crate::engine::{
+        Answer, Engine, Extra, JoinRequest, Listener, Log, LogUnavailable, Parts as EngineParts,
+    };
+    pub use crate::ids::ConnectionId;
+    pub use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX, PRUNE_ROWS_PER_STEP, READER_STACK_BYTES};
+    pub use crate::outbox::{Drainer, Outbox, Push};
+    pub use crate::protocol::code::ErrorCode;
+    pub use crate::protocol::command::decode_frame;
+    pub use crate::protocol::reply::{ConnectResult, SubscribeResult};
+    pub use crate::publication::Retention;
+    pub use crate::store::{
+        Appended, CommitSink, Health, HistoryLimit, HistoryQuery, NewMessage, PruneWalk, Role, RoomKind,
+        Store, StoreError,
+    };
+
+    /// WebSocket frames.
+    pub mod frame {
+        pub use crate::outbox::frame::{LineFrames, text};
+    }
+
+    /// Lines that the server sends by itself.
+    pub mod push {
+        pub use crate::protocol::push::publication;
+    }
+
+    /// Lines that answer a command.
+    pub mod reply {
+        pub use crate::protocol::reply::{connect, error, publish, subscribe};
+    }
+}

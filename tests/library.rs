@@ -8,9 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use roomcast::config::{Config, DatabaseUrl};
-use roomcast::ids::{Channel, Seq};
-use roomcast::node::{Ended, Node, PublishError, SubscribeError, Subscription};
+use roomcast::config::DatabaseUrl;
+use roomcast::{Channel, Config, Ended, Node, PublishError, Seq, SubscribeError, Subscription};
 
 /// Longest wait for anything; reached only when something is broken.
 const DEADLINE: Duration = Duration::from_secs(60);

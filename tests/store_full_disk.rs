@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use rlimit::Resource;
 use roomcast::config::{Database, DatabaseUrl, Durability};
-use roomcast::ids::Channel;
-use roomcast::metrics::Metrics;
-use roomcast::store::{AppendError, Health, NewMessage, Store};
+use roomcast::internals::{Health, NewMessage, Store};
+use roomcast::{AppendError, Channel, Metrics};
 
 /// The signal that a process gets instead of an error when it does not handle it.
 const SIGXFSZ: i32 = 25;

@@ -242,7 +242,7 @@ fn undocumented(page: &str) -> Vec<String> {
         .lines()
         .filter_map(|line| Some((line.strip_suffix("` |")?.rsplit('`').next()?.to_owned(), line)))
         .collect();
-    roomcast::config::keys()
+    roomcast::internals::keys()
         .filter(|key| !key.section.starts_with("namespace."))
         .filter(|key| {
             let start = format!("| `{}` | `{}` | ", key.name, key.default);
@@ -263,7 +263,7 @@ fn not_in_example(example: &str) -> Vec<String> {
             given.insert((section, setting));
         }
     }
-    roomcast::config::keys()
+    roomcast::internals::keys()
         .filter(|key| !key.section.starts_with("namespace."))
         .filter(|key| !given.contains(&(key.section, format!("{} = {}", key.name, key.default).as_str())))
         .map(|key| format!("no line for {} with its default {}", key.path(), key.default))
@@ -405,7 +405,7 @@ mod rules {
             ("src/ids.rs", "use crate::limits::X;"),
             ("src/metrics.rs", "macro_rules! m { () => { $crate::server::x() } }"),
             ("src/lib.rs", "pub use crate::engine::Engine;"),
-            ("src/main.rs", "roomcast::cli::run()"),
+            ("src/main.rs", "roomcast::run_command_line()"),
         ] {
             assert_eq!(complaints(path, text), Vec::<String>::new(), "{path}: {text}");
         }
@@ -445,7 +445,7 @@ mod rules {
     #[test]
     fn missing_keys_are_seen() {
         let (page, example) = (read("docs/configuration.md"), read("roomcast.example.toml"));
-        for key in roomcast::config::keys().filter(|key| !key.section.starts_with("namespace.")) {
+        for key in roomcast::internals::keys().filter(|key| !key.section.starts_with("namespace.")) {
             let without = page.replace(&format!("`{}` |\n", key.variable()), "|\n");
             assert_eq!(undocumented(&without).len(), 1, "{}", key.path());
         }

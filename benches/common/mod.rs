@@ -13,10 +13,8 @@ pub(crate) mod temp;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast::ids::Channel;
-use roomcast::outbox::frame::LineFrames;
-use roomcast::protocol::push;
-use roomcast::publication::{ClientInfo, Publication};
+use roomcast::internals::{frame::LineFrames, push};
+use roomcast::{Channel, ClientInfo, Publication};
 
 /// The payload that floors and server are compared with.
 pub(crate) const PAYLOAD_BYTES: usize = 128;

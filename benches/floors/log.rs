@@ -9,7 +9,7 @@ use diesel::prelude::*;
 
 use super::common::{PAYLOAD_BYTES, payload, publisher};
 use super::measure::Case;
-use roomcast::publication::ClientInfo;
+use roomcast::ClientInfo;
 
 /// Rows of one transaction.
 pub(crate) const BATCHES: &[usize] = &[1, 64, 256, 1024];

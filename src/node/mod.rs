@@ -4,8 +4,7 @@
 //! another program opens one in its own process:
 //!
 //! ```
-//! use roomcast::config::Config;
-//! use roomcast::node::Node;
+//! use roomcast::{Config, Node};
 //!
 //! # let folder = std::env::temp_dir().join(format!("roomcast-doc-{}", std::process::id()));
 //! # std::fs::create_dir_all(&folder)?;

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier, Mutex};
 
-use roomcast::ids::Seq;
-use roomcast::metrics::Metrics;
-use roomcast::publication::Retention;
-use roomcast::store::{AppendError, Appended};
+use roomcast::internals::{Appended, Retention};
+use roomcast::{AppendError, Metrics, Seq};
 
 use crate::Check;
 use crate::vocabulary::*;

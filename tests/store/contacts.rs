@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use roomcast::store::{Role, RoomKind, StoreError};
+use roomcast::internals::{Role, RoomKind, StoreError};
 
 use crate::Check;
 use crate::vocabulary::*;

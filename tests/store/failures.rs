@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roomcast::metrics::Metrics;
-use roomcast::store::{AppendError, Appended, Health, Store, StoreError};
+use roomcast::internals::{Appended, Health, Store, StoreError};
+use roomcast::{AppendError, Metrics};
 
 use crate::Check;
 use crate::handoff::Collector;

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use diesel::{PgConnection, RunQueryDsl, SqliteConnection};
-use roomcast::ids::Seq;
-use roomcast::publication::Publication;
-use roomcast::store::CommitSink;
+use roomcast::internals::CommitSink;
+use roomcast::{Publication, Seq};
 
 use crate::Check;
 use crate::vocabulary::*;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use roomcast::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX};
-use roomcast::publication::ClientInfo;
-use roomcast::store::{AppendError, Appended, Health, HistoryLimit, HistoryQuery, NewMessage, RoomKind};
+use roomcast::internals::{
+    Appended, Health, HistoryLimit, HistoryQuery, NewMessage, PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX, RoomKind,
+};
+use roomcast::{AppendError, ClientInfo};
 
 use crate::Check;
 use crate::vocabulary::*;

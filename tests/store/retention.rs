@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast::ids::Channel;
-use roomcast::limits::PRUNE_ROWS_PER_STEP;
-use roomcast::metrics::Metrics;
-use roomcast::publication::Retention;
-use roomcast::store::{Appended, HistoryLimit, HistoryQuery, PruneWalk, Store};
+use roomcast::internals::{
+    Appended, HistoryLimit, HistoryQuery, PRUNE_ROWS_PER_STEP, PruneWalk, Retention, Store,
+};
+use roomcast::{Channel, Metrics};
 
 use crate::Check;
 use crate::vocabulary::*;

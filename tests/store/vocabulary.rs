@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection};
 use roomcast::config::{Database, DatabaseUrl, Durability};
-use roomcast::ids::{Channel, Seq};
-use roomcast::limits::READER_STACK_BYTES;
-use roomcast::metrics::Metrics;
-use roomcast::publication::{ClientInfo, Publication, Retention};
-use roomcast::store::{AppendError, Appended, Health, HistoryLimit, HistoryQuery, NewMessage, Store};
+use roomcast::internals::{
+    Appended, Health, HistoryLimit, HistoryQuery, NewMessage, READER_STACK_BYTES, Retention, Store,
+};
+use roomcast::{AppendError, Channel, ClientInfo, Metrics, Publication, Seq};
 
 /// An empty database that can be opened several times.
 #[derive(Debug)]

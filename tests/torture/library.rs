@@ -9,9 +9,8 @@ use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use roomcast::config::{Config, DatabaseUrl};
-use roomcast::ids::{Channel, Seq};
-use roomcast::node::{Ended, Node, Subscription};
+use roomcast::config::DatabaseUrl;
+use roomcast::{Channel, Config, Ended, Node, Seq, Subscription};
 
 use crate::form::{Random, seed, short_or_long};
 use crate::support::{PATIENCE, TempDir, eventually, postgres};
