@@ -117,7 +117,7 @@ impl Listener {
         }
         if server_side {
             let close = CloseCode::InsufficientState;
-            self.outbox.close(close.number(), close.words());
+            self.outbox.close(close.number(), close.as_str());
         } else {
             let mut text = Vec::new();
             push::unsubscribe(&mut text, channel, UnsubscribeCode::InsufficientState);

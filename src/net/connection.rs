@@ -97,7 +97,7 @@ struct Close {
 
 impl From<CloseCode> for Close {
     fn from(code: CloseCode) -> Self {
-        Self { code: code.number(), reason: code.words(), kind: None }
+        Self { code: code.number(), reason: code.as_str(), kind: None }
     }
 }
 

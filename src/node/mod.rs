@@ -286,7 +286,7 @@ impl Node {
         let goodbye = CloseCode::Shutdown;
         for listener in self.subscribers.into_inner().unwrap_or_else(PoisonError::into_inner) {
             if let Some(listener) = listener.upgrade() {
-                listener.outbox.close(goodbye.number(), goodbye.words());
+                listener.outbox.close(goodbye.number(), goodbye.as_str());
             }
         }
         self.store.set_sink(None);

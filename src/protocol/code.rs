@@ -1,9 +1,9 @@
-//! Every number the server tells a client: error, close and unsubscribe codes with their words.
+//! Every number the server tells a client: error, close and unsubscribe codes with their texts.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Declares one family of codes: the variant, its number, its words, and what it means.
+/// Declares one family of codes: the variant, its number, its text, and what it means.
 macro_rules! codes {
     ($(#[$about:meta])* $family:ident: $number:ty { $($(#[doc = $doc:literal])+ $name:ident = $value:literal, $words:literal;)+ }) => {
         $(#[$about])*
@@ -22,8 +22,8 @@ macro_rules! codes {
                 self as $number
             }
 
-            /// The words on the wire.
-            pub const fn words(self) -> &'static str {
+            /// The text on the wire.
+            pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $words,)+
                 }
@@ -32,7 +32,7 @@ macro_rules! codes {
 
         impl fmt::Display for $family {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{} {}", self.number(), self.words())
+                write!(f, "{} {}", self.number(), self.as_str())
             }
         }
     };
@@ -147,7 +147,7 @@ impl ErrorCode {
         match self {
             Self::MethodNotFound => "not found",
             Self::ConcurrentPagination => "conflict",
-            other => other.words(),
+            other => other.as_str(),
         }
     }
 
@@ -231,7 +231,7 @@ impl Close {
 
 impl From<CloseCode> for Close {
     fn from(code: CloseCode) -> Self {
-        Self { code: code.number(), reason: Cow::Borrowed(code.words()) }
+        Self { code: code.number(), reason: Cow::Borrowed(code.as_str()) }
     }
 }
 
@@ -266,12 +266,12 @@ mod tests {
             (3509, "too many errors", false),
         ];
         let ours: Vec<_> =
-            CloseCode::ALL.iter().map(|code| (code.number(), code.words(), code.reconnects())).collect();
+            CloseCode::ALL.iter().map(|code| (code.number(), code.as_str(), code.reconnects())).collect();
         assert_eq!(ours, table);
         for &code in CloseCode::ALL {
-            assert!(Close::custom(code.number(), code.words().to_owned()).is_ok(), "{code}");
+            assert!(Close::custom(code.number(), code.as_str().to_owned()).is_ok(), "{code}");
             let close = Close::from(code);
-            assert_eq!((close.code(), close.reason()), (code.number(), code.words()));
+            assert_eq!((close.code(), close.reason()), (code.number(), code.as_str()));
         }
         assert_eq!(CloseCode::NoPong.to_string(), "3012 no pong");
     }

@@ -34,7 +34,7 @@ pub fn leave(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
 
 /// The server ended the client's subscription.
 pub fn unsubscribe(out: &mut Vec<u8>, channel: &Channel, code: UnsubscribeCode) {
-    channel_push(out, channel, "unsubscribe", &Reason { code: code.number(), reason: code.words() });
+    channel_push(out, channel, "unsubscribe", &Reason { code: code.number(), reason: code.as_str() });
 }
 
 /// The server subscribed the client. Tells position, epoch and data; a new subscription recovers

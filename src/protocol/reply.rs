@@ -337,7 +337,7 @@ pub fn error(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
 impl Members for ErrorCode {
     fn write(&self, object: &mut Object<'_>) {
         object.number("code", u64::from(self.number()));
-        object.string("message", self.words());
+        object.string("message", self.as_str());
         object.some_true("temporary", self.temporary());
     }
 }

@@ -155,7 +155,7 @@ impl Session {
     }
 
     fn on_command(&mut self, Command { id, method }: Command) -> Flow {
-        self.services.metrics.commands_total.with_label_values(&[method.name()]).inc();
+        self.services.metrics.commands_total.with_label_values(&[method.as_str()]).inc();
         if matches!(method, Method::Pong) {
             self.saw_pong = true;
             return Flow::Continue;
@@ -209,7 +209,7 @@ impl Session {
 
     fn on_bad(&mut self, bad: BadCommand) -> Flow {
         match bad {
-            BadCommand::Close(broken) => self.disconnect(CloseCode::BadRequest, broken.name()),
+            BadCommand::Close(broken) => self.disconnect(CloseCode::BadRequest, broken.as_str()),
             BadCommand::Refuse { connect: true, .. } => self.disconnect(CloseCode::BadRequest, "connect"),
             BadCommand::Refuse { .. } if !self.is_connected() => {
                 self.disconnect(CloseCode::BadRequest, "order")

@@ -63,7 +63,7 @@ pub enum Method {
 
 impl Method {
     /// The name on the wire, as metrics and logs want it.
-    pub const fn name(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
             Self::Ping => "ping",
@@ -359,7 +359,7 @@ pub enum Broken {
 
 impl Broken {
     /// One word, as metrics want it.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Blank => "blank",
             Self::Malformed => "malformed",
@@ -373,7 +373,7 @@ impl Broken {
 impl fmt::Display for BadCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Close(broken) => write!(f, "the frame breaks the protocol: {}", broken.name()),
+            Self::Close(broken) => write!(f, "the frame breaks the protocol: {}", broken.as_str()),
             Self::Refuse { id, .. } => write!(f, "command {id} has illegal parameters"),
         }
     }
