@@ -12,7 +12,7 @@ impl From<StoreError> for ErrorCode {
             StoreError::Unavailable(_) => Self::Internal,
             StoreError::UnknownRoom => Self::UnknownChannel,
             StoreError::NotMember => Self::PermissionDenied,
-            StoreError::RoomExists => Self::ConcurrentPagination,
+            StoreError::RoomExists => Self::RoomExists,
             StoreError::DirectRoom | StoreError::BadUser | StoreError::OwnContact => Self::BadRequest,
         }
     }

@@ -15,7 +15,8 @@ macro_rules! codes {
 
         impl $family {
             /// Every code of this family, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$name),+];
 
             /// The number on the wire.
             pub const fn number(self) -> $number {
@@ -43,8 +44,6 @@ codes! {
     ErrorCode: u16 {
         /// The server failed; trying again later may work.
         Internal = 100, "internal server error";
-        /// The connection is not authenticated.
-        Unauthorized = 101, "unauthorized";
         /// The channel's namespace is not configured, or the room does not exist.
         UnknownChannel = 102, "unknown channel";
         /// Not allowed.
@@ -61,14 +60,12 @@ codes! {
         NotAvailable = 108, "not available";
         /// The token is past its time or not valid yet; a new one is needed.
         TokenExpired = 109, "token expired";
-        /// An expiry that was given without a token has passed.
-        Expired = 110, "expired";
         /// Too fast; trying again later works.
         TooManyRequests = 111, "too many requests";
-        /// The position asked for can not be continued from.
+        /// The position asked for cannot be continued from.
         UnrecoverablePosition = 112, "unrecoverable position";
-        /// The list changed while it was being paged through.
-        ConcurrentPagination = 113, "concurrent pagination";
+        /// A room of this name exists already.
+        RoomExists = 113, "conflict";
     }
 }
 
@@ -79,26 +76,14 @@ codes! {
         ConnectionClosed = 3000, "connection closed";
         /// The server stops.
         Shutdown = 3001, "shutdown";
-        /// The server failed.
-        InternalServerError = 3004, "internal server error";
         /// The connection's token expired and was not refreshed.
         ConnectionExpired = 3005, "connection expired";
-        /// The token of a server-side subscription expired.
-        SubscriptionExpired = 3006, "subscription expired";
         /// The socket took no byte for too long.
         Slow = 3008, "slow";
-        /// Writing to the socket failed.
-        WriteError = 3009, "write error";
         /// A server-side subscription lost its position.
         InsufficientState = 3010, "insufficient state";
-        /// The client shall connect again.
-        ForceReconnect = 3011, "force reconnect";
         /// A ping was not answered in time.
         NoPong = 3012, "no pong";
-        /// Too many commands.
-        TooManyRequests = 3013, "too many requests";
-        /// The client shall forget its token and state, and connect again.
-        StateInvalidated = 3014, "state invalidated";
         /// The token is malformed, forged, or for somebody else.
         InvalidToken = 3500, "invalid token";
         /// The client broke the protocol.
@@ -107,18 +92,12 @@ codes! {
         Stale = 3502, "stale";
         /// The operator ended the connection.
         ForceDisconnect = 3503, "force disconnect";
-        /// More connections than allowed.
-        ConnectionLimit = 3504, "connection limit";
         /// More server-side subscriptions than allowed.
         ChannelLimit = 3505, "channel limit";
-        /// A protocol this server does not speak.
-        InappropriateProtocol = 3506, "inappropriate protocol";
         /// Anonymous users may not connect.
         PermissionDenied = 3507, "permission denied";
         /// The client sent something nobody listens to.
         NotAvailable = 3508, "not available";
-        /// Too many failed commands.
-        TooManyErrors = 3509, "too many errors";
     }
 }
 
@@ -131,57 +110,28 @@ codes! {
         InsufficientState = 2500, "insufficient state";
         /// Its token expired; the client subscribes again with a new one.
         Expired = 2501, "subscription expired";
-        /// The client shall forget token and position, and subscribe again.
-        StateInvalidated = 2502, "state invalidated";
     }
 }
 
 impl ErrorCode {
     /// True when the client shall try again by itself.
     pub const fn temporary(self) -> bool {
-        matches!(self, Self::Internal | Self::TooManyRequests | Self::ConcurrentPagination)
-    }
-
-    /// The words in an HTTP API answer, where 104 and 113 are about things instead of methods and pages.
-    pub const fn api_words(self) -> &'static str {
-        match self {
-            Self::MethodNotFound => "not found",
-            Self::ConcurrentPagination => "conflict",
-            other => other.as_str(),
-        }
+        matches!(self, Self::Internal | Self::TooManyRequests)
     }
 
     /// The HTTP status that stands for this code when errors are to be told by status.
     pub const fn http_status(self) -> u16 {
         match self {
             Self::Internal => 500,
-            Self::Unauthorized | Self::TokenExpired | Self::Expired => 401,
+            Self::TokenExpired => 401,
             Self::PermissionDenied => 403,
             Self::UnknownChannel | Self::MethodNotFound => 404,
             Self::BadRequest | Self::NotAvailable | Self::LimitExceeded => 400,
-            Self::AlreadySubscribed | Self::ConcurrentPagination => 409,
+            Self::AlreadySubscribed | Self::RoomExists => 409,
             Self::UnrecoverablePosition => 416,
             Self::TooManyRequests => 429,
         }
     }
-}
-
-impl UnsubscribeCode {
-    /// True when the client subscribes again at once.
-    pub const fn resubscribes(self) -> bool {
-        self.number() >= 2500
-    }
-}
-
-impl CloseCode {
-    /// True when the client connects again by itself.
-    pub const fn reconnects(self) -> bool {
-        reconnects(self.number())
-    }
-}
-
-const fn reconnects(code: u16) -> bool {
-    !matches!(code, 3500..=3999 | 4500..=4999)
 }
 
 /// Longest reason a WebSocket close frame can carry, in bytes.
@@ -222,11 +172,6 @@ impl Close {
     pub fn reason(&self) -> &str {
         &self.reason
     }
-
-    /// True when the client connects again by itself.
-    pub const fn reconnects(&self) -> bool {
-        reconnects(self.code)
-    }
 }
 
 impl From<CloseCode> for Close {
@@ -239,34 +184,32 @@ impl From<CloseCode> for Close {
 mod tests {
     use super::*;
 
+    /// What clients make of a close code.
+    fn reconnects(code: u16) -> bool {
+        !matches!(code, 3500..=3999 | 4500..=4999)
+    }
+
     #[test]
     fn every_close_code() {
         let table: &[(u16, &str, bool)] = &[
             (3000, "connection closed", true),
             (3001, "shutdown", true),
-            (3004, "internal server error", true),
             (3005, "connection expired", true),
-            (3006, "subscription expired", true),
             (3008, "slow", true),
-            (3009, "write error", true),
             (3010, "insufficient state", true),
-            (3011, "force reconnect", true),
             (3012, "no pong", true),
-            (3013, "too many requests", true),
-            (3014, "state invalidated", true),
             (3500, "invalid token", false),
             (3501, "bad request", false),
             (3502, "stale", false),
             (3503, "force disconnect", false),
-            (3504, "connection limit", false),
             (3505, "channel limit", false),
-            (3506, "inappropriate protocol", false),
             (3507, "permission denied", false),
             (3508, "not available", false),
-            (3509, "too many errors", false),
         ];
-        let ours: Vec<_> =
-            CloseCode::ALL.iter().map(|code| (code.number(), code.as_str(), code.reconnects())).collect();
+        let ours: Vec<_> = CloseCode::ALL
+            .iter()
+            .map(|code| (code.number(), code.as_str(), reconnects(code.number())))
+            .collect();
         assert_eq!(ours, table);
         for &code in CloseCode::ALL {
             assert!(Close::custom(code.number(), code.as_str().to_owned()).is_ok(), "{code}");
@@ -279,8 +222,8 @@ mod tests {
     #[test]
     fn close_reasons_of_operators_are_checked() {
         let custom = |code, reason: &str| Close::custom(code, reason.to_owned());
-        assert!(custom(4999, "bye").is_ok_and(|close| !close.reconnects()));
-        assert!(custom(4000, &"x".repeat(123)).is_ok_and(|close| close.reconnects()));
+        assert!(custom(4999, "bye").is_ok_and(|close| !reconnects(close.code())));
+        assert!(custom(4000, &"x".repeat(123)).is_ok_and(|close| reconnects(close.code())));
         for (code, reason) in [
             (2999, "bye"),
             (5000, "bye"),
@@ -302,7 +245,6 @@ mod tests {
             statuses,
             [
                 (100, 500),
-                (101, 401),
                 (102, 404),
                 (103, 403),
                 (104, 404),
@@ -311,20 +253,17 @@ mod tests {
                 (107, 400),
                 (108, 400),
                 (109, 401),
-                (110, 401),
                 (111, 429),
                 (112, 416),
                 (113, 409)
             ]
         );
-        assert_eq!(ErrorCode::MethodNotFound.api_words(), "not found");
-        assert_eq!(ErrorCode::ConcurrentPagination.api_words(), "conflict");
-        assert_eq!(ErrorCode::BadRequest.api_words(), "bad request");
     }
 
     #[test]
     fn unsubscribe_codes_say_whether_to_come_back() {
-        let back: Vec<_> = UnsubscribeCode::ALL.iter().map(|code| code.resubscribes()).collect();
-        assert_eq!(back, [false, true, true, true]);
+        // SDKs subscribe again from 2500 on.
+        let back: Vec<_> = UnsubscribeCode::ALL.iter().map(|code| code.number() >= 2500).collect();
+        assert_eq!(back, [false, true, true]);
     }
 }

@@ -295,7 +295,7 @@ fn room_info(channel: &Channel, services: &Services, out: &mut Vec<u8>) -> Resul
     let room = services
         .store
         .room(channel)?
-        .ok_or(ApiError { code: ErrorCode::MethodNotFound, detail: "the room does not exist".into() })?;
+        .ok_or(ApiError { code: ErrorCode::UnknownChannel, detail: "the room does not exist".into() })?;
     let members = services.store.members(channel)?.into_iter();
     let members: Vec<RoomMember> =
         members.map(|member| RoomMember { user: member.user.into(), last_read: member.last_read }).collect();

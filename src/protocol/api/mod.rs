@@ -107,7 +107,7 @@ impl From<ErrorCode> for ApiError {
 impl Members for ApiError {
     fn write(&self, object: &mut Object<'_>) {
         object.number("code", u64::from(self.code.number()));
-        let words = self.code.api_words();
+        let words = self.code.as_str();
         if self.detail.is_empty() {
             object.string("message", words);
         } else {

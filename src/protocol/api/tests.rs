@@ -276,7 +276,7 @@ fn errors_in_both_modes() {
     );
     assert_eq!(
         told(ErrorMode::Transport, &ErrorCode::MethodNotFound.into()).1,
-        r#"{"code":104,"message":"not found"}"#
+        r#"{"code":104,"message":"method not found"}"#
     );
     assert_eq!(ErrorMode::from_header(Some("transport")), ErrorMode::Transport);
     assert_eq!(ErrorMode::from_header(Some("x")), ErrorMode::Body);
