@@ -1,0 +1,182 @@
+//! Which module is above which, and that no file of the crate lies in a circle.
+
+use std::collections::BTreeSet;
+
+use crate::graph::{Graph, Scope};
+use crate::tree::sources;
+use crate::{assert_none, root};
+
+/// Modules by height. A module may use only modules of lower rows, never one of its own row.
+const LEVELS: &[&[&str]] = &[
+    &["limits", "clock", "sync"],
+    &["ids", "json"],
+    &["publication"],
+    &["config", "metrics"],
+    &["protocol", "auth"],
+    &["outbox", "store"],
+    &["engine"],
+    &["net", "node", "bench"],
+    &["server"],
+    &["cli"],
+    &["main"],
+];
+
+/// Files that still lie in a circle. The list only gets shorter, and then it goes.
+const STILL_IN_CIRCLES: &[&str] = &[
+    "src/auth/claims.rs",
+    "src/auth/mod.rs",
+    "src/cli/bench.rs",
+    "src/cli/check_config.rs",
+    "src/cli/mod.rs",
+    "src/cli/serve.rs",
+    "src/cli/token.rs",
+    "src/engine/catch_up/job.rs",
+    "src/engine/catch_up/mod.rs",
+    "src/engine/catch_up/pool.rs",
+    "src/engine/command.rs",
+    "src/engine/room/fan_out.rs",
+    "src/engine/room/mod.rs",
+    "src/engine/room/state.rs",
+    "src/engine/shard.rs",
+    "src/net/acceptor.rs",
+    "src/net/api/activity.rs",
+    "src/net/api/mod.rs",
+    "src/net/connection.rs",
+    "src/net/routes.rs",
+    "src/net/session/mod.rs",
+    "src/net/session/publish.rs",
+    "src/net/session/refresh.rs",
+    "src/outbox/drainer.rs",
+    "src/outbox/mod.rs",
+    "src/protocol/command/diagnose.rs",
+    "src/protocol/command/envelope.rs",
+    "src/protocol/command/mod.rs",
+    "src/store/lane/mod.rs",
+    "src/store/lane/postgres.rs",
+    "src/store/lane/sqlite.rs",
+    "src/store/lane/transaction.rs",
+    "src/store/lane/writer.rs",
+    "src/store/models/message.rs",
+];
+
+#[test]
+fn modules_use_only_lower_levels() {
+    assert_none(&uses_above(&Graph::of(&sources(root(), "src"), Scope::WithTests)));
+}
+
+#[test]
+fn no_file_lies_in_a_circle() {
+    for folder in ["src", "bench/src"] {
+        assert_none(&circles(&Graph::of(&sources(root(), folder), Scope::Production), STILL_IN_CIRCLES));
+    }
+}
+
+/// Complaints about modules that use one of the same or a higher level, or have no level.
+fn uses_above(graph: &Graph) -> Vec<String> {
+    let mut complaints = BTreeSet::new();
+    for module in graph.files.iter().map(|file| top(file)).filter(|module| *module != "lib") {
+        if level(module).is_none() {
+            complaints.insert(format!("module `{module}` has no level; give it one in tests/tidy/levels.rs"));
+        }
+    }
+    for ((from, to), paths) in &graph.arrows {
+        let (file, defines) = (&graph.files[*from], &graph.files[*to]);
+        // lib.rs only declares; it is no module that others could form a circle with.
+        let is_down = level(top(defines)) < level(top(file));
+        if top(file) != "lib" && top(file) != top(defines) && !is_down {
+            let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+            complaints.insert(format!("{file} may not use {defines} (by {})", paths.join(", ")));
+        }
+    }
+    complaints.into_iter().collect()
+}
+
+/// The module at the top of the crate that a file belongs to.
+fn top(file: &str) -> &str {
+    let path = file.rsplit_once("src/").map_or(file, |(_, path)| path);
+    path.split('/').next().unwrap_or(path).trim_end_matches(".rs")
+}
+
+fn level(module: &str) -> Option<usize> {
+    LEVELS.iter().position(|row| row.contains(&module))
+}
+
+/// Complaints about circles that hold another file than the allowed ones.
+fn circles(graph: &Graph, allowed: &[&str]) -> Vec<String> {
+    let is_allowed = |file: &usize| allowed.contains(&graph.files[*file].as_str());
+    let told = |circle: &Vec<usize>| {
+        let files: Vec<_> = circle.iter().map(|file| graph.files[*file].as_str()).collect();
+        let arrows = graph.arrows_among(circle).join("\n    ");
+        format!("a circle of {} files: {}\n    {arrows}", circle.len(), files.join(", "))
+    };
+    graph.circles().iter().filter(|circle| !circle.iter().all(is_allowed)).map(told).collect()
+}
+
+mod rules {
+    use super::*;
+    use crate::graph::examples::graph;
+
+    /// Complaints about one file among files of every level.
+    fn complaints(path: &str, text: &str) -> Vec<String> {
+        let others = [
+            ("src/auth.rs", "pub fn f() {}"),
+            ("src/cli/mod.rs", "pub fn f() {}"),
+            ("src/engine/mod.rs", "pub fn f() {} pub mod shard { pub struct Shard; }"),
+            ("src/ids.rs", "pub fn f() {}"),
+            ("src/lib.rs", "mod ids; pub use engine::f as e;"),
+            ("src/limits.rs", "pub const X: u32 = 1;"),
+            ("src/net/mod.rs", "pub fn f() {}"),
+            ("src/protocol/mod.rs", "pub fn f() {}"),
+            ("src/server.rs", "pub fn f() {}"),
+        ];
+        let mut files: Vec<_> = others.into_iter().filter(|(other, _)| *other != path).collect();
+        files.push((path, text));
+        uses_above(&graph(&files, Scope::WithTests))
+    }
+
+    #[test]
+    fn upward_and_sideways_uses_are_seen() {
+        for (path, text) in [
+            ("src/store/lane.rs", "use crate::engine::f;"),
+            ("src/store/mod.rs", "use crate::net::f;"),
+            ("src/protocol/decode.rs", "use crate::{ids::f, auth::f as g};"),
+            ("src/auth.rs", "fn f() { crate::protocol::f() }"),
+            ("src/auth.rs", "use super::protocol::f;"),
+            ("src/auth.rs", "#[cfg(test)] mod tests { use super::super::protocol::f; }"),
+            ("src/engine/delivery/inline.rs", "use super::super::super::net::f;"),
+            ("src/config/mod.rs", "use crate::e;"),
+            ("src/limits.rs", "use crate :: ids :: f ;"),
+            (
+                "src/cli/serve.rs",
+                "use crate::novelty; fn g() { roomcast::main::f() }\nmod main { pub fn f() {} }",
+            ),
+            ("src/novelty.rs", ""),
+        ] {
+            let expected = usize::from(!path.contains("serve"));
+            assert_eq!(complaints(path, text).len(), expected, "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn lower_uses_are_allowed() {
+        for (path, text) in [
+            ("src/engine/room.rs", "use crate::{engine::shard::Shard, ids::f};"),
+            ("src/engine/room.rs", "use super::shard::Shard; // crate::net is above"),
+            ("src/store/mod.rs", "fn g() { let text = \"crate::engine\"; let raw = r#\"crate::net\"#; }"),
+            ("src/ids.rs", "use crate::limits::X;"),
+            ("src/metrics.rs", "macro_rules! m { () => { $crate::server::f() } }"),
+            ("src/lib.rs", "pub use crate::engine::f;"),
+            ("src/main.rs", "fn main() { roomcast::cli::f() }"),
+        ] {
+            assert_eq!(complaints(path, text), Vec::<String>::new(), "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_circle_is_told_with_its_files() {
+        let files =
+            [("src/a.rs", "use crate::b::B; pub struct A;"), ("src/b.rs", "use crate::a::A; pub struct B;")];
+        let complaints = circles(&graph(&files, Scope::Production), &["src/a.rs"]);
+        assert!(complaints[0].starts_with("a circle of 2 files: src/a.rs, src/b.rs\n"), "{complaints:?}");
+    }
+}
