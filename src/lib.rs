@@ -49,9 +49,7 @@ pub use cli::run as run_command_line;
 #[doc(hidden)]
 pub mod internals {
     pub use crate::config::keys;
-    pub use crate::engine::{
-        Answer, Engine, Extra, JoinRequest, Listener, Log, LogUnavailable, Parts as EngineParts,
-    };
+    pub use crate::engine::{Answer, Engine, EngineParts, Extra, JoinRequest, Listener, Log, LogUnavailable};
     pub use crate::ids::ConnectionId;
     pub use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX, PRUNE_ROWS_PER_STEP, READER_STACK_BYTES};
     pub use crate::outbox::{Drainer, Outbox, Push};

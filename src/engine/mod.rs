@@ -8,24 +8,26 @@
 mod catch_up;
 mod command;
 mod connections;
+mod context;
 mod delivery;
 #[cfg(not(all(test, feature = "model")))]
 mod inbox;
+mod inspect;
 mod join;
 mod listener;
 mod log;
+mod mailboxes;
 mod members;
 #[cfg(all(test, feature = "model"))]
 mod model;
 mod room;
+mod rooms;
 mod shard;
 mod tail;
-mod worker;
+mod threads;
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,23 +41,25 @@ use crate::protocol::code::{Close, UnsubscribeCode};
 use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
 use crate::store::CommitSink;
-use catch_up::{CatchUp, Pool};
+use crate::sync::{Arc, Mutex, lock};
+use catch_up::pool::CatchUp;
 use command::{Command, Farewell};
 use connections::Connections;
+use context::Context;
 use join::Join;
-#[cfg(all(test, feature = "model"))]
-use model::inbox;
-use shard::{Context, Shards};
+use mailboxes::{Mailbox, Mailboxes};
+use shard::Shard;
+use threads::Threads;
 
-pub use catch_up::{Cause, Lagging};
-pub use command::{Presence, RoomOrder, RoomQuery, RoomStatus};
-pub use delivery::{Reason, Strategy};
+pub use catch_up::directory::{Cause, Lagging};
+pub use delivery::choice::{Reason, Strategy};
+pub use inspect::{Presence, RoomOrder, RoomQuery, RoomStatus};
 pub use join::{Answer, Extra, Joined, Recover};
 pub use listener::{Listener, Refused, Subscription};
 pub use log::{Log, LogUnavailable};
 
-/// What an engine is made of.
-pub struct Parts {
+/// What an engine is given by the program around it.
+pub struct EngineParts {
     /// Where committed messages are read.
     pub log: Arc<dyn Log>,
     /// Identity of the database behind the log.
@@ -68,15 +72,12 @@ pub struct Parts {
 
 /// See the module. Shared behind an `Arc`; every method may be called from any thread.
 pub struct Engine {
-    shards: Arc<Shards>,
+    mailboxes: Arc<Mailboxes>,
+    /// In the order of their mailboxes.
+    shards: Vec<Arc<Shard>>,
     context: Arc<Context>,
     connections: Connections,
     threads: Mutex<Option<Threads>>,
-}
-
-struct Threads {
-    workers: Vec<JoinHandle<()>>,
-    pool: Pool,
 }
 
 /// A subscription to be made.
@@ -105,36 +106,33 @@ impl Engine {
         workers: usize,
         rooms: &config::Rooms,
         namespaces: config::Namespaces,
-        parts: Parts,
+        parts: EngineParts,
     ) -> io::Result<Arc<Self>> {
-        let metrics = parts.metrics;
+        let EngineParts { log, epoch, drained, metrics } = parts;
+        let mailboxes = Arc::new(Mailboxes::new(workers, &metrics));
+        let catch_up_workers = rooms.catch_up_workers.max(1);
         let (catch_up, pool) =
-            CatchUp::start(rooms.catch_up_workers.max(1), parts.log, parts.drained, metrics.clone())?;
-        let context = Arc::new(Context {
-            namespaces,
-            thresholds: rooms.into(),
-            idle_timeout: rooms.idle_timeout,
-            epoch: parts.epoch,
-            metrics,
-            catch_up,
-        });
-        let shards = Arc::new(Shards::new(workers, &context));
-        context.catch_up.connect(&shards);
-        let threads = Threads { workers: worker::start(&shards)?, pool };
-        Ok(Arc::new(Self {
-            shards,
-            context,
-            connections: Connections::default(),
-            threads: Mutex::new(Some(threads)),
-        }))
+            CatchUp::start(catch_up_workers, log, drained, mailboxes.clone(), metrics.clone())?;
+        let context = Context { namespaces, rooms: rooms.clone(), epoch, metrics, catch_up };
+        let engine = Self::assemble(mailboxes, context);
+        let threads = Threads::start(&engine.shards, pool)?;
+        *lock(&engine.threads) = Some(threads);
+        Ok(Arc::new(engine))
+    }
+
+    /// An engine without threads.
+    fn assemble(mailboxes: Arc<Mailboxes>, context: Context) -> Self {
+        let context = Arc::new(context);
+        let shard = |mailbox: &Arc<Mailbox>| Arc::new(Shard::new(mailbox.clone(), context.clone()));
+        let shards = mailboxes.iter().map(shard).collect();
+        Self { mailboxes, shards, context, connections: Connections::default(), threads: Mutex::new(None) }
     }
 
     /// Serves what is queued and ends the threads. Later calls find an engine that answers nothing.
     pub fn stop(&self) {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let threads = lock(&self.threads).take();
         if let Some(threads) = threads {
-            worker::stop(&self.shards, threads.workers);
-            threads.pool.stop();
+            threads.stop(&self.mailboxes);
         }
     }
 
@@ -163,9 +161,9 @@ impl Engine {
 
     /// Passes on a publication of a room that keeps nothing.
     pub fn publish_ephemeral(&self, publication: Publication) {
-        let shard = self.shards.of(&publication.channel);
+        let mailbox = self.mailboxes.of(&publication.channel);
         let committed_at = Instant::now();
-        shard.send(Command::Publish { publications: vec![publication], committed_at });
+        mailbox.send(Command::Publish { publications: vec![publication], committed_at });
     }
 
     // ---- listeners ----
@@ -205,7 +203,7 @@ impl Engine {
         listener.add(&channel, subscription, channels_max)?;
         let join =
             Join { channel, listener: listener.clone(), subscription: id, info, recover, answer, extra };
-        self.shards.of(&join.channel).send(Command::Join(Box::new(join)));
+        self.mailboxes.of(&join.channel).send(Command::Join(Box::new(join)));
         Ok(())
     }
 
@@ -225,8 +223,8 @@ impl Engine {
         subscription: SubscriptionId,
         farewell: Option<Farewell>,
     ) {
-        let shard = self.shards.of(&channel);
-        shard.send(Command::Leave { channel, connection: listener.id(), subscription, farewell });
+        let mailbox = self.mailboxes.of(&channel);
+        mailbox.send(Command::Leave { channel, connection: listener.id(), subscription, farewell });
     }
 
     /// Ends a user's subscription to a channel and tells the clients why: on one client, or on all.
@@ -290,15 +288,15 @@ impl Engine {
 
     /// Waits until what was published before is in the outboxes of live listeners, or `deadline`.
     pub fn settle(&self, deadline: Instant) {
-        let ask = |shard: &Arc<shard::Shard>| {
-            let (done, settled) = bounded(0);
-            shard.send(Command::Settle { done });
-            settled
+        let ask = |mailbox: &Arc<Mailbox>| {
+            let (done, flushed) = bounded(0);
+            mailbox.send(Command::Flush { done });
+            flushed
         };
-        let asked: Vec<Receiver<()>> = self.shards.iter().map(ask).collect();
-        for settled in asked {
+        let asked: Vec<Receiver<()>> = self.mailboxes.iter().map(ask).collect();
+        for flushed in asked {
             // Nothing is ever sent: the shard lets go of its end, or the time is over.
-            let _ = settled.recv_deadline(deadline);
+            let _ = flushed.recv_deadline(deadline);
         }
     }
 
@@ -307,19 +305,19 @@ impl Engine {
     /// Who is in a room, after everything that was sent to it before.
     pub fn presence(&self, channel: &Channel) -> Presence {
         let (answer, presence) = bounded(1);
-        self.shards.of(channel).send(Command::Presence { channel: channel.clone(), answer });
+        self.mailboxes.of(channel).send(Command::Presence { channel: channel.clone(), answer });
         // No answer comes only from an engine that was stopped.
         presence.recv().unwrap_or_default()
     }
 
     /// What active rooms do: those that are asked for, the first ones first. Rooms change meanwhile.
     pub fn rooms(&self, query: &RoomQuery) -> Vec<RoomStatus> {
-        let ask = |shard: &Arc<shard::Shard>| {
+        let ask = |mailbox: &Arc<Mailbox>| {
             let (answer, statuses) = bounded(1);
-            shard.send(Command::Status { query: query.clone(), answer });
+            mailbox.send(Command::Status { query: query.clone(), answer });
             statuses
         };
-        let asked: Vec<_> = self.shards.iter().map(ask).collect();
+        let asked: Vec<_> = self.mailboxes.iter().map(ask).collect();
         let mut rooms: Vec<_> =
             asked.into_iter().flat_map(|statuses| statuses.recv().unwrap_or_default()).collect();
         rooms.sort_by(|a, b| match query.order {
@@ -335,7 +333,11 @@ impl Engine {
     /// the engine stops. False when too many rooms have one already.
     pub fn wish(&self, channel: &Channel, wish: Option<Delivery>) -> bool {
         let (answer, done) = bounded(1);
-        self.shards.of(channel).send(Command::Wish { channel: channel.clone(), wish, answer });
+        self.mailboxes.of(channel).send(Command::OverrideStrategy {
+            channel: channel.clone(),
+            delivery: wish,
+            answer,
+        });
         done.recv().unwrap_or(false)
     }
 
@@ -346,24 +348,30 @@ impl Engine {
     }
 }
 
+impl Engine {
+    fn shard_of(&self, channel: &Channel) -> &Shard {
+        &self.shards[self.mailboxes.index_of(channel)]
+    }
+}
+
 impl CommitSink for Engine {
     /// With a single publication for a small room of an idle shard the caller gets the delivery
     /// back, to run it itself once others may commit; it holds the shard until then.
     fn committed<'a>(&'a self, mut batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
         let committed_at = Instant::now();
         if batch.len() == 1
-            && let Some(owned) = self.shards.of(&batch[0].channel).try_own(&batch[0].channel)
+            && let Some(owned) = self.shard_of(&batch[0].channel).try_own(&batch[0].channel)
             && let Some(publication) = batch.pop()
         {
             return Some(Box::new(move || owned.deliver(publication, committed_at)));
         }
         let mut by_shard: Vec<Vec<Publication>> = vec![Vec::new(); self.shards.len()];
         for publication in batch {
-            by_shard[self.shards.index_of(&publication.channel)].push(publication);
+            by_shard[self.mailboxes.index_of(&publication.channel)].push(publication);
         }
-        for (shard, publications) in self.shards.iter().zip(by_shard) {
+        for (mailbox, publications) in self.mailboxes.iter().zip(by_shard) {
             if !publications.is_empty() {
-                shard.send(Command::Publish { publications, committed_at });
+                mailbox.send(Command::Publish { publications, committed_at });
             }
         }
         None
@@ -376,9 +384,9 @@ impl fmt::Debug for Engine {
     }
 }
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for EngineParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Parts")
+        f.write_str("EngineParts")
     }
 }
 

@@ -70,7 +70,8 @@ impl Rig {
         let (notices, drained) = unbounded();
         let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
         let log = Arc::new(MemoryLog::default());
-        let parts = Parts { log: log.clone(), epoch: "epoch".into(), drained, metrics: metrics.clone() };
+        let parts =
+            EngineParts { log: log.clone(), epoch: "epoch".into(), drained, metrics: metrics.clone() };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces, parts).unwrap();
         let budget = config.client.outbox_bytes_max;
         Self { engine, drainer: Some(drainer), log, metrics, lane: Mutex::new(()), budget }

@@ -35,7 +35,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::Config;
-use crate::engine::{Answer, Engine, Extra, JoinRequest, Listener, Parts, Recover};
+use crate::engine::{Answer, Engine, EngineParts, Extra, JoinRequest, Listener, Recover};
 use crate::ids::{Channel, ConnectionId, Seq};
 use crate::metrics::Metrics;
 use crate::outbox::{Drainer, DrainerHandle, Outbox};
@@ -151,8 +151,12 @@ impl Node {
         let store = Arc::new(Store::open(&config.database, metrics.clone())?);
         let (notices, drained) = unbounded();
         let drainer = Drainer::start(config.client.stall_timeout, notices, metrics.clone())?;
-        let parts =
-            Parts { log: store.clone(), epoch: store.epoch().into(), drained, metrics: metrics.clone() };
+        let parts = EngineParts {
+            log: store.clone(),
+            epoch: store.epoch().into(),
+            drained,
+            metrics: metrics.clone(),
+        };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces.clone(), parts)?;
         store.set_sink(Some(engine.clone()));
         let pruner = Pruner::start(store.clone(), &config.namespaces)?;

@@ -10,7 +10,6 @@
 use super::directory::{Cause, Directory, Entry, Lagging};
 use super::job::{Job, Next};
 use super::pages::PageCache;
-use std::sync::{OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 use crate::engine::command::Command;
 use crate::engine::listener::Listener;
 use crate::engine::log::Log;
-use crate::engine::shard::Shards;
+use crate::engine::mailboxes::Mailboxes;
 use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
 use crate::metrics::Metrics;
 use crate::sync::{Arc, Mutex, MutexGuard, Striped, lock};
@@ -44,7 +43,7 @@ pub(super) struct Shared {
     pages: PageCache,
     directory: Arc<Directory>,
     pub(super) metrics: Arc<Metrics>,
-    shards: OnceLock<Weak<Shards>>,
+    mailboxes: Arc<Mailboxes>,
 }
 
 enum Task {
@@ -66,9 +65,10 @@ impl CatchUp {
         workers: usize,
         log: Arc<dyn Log>,
         drained: Receiver<ConnectionId>,
+        mailboxes: Arc<Mailboxes>,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<(Self, Pool)> {
-        let (catch_up, worker) = Self::assemble(log, drained, metrics);
+        let (catch_up, worker) = Self::assemble(log, drained, mailboxes, metrics);
         let mut pool = Pool { tasks: catch_up.0.tasks.clone(), threads: Vec::new() };
         for number in 0..workers {
             let worker = worker.clone();
@@ -82,6 +82,7 @@ impl CatchUp {
     pub(in crate::engine) fn assemble(
         log: Arc<dyn Log>,
         drained: Receiver<ConnectionId>,
+        mailboxes: Arc<Mailboxes>,
         metrics: Arc<Metrics>,
     ) -> (Self, Worker) {
         let (sender, tasks) = unbounded();
@@ -92,7 +93,7 @@ impl CatchUp {
             pages: PageCache::new(log.clone(), metrics.clone()),
             directory: Arc::default(),
             metrics,
-            shards: OnceLock::new(),
+            mailboxes,
         }));
         (catch_up.clone(), Worker { catch_up, log, tasks, drained })
     }
@@ -106,11 +107,6 @@ impl CatchUp {
         after: Seq,
     ) -> Entry {
         Entry::new(&self.0.directory, &self.0.metrics, subscription, (listener, channel), cause, after)
-    }
-
-    /// Names the shards that finished jobs go back to; once, before the first job.
-    pub(in crate::engine) fn connect(&self, shards: &Arc<Shards>) {
-        let _ = self.0.shards.set(Arc::downgrade(shards));
     }
 
     /// Reads the head of a room; the answer comes to its shard.
@@ -179,9 +175,7 @@ impl CatchUp {
     }
 
     fn to_shard(&self, channel: &Channel, command: Command) {
-        if let Some(shards) = self.0.shards.get().and_then(Weak::upgrade) {
-            shards.of(channel).send(command);
-        }
+        self.0.mailboxes.of(channel).send(command);
     }
 }
 

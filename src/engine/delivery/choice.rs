@@ -80,29 +80,9 @@ pub(in crate::engine) struct Circumstances {
     pub(in crate::engine) before: Option<Choice>,
 }
 
-/// The thresholds an operator may set; see `[rooms]` in the configuration.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Thresholds {
-    pub(in crate::engine) inline_max_listeners: usize,
-    pub(in crate::engine) inline_max_cost: Duration,
-    pub(in crate::engine) parallel_min_listeners: usize,
-    pub(in crate::engine) parallel_min_cost: Duration,
-}
-
-impl From<&config::Rooms> for Thresholds {
-    fn from(rooms: &config::Rooms) -> Self {
-        Self {
-            inline_max_listeners: rooms.inline_max_listeners,
-            inline_max_cost: rooms.inline_max_cost,
-            parallel_min_listeners: rooms.parallel_min_listeners,
-            parallel_min_cost: rooms.parallel_min_cost,
-        }
-    }
-}
-
 /// The strategy for one fan-out. Inline is only ever chosen for a sender that holds the idle shard,
 /// whatever the operator wants: otherwise publications could overtake each other.
-pub(in crate::engine) fn choose(thresholds: &Thresholds, now: &Circumstances) -> Choice {
+pub(in crate::engine) fn choose(thresholds: &config::Rooms, now: &Circumstances) -> Choice {
     let choice = |strategy, reason| Choice { strategy, reason };
     match now.forced {
         Some(Strategy::Inline) if !now.sender_holds_idle_shard => choice(Strategy::Worker, Reason::Queued),
@@ -115,13 +95,13 @@ pub(in crate::engine) fn choose(thresholds: &Thresholds, now: &Circumstances) ->
     }
 }
 
-fn is_costly(thresholds: &Thresholds, now: &Circumstances) -> bool {
+fn is_costly(thresholds: &config::Rooms, now: &Circumstances) -> bool {
     let stays = now.before.is_some_and(|before| before.reason == Reason::Costly);
     let threshold = thresholds.parallel_min_cost.mul_f64(if stays { 1.0 - HYSTERESIS } else { 1.0 });
     now.listeners >= thresholds.parallel_min_listeners && now.cost >= threshold
 }
 
-fn is_cheap(thresholds: &Thresholds, now: &Circumstances) -> bool {
+fn is_cheap(thresholds: &config::Rooms, now: &Circumstances) -> bool {
     let left = now.before.is_some_and(|before| matches!(before.reason, Reason::Moderate | Reason::Costly));
     let threshold = thresholds.inline_max_cost.mul_f64(if left { 1.0 - HYSTERESIS } else { 1.0 });
     now.listeners <= thresholds.inline_max_listeners && now.cost <= threshold
@@ -168,11 +148,13 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    const THRESHOLDS: Thresholds = Thresholds {
+    const THRESHOLDS: config::Rooms = config::Rooms {
+        idle_timeout: Duration::MAX,
         inline_max_listeners: 64,
         inline_max_cost: Duration::from_micros(200),
         parallel_min_listeners: 256,
         parallel_min_cost: Duration::from_millis(8),
+        catch_up_workers: 1,
     };
 
     fn now(listeners: usize, micros_each: u64) -> Circumstances {

@@ -3,12 +3,8 @@
 //! `choice` decides, `slice` walks members on one thread, `parallel` with a pool of one thread a core
 //! that `processor` places, `pace` measures what fan-outs cost and how often they come.
 
-mod choice;
-mod pace;
+pub(super) mod choice;
+pub(super) mod pace;
 pub(super) mod parallel;
 mod processor;
 pub(super) mod slice;
-
-pub(super) use choice::{Choice, Circumstances, Outcome, Thresholds, choose};
-pub use choice::{Reason, Strategy};
-pub(super) use pace::{Cost, Rate, Rest};

@@ -21,7 +21,6 @@ use crate::protocol::push::{Pushed, decode};
 use crate::publication::Retention;
 use crate::sync::model::explore;
 use crate::sync::{AtomicBool, Mutex as Lock, Ordering, lock};
-use delivery::Thresholds;
 use shard::Shard;
 
 thread_local! {
@@ -80,30 +79,29 @@ impl Running {
         let (notices, drained) = unbounded();
         let drainer = DrainerHandle::without_thread(notices, metrics()).expect("no system is asked");
         let log = Arc::new(MemoryLog::default());
-        let (catch_up, pool) = CatchUp::assemble(log.clone(), drained, metrics());
-        let context = Arc::new(Context {
+        let mailboxes = Arc::new(Mailboxes::new(1, &metrics()));
+        let (catch_up, pool) = CatchUp::assemble(log.clone(), drained, mailboxes.clone(), metrics());
+        let context = Context {
             namespaces: NAMESPACES.clone(),
             // Parallel fan-outs run on rayon's threads, which the checker does not see.
-            thresholds: Thresholds {
+            rooms: config::Rooms {
+                idle_timeout: std::time::Duration::from_nanos(1),
                 inline_max_listeners: 16,
                 inline_max_cost: std::time::Duration::from_secs(1),
                 parallel_min_listeners: usize::MAX,
                 parallel_min_cost: std::time::Duration::from_secs(1),
+                catch_up_workers: 1,
             },
-            idle_timeout: std::time::Duration::from_nanos(1),
             epoch: "epoch".into(),
             metrics: metrics(),
             catch_up,
-        });
-        let shards = Arc::new(Shards::new(1, &context));
-        context.catch_up.connect(&shards);
-        let (connections, threads) = (Connections::default(), Mutex::new(None));
-        let engine = Arc::new(Engine { shards, context, connections, threads });
+        };
+        let engine = Arc::new(Engine::assemble(mailboxes, context));
         let rig =
             Rig { engine, log, lane: Lock::new(()), drainer, budget, pool_stops: AtomicBool::new(false) };
         let rig = Arc::new(rig);
         let shard = rig.shard().clone();
-        let worker = thread::spawn(move || worker::run(&shard));
+        let worker = thread::spawn(move || shard.run());
         let of_pool = rig.clone();
         let pool = thread::spawn(move || {
             while pool.try_round() || !of_pool.pool_stops.load(Ordering::Acquire) {
@@ -124,11 +122,11 @@ impl Running {
         for thread in threads {
             thread.join().expect("a thread of the scenario failed");
         }
-        self.rig.shard().send(Command::Stop);
+        self.rig.mailbox().send(Command::Stop);
         self.worker.join().expect("the worker failed");
         self.rig.pool_stops.store(true, Ordering::Release);
         self.pool.join().expect("the pool failed");
-        self.rig.shard().retire();
+        self.rig.mailbox().close();
         // A hole is repaired from the log, so listeners would not notice a wrong hand-off.
         let metrics = metrics();
         assert_eq!(metrics.handoff_holes_total.get(), 0, "publications were handed over out of order");
@@ -139,7 +137,11 @@ impl Running {
 
 impl Rig {
     fn shard(&self) -> &Arc<Shard> {
-        self.engine.shards.of(&room())
+        &self.engine.shards[0]
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        self.engine.mailboxes.of(&room())
     }
 
     fn publish(&self, count: usize) {

@@ -10,10 +10,14 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::state::Room;
-use crate::engine::catch_up::Job;
+use crate::config;
+use crate::engine::catch_up::job::Job;
+use crate::engine::command::Command;
+use crate::engine::context::Context;
+use crate::engine::delivery::choice::{Choice, Outcome, Strategy};
 use crate::engine::delivery::parallel::{self, Flight};
-use crate::engine::delivery::{Choice, Outcome, Strategy, Thresholds, slice};
-use crate::engine::shard::Context;
+use crate::engine::delivery::slice;
+use crate::engine::mailboxes::Mailbox;
 use crate::ids::Seq;
 use crate::limits::{POOL_SLICE_LISTENERS, SLICE_LISTENERS};
 
@@ -39,7 +43,7 @@ impl Room {
     /// Starts sending what is pending. The caller then steps until the fan-out is over.
     pub(in crate::engine) fn begin_fan_out(
         &mut self,
-        thresholds: &Thresholds,
+        thresholds: &config::Rooms,
         sender_holds_idle_shard: bool,
     ) {
         let choice = self.choose(thresholds, sender_holds_idle_shard);
@@ -61,13 +65,10 @@ impl Room {
         });
     }
 
-    /// Serves the next slice of members, or lets the pool serve it, which then calls `done`; see
-    /// [`is_in_flight`](Self::is_in_flight). At the end the deferred commands are applied.
-    pub(in crate::engine) fn step_fan_out(
-        &mut self,
-        done: impl Fn() + Send + Sync + 'static,
-        context: &Context,
-    ) {
+    /// Serves the next slice of members, or lets the pool serve it, which then sends
+    /// [`Command::SliceDone`]; see [`is_in_flight`](Self::is_in_flight). At the end the deferred commands
+    /// are applied.
+    pub(in crate::engine) fn step_fan_out(&mut self, mailbox: &Arc<Mailbox>, context: &Context) {
         let Some(mut fan_out) = self.fan_out.take() else { return };
         let pool = parallel::pool().filter(|_| fan_out.choice.strategy == Strategy::Parallel);
         let length = match (fan_out.choice.strategy, pool) {
@@ -88,6 +89,8 @@ impl Room {
                 let slice = fan_out.next..end;
                 // A room that sends all the time leaves it to the scheduler which threads need a processor more.
                 let rested = self.rest.is_over(fan_out.began);
+                let (mailbox, channel) = (mailbox.clone(), self.channel.clone());
+                let done = move || mailbox.send(Command::SliceDone { channel: channel.clone() });
                 let flight = Flight::start(pool, self.members.clone(), slice, frames.clone(), rested, done);
                 fan_out.flight = Some(flight);
                 self.fan_out = Some(fan_out);
@@ -99,7 +102,7 @@ impl Room {
 
     /// Takes back what the pool has served. False when there is nothing to take: the slice was that of an
     /// earlier life of the room.
-    pub(in crate::engine) fn land(&mut self, context: &Context) -> bool {
+    pub(in crate::engine) fn finish_slice(&mut self, context: &Context) -> bool {
         let flight = self.fan_out.as_ref().and_then(|fan_out| fan_out.flight.as_ref());
         let Some((end, served)) = flight.and_then(|flight| Some((flight.end(), flight.served()?))) else {
             return false;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::state::Room;
 use crate::clock;
-use crate::engine::catch_up::Job;
+use crate::engine::catch_up::job::Job;
 use crate::engine::command::Command;
+use crate::engine::context::Context;
 use crate::engine::join::{Join, Joined};
 use crate::engine::members::{Member, Members};
-use crate::engine::shard::Context;
 use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
 use crate::outbox::frame::{self, LineFrames};
 use crate::protocol::code::ErrorCode;
@@ -222,7 +222,7 @@ impl Room {
     }
 
     /// Ends every subscription so that the clients come back and recover.
-    pub(in crate::engine) fn dissolve(&mut self, context: &Context) {
+    pub(in crate::engine) fn reset(&mut self, context: &Context) {
         for join in self.waiting.drain(..) {
             join.fail(ErrorCode::Internal, &context.metrics);
         }

@@ -3,6 +3,4 @@
 
 mod fan_out;
 mod membership;
-mod state;
-
-pub(super) use state::Room;
+pub(super) mod state;

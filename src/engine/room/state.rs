@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::fan_out::FanOut;
-use crate::config::{Delivery, Namespace};
-use crate::engine::command::{Command, Presence, RoomOrder, RoomStatus};
-use crate::engine::delivery::{self, Choice, Circumstances, Cost, Rate, Rest, Thresholds};
+use crate::config::{self, Delivery, Namespace};
+use crate::engine::command::Command;
+use crate::engine::context::Context;
+use crate::engine::delivery::choice::{self, Choice, Circumstances};
+use crate::engine::delivery::pace::{Cost, Rate, Rest};
+use crate::engine::inspect::{Presence, RoomOrder, RoomStatus};
 use crate::engine::join::Join;
 use crate::engine::members::Members;
-use crate::engine::shard::Context;
 use crate::engine::tail::Tail;
 use crate::ids::{Channel, Seq};
 use crate::limits::TURN_BYTES_MAX;
@@ -56,7 +58,7 @@ pub(in crate::engine) struct Room {
     /// How the last fan-out was made.
     pub(super) choice: Option<Choice>,
     /// What the operator wants for this room; `None`: what its namespace says.
-    pub(super) wish: Option<Delivery>,
+    pub(super) strategy_override: Option<Delivery>,
     pub(super) cost: Cost,
     pub(super) rate: Rate,
     pub(super) active_since: Instant,
@@ -67,7 +69,7 @@ impl Room {
     pub(in crate::engine) fn new(
         channel: Channel,
         options: Arc<Namespace>,
-        wish: Option<Delivery>,
+        strategy_override: Option<Delivery>,
         now: Instant,
     ) -> Self {
         let head = if options.persist { None } else { Some(0) };
@@ -89,7 +91,7 @@ impl Room {
             rest: Rest::new(now),
             deferred: Vec::new(),
             choice: None,
-            wish,
+            strategy_override,
             cost: Cost::default(),
             rate: Rate::new(now),
             active_since: now,
@@ -114,23 +116,29 @@ impl Room {
     }
 
     /// How a fan-out would be made now.
-    pub(in crate::engine) fn choose(&self, thresholds: &Thresholds, sender_holds_idle_shard: bool) -> Choice {
+    pub(in crate::engine) fn choose(
+        &self,
+        thresholds: &config::Rooms,
+        sender_holds_idle_shard: bool,
+    ) -> Choice {
         let listeners = self.members.len() - self.catching_up;
         let now = Circumstances {
             listeners,
             cost: self.cost.of(listeners),
             rate: self.rate.at(self.last_activity),
             sender_holds_idle_shard,
-            forced: self.wish.unwrap_or(self.options.strategy).strategy(),
+            forced: self.strategy_override.unwrap_or(self.options.strategy).strategy(),
             before: self.choice,
         };
-        delivery::choose(thresholds, &now)
+        choice::choose(thresholds, &now)
     }
 
-    /// From now on the operator wants this; `None`: what the namespace says.
-    pub(in crate::engine) fn wish(&mut self, wish: Option<Delivery>) {
-        self.wish = wish;
+    /// Sets the delivery an operator wants from now on; `None`: what the namespace says.
+    pub(in crate::engine) fn override_strategy(&mut self, delivery: Option<Delivery>) {
+        self.strategy_override = delivery;
     }
+
+    pub(in crate::engine) fn assert_consistent(&self) {}
 
     /// True when the room may leave memory: nobody is in it and nothing is under way. An answer of the
     /// pool that came to a later life of the room would set its head back.
@@ -144,7 +152,7 @@ impl Room {
     }
 
     /// Gives back what a quiet room with listeners does not need.
-    pub(in crate::engine) fn rest(&mut self) {
+    pub(in crate::engine) fn drop_tail(&mut self) {
         self.tail.clear();
     }
 
@@ -261,7 +269,7 @@ impl Room {
             catching_up: self.catching_up,
             head: self.head,
             choice: self.choice.map(|choice| (choice.strategy, choice.reason)),
-            forced: self.wish.unwrap_or(self.options.strategy).strategy(),
+            forced: self.strategy_override.unwrap_or(self.options.strategy).strategy(),
             rate: self.rate.at(now),
             cost: self.cost.of(self.members.len() - self.catching_up),
             active_since: self.active_since,

@@ -7,7 +7,7 @@ use crossbeam_channel::{Sender, TryRecvError};
 
 use super::*;
 use crate::engine::delivery::parallel;
-use crate::engine::shard::{Shard, Wait};
+use crate::engine::shard::Wait;
 use crate::limits::SLICE_LISTENERS;
 
 /// An engine of one shard without threads.
@@ -21,29 +21,26 @@ impl Still {
         let metrics = Arc::new(Metrics::new());
         let (notices, drained) = unbounded();
         let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
-        let (catch_up, _) = CatchUp::assemble(Arc::new(MemoryLog::default()), drained, metrics.clone());
-        let config = Config::default();
-        let context = Arc::new(Context {
-            namespaces: config.namespaces,
-            thresholds: (&config.rooms).into(),
-            idle_timeout: config.rooms.idle_timeout,
-            epoch: "epoch".into(),
-            metrics,
-            catch_up,
-        });
-        let shards = Arc::new(Shards::new(1, &context));
-        let (connections, threads) = (Connections::default(), Mutex::new(None));
-        Self { engine: Engine { shards, context, connections, threads }, drainer }
+        let mailboxes = Arc::new(Mailboxes::new(1, &metrics));
+        let log = Arc::new(MemoryLog::default());
+        let (catch_up, _) = CatchUp::assemble(log, drained, mailboxes.clone(), metrics.clone());
+        let Config { namespaces, rooms, .. } = Config::default();
+        let context = Context { namespaces, rooms, epoch: "epoch".into(), metrics, catch_up };
+        Self { engine: Engine::assemble(mailboxes, context), drainer }
     }
 
     fn shard(&self) -> &Shard {
-        self.engine.shards.iter().next().unwrap()
+        &self.engine.shards[0]
+    }
+
+    fn send(&self, command: Command) {
+        self.engine.mailboxes.iter().next().unwrap().send(command);
     }
 
     fn force(&self, channel: &Channel, strategy: Strategy) {
         let (answer, _done) = bounded(1);
-        let wish = Some(Delivery::Forced(strategy));
-        self.shard().send(Command::Wish { channel: channel.clone(), wish, answer });
+        let delivery = Some(Delivery::Forced(strategy));
+        self.send(Command::OverrideStrategy { channel: channel.clone(), delivery, answer });
     }
 
     /// Listeners of a room whose head is 0.
@@ -66,7 +63,7 @@ impl Still {
             listener
         };
         let joined: Vec<_> = (0..listeners).map(join).collect();
-        self.shard().send(Command::Head { channel: channel.clone(), head: Some(0) });
+        self.send(Command::Head { channel: channel.clone(), head: Some(0) });
         self.shard().turn();
         assert_eq!(answers.len(), listeners);
         // Joins are announced while the room is small.
@@ -76,11 +73,11 @@ impl Still {
 
     /// Takes turns, and sleeps between them as the worker does, until everybody is served.
     fn settle(&self) {
-        let (done, settled) = bounded(1);
-        self.shard().send(Command::Settle { done });
-        while settled.try_recv() != Err(TryRecvError::Disconnected) {
+        let (done, flushed) = bounded(1);
+        self.send(Command::Flush { done });
+        while flushed.try_recv() != Err(TryRecvError::Disconnected) {
             let wait = self.shard().turn();
-            if settled.try_recv() != Err(TryRecvError::Disconnected) {
+            if flushed.try_recv() != Err(TryRecvError::Disconnected) {
                 self.shard().sleep(wait);
             }
         }
@@ -185,7 +182,7 @@ fn stopping_waits_for_the_pool() {
     let let_go = hold_pool();
     still.commit(&[&huge]);
     still.shard().turn();
-    still.shard().send(Command::Stop);
+    still.send(Command::Stop);
     thread::scope(|scope| {
         let last = scope.spawn(|| {
             assert_eq!(still.shard().turn(), Wait::Stop);

@@ -1,0 +1,305 @@
+//! The rooms of one shard: which are in memory, which have something to send, and when they are idle.
+//!
+//! Only the owner of the shard touches them. Exactly one timer an active room; a room with something
+//! to send is in `dirty`, with a fan-out under way in `sliced` or with the pool, never in two of them.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Instant;
+
+use ahash::AHashMap;
+use crossbeam_channel::Sender;
+
+use super::command::Command;
+use super::context::Context;
+use super::delivery::choice::Strategy;
+use super::inspect::{RoomQuery, RoomStatus};
+use super::mailboxes::Mailbox;
+use super::room::state::Room;
+use crate::config::Delivery;
+use crate::ids::{Channel, Seq};
+use crate::limits::{EVICTIONS_PER_TURN_MAX, WISHES_PER_SHARD_MAX};
+use crate::publication::Publication;
+use crate::sync::Arc;
+
+/// Rooms of a shard up to which a debug build checks each of them after every turn.
+const ROOMS_CHECKED_MAX: usize = 64;
+
+/// The rooms of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    active: AHashMap<Channel, Room>,
+    /// Rooms with something to send.
+    dirty: Vec<Channel>,
+    /// Rooms with a fan-out under way on this shard; each gets a slice a turn.
+    sliced: VecDeque<Channel>,
+    /// How many rooms have a slice with the pool.
+    in_flight: usize,
+    /// When to see whether a room is idle; exactly one entry an active room.
+    timers: BTreeSet<(Instant, Channel)>,
+    /// Callers that wait for everything to be sent.
+    flushes: Vec<Sender<()>>,
+    /// The delivery an operator set for single rooms, active or not.
+    strategy_overrides: AHashMap<Channel, Delivery>,
+}
+
+impl Rooms {
+    /// True when the sender of a publication should deliver it itself; the shard is idle.
+    pub(super) fn goes_inline(&self, channel: &Channel, context: &Context) -> bool {
+        // Without a room in memory there is nobody to deliver to.
+        let choice = self.active.get(channel).map(|room| room.choose(&context.rooms, true));
+        choice.is_none_or(|choice| choice.strategy == Strategy::Inline)
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.sliced.is_empty()
+    }
+
+    /// True while there is work, here or with the pool.
+    pub(super) fn is_busy(&self) -> bool {
+        self.has_work() || self.in_flight > 0
+    }
+
+    /// True when the only work left is with the pool.
+    pub(super) fn waits_for_pool(&self) -> bool {
+        !self.has_work() && self.in_flight > 0
+    }
+
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn apply(&mut self, command: Command, context: &Context) {
+        match command {
+            Command::Publish { publications, committed_at } => {
+                for publication in publications {
+                    self.publish(publication, committed_at, context);
+                }
+            }
+            Command::Join(ref join) => {
+                let channel = join.channel.clone();
+                self.activate(&channel, context).apply_or_defer(command, context);
+            }
+            Command::Leave { ref channel, .. } => {
+                if let Some(room) = self.active.get_mut(channel) {
+                    room.apply_or_defer(command, context);
+                }
+            }
+            Command::CaughtUp(ref job) => {
+                if let Some(room) = self.active.get_mut(job.channel()) {
+                    room.apply_or_defer(command, context);
+                }
+            }
+            Command::Head { channel, head } => self.on_head(&channel, head, context),
+            Command::SliceDone { channel } => self.finish_slice(channel, context),
+            Command::Presence { channel, answer } => {
+                let presence = self.active.get(&channel).map(Room::presence).unwrap_or_default();
+                let _ = answer.try_send(presence);
+            }
+            Command::Status { query, answer } => {
+                let _ = answer.try_send(self.status(&query));
+            }
+            Command::OverrideStrategy { channel, delivery, answer } => {
+                let _ = answer.try_send(self.override_strategy(channel, delivery));
+            }
+            Command::Flush { done } => self.flushes.push(done),
+            Command::Wake | Command::Stop => {}
+        }
+    }
+
+    fn publish(&mut self, publication: Publication, committed_at: Instant, context: &Context) {
+        context.metrics.publications_total.inc();
+        let channel = publication.channel.clone();
+        let room = self.activate(&channel, context);
+        room.publish(publication, committed_at, context);
+        if room.wants_fan_out() && self.dirty.last() != Some(&channel) {
+            self.dirty.push(channel);
+        }
+    }
+
+    fn on_head(&mut self, channel: &Channel, head: Option<Seq>, context: &Context) {
+        if let Some(room) = self.active.get_mut(channel) {
+            room.on_head(head, context);
+        }
+    }
+
+    /// The room, brought into memory if it was not, and marked as used now.
+    fn activate(&mut self, channel: &Channel, context: &Context) -> &mut Room {
+        let now = Instant::now();
+        let room = self.active.entry(channel.clone()).or_insert_with(|| {
+            context.metrics.rooms_active.inc();
+            context.metrics.activations_total.inc();
+            self.timers.insert((now + context.rooms.idle_timeout, channel.clone()));
+            let delivery = self.strategy_overrides.get(channel).copied();
+            Room::new(channel.clone(), context.options(channel), delivery, now)
+        });
+        room.last_activity = now;
+        room
+    }
+
+    /// Delivers a publication for the thread that committed it, which holds the idle shard. True when the
+    /// worker may sleep on: it knows of every timer and there is no work left.
+    pub(super) fn deliver_inline(
+        &mut self,
+        publication: Publication,
+        committed_at: Instant,
+        mailbox: &Arc<Mailbox>,
+        context: &Context,
+    ) -> bool {
+        let timers_before = self.timers.len();
+        self.publish(publication, committed_at, context);
+        self.deliver(true, mailbox, context);
+        self.assert_consistent();
+        self.timers.len() == timers_before && !self.has_work()
+    }
+
+    /// Starts the fan-outs of this turn and gives each large one that is under way one slice.
+    pub(super) fn deliver(
+        &mut self,
+        sender_holds_idle_shard: bool,
+        mailbox: &Arc<Mailbox>,
+        context: &Context,
+    ) {
+        for _ in 0..self.sliced.len() {
+            let Some(channel) = self.sliced.pop_front() else { break };
+            self.step(channel, mailbox, context);
+        }
+        for channel in std::mem::take(&mut self.dirty) {
+            let Some(room) = self.active.get_mut(&channel) else { continue };
+            if room.wants_fan_out() {
+                room.begin_fan_out(&context.rooms, sender_holds_idle_shard);
+                self.step(channel, mailbox, context);
+            }
+        }
+    }
+
+    fn step(&mut self, channel: Channel, mailbox: &Arc<Mailbox>, context: &Context) {
+        let Some(room) = self.active.get_mut(&channel) else { return };
+        debug_assert!(!room.is_in_flight(), "a room has one slice at a time");
+        room.step_fan_out(mailbox, context);
+        if room.is_in_flight() {
+            self.in_flight += 1;
+        } else {
+            self.queue_again(channel);
+        }
+    }
+
+    /// Takes back a slice that the pool has served.
+    pub(super) fn finish_slice(&mut self, channel: Channel, context: &Context) {
+        let Some(room) = self.active.get_mut(&channel) else { return };
+        if room.finish_slice(context) {
+            debug_assert!(self.in_flight > 0, "a slice was finished that nobody began");
+            self.in_flight -= 1;
+            self.queue_again(channel);
+        }
+    }
+
+    /// Queues a room again if it has more to send.
+    fn queue_again(&mut self, channel: Channel) {
+        let Some(room) = self.active.get(&channel) else { return };
+        if room.in_fan_out() {
+            self.sliced.push_back(channel);
+        } else if room.wants_fan_out() {
+            self.dirty.push(channel);
+        }
+    }
+
+    /// The end of a worker's turn: answers flushes, lets idle rooms go, checks what is said above.
+    pub(super) fn end_turn(&mut self, now: Instant, context: &Context) {
+        if !self.is_busy() {
+            self.flushes.clear();
+        }
+        self.evict_idle(now, context);
+        self.assert_consistent();
+    }
+
+    /// Lets idle rooms go, a bounded number a turn.
+    fn evict_idle(&mut self, now: Instant, context: &Context) {
+        for _ in 0..EVICTIONS_PER_TURN_MAX {
+            match self.timers.first() {
+                Some((at, _)) if *at <= now => {}
+                _ => return,
+            }
+            let Some((_, channel)) = self.timers.pop_first() else { return };
+            let Some(room) = self.active.get_mut(&channel) else { continue };
+            let idle_at = room.last_activity + context.rooms.idle_timeout;
+            if idle_at > now {
+                self.timers.insert((idle_at, channel));
+            } else if room.is_unused() {
+                self.active.remove(&channel);
+                context.metrics.rooms_active.dec();
+                context.metrics.evictions_total.inc();
+            } else {
+                room.drop_tail();
+                self.timers.insert((now + context.rooms.idle_timeout, channel));
+            }
+        }
+    }
+
+    /// False when too many rooms have an override already.
+    fn override_strategy(&mut self, channel: Channel, delivery: Option<Delivery>) -> bool {
+        let overrides = &mut self.strategy_overrides;
+        let Some(wanted) = delivery else {
+            overrides.remove(&channel);
+            self.note_override(&channel, None);
+            return true;
+        };
+        if overrides.len() >= WISHES_PER_SHARD_MAX && !overrides.contains_key(&channel) {
+            return false;
+        }
+        self.note_override(&channel, delivery);
+        self.strategy_overrides.insert(channel, wanted);
+        true
+    }
+
+    fn note_override(&mut self, channel: &Channel, delivery: Option<Delivery>) {
+        if let Some(room) = self.active.get_mut(channel) {
+            room.override_strategy(delivery);
+        }
+    }
+
+    fn status(&self, query: &RoomQuery) -> Vec<RoomStatus> {
+        let now = Instant::now();
+        let mut rooms: Vec<(u64, &Room)> = self
+            .active
+            .values()
+            .filter(|room| (query.matches)(room.channel()))
+            .map(|room| (room.rank(query.order, now), room))
+            .collect();
+        if rooms.len() > query.limit {
+            rooms.select_nth_unstable_by_key(query.limit, |(rank, _)| Reverse(*rank));
+            rooms.truncate(query.limit);
+        }
+        rooms.into_iter().map(|(_, room)| room.status(now)).collect()
+    }
+
+    /// Drops all rooms and tells their listeners to come again.
+    pub(super) fn reset(&mut self, context: &Context) {
+        let overrides = std::mem::take(&mut self.strategy_overrides);
+        for room in std::mem::take(self).active.values_mut() {
+            context.metrics.rooms_active.dec();
+            room.reset(context);
+        }
+        self.strategy_overrides = overrides;
+    }
+
+    /// Checks between two turns what the head of this file says; rooms one by one only while they are few.
+    fn assert_consistent(&self) {
+        debug_assert_eq!(self.timers.len(), self.active.len(), "exactly one timer an active room");
+        debug_assert!(self.strategy_overrides.len() <= WISHES_PER_SHARD_MAX);
+        debug_assert!(self.in_flight <= self.active.len(), "one slice a room at most");
+        if cfg!(debug_assertions) && self.active.len() <= ROOMS_CHECKED_MAX {
+            let in_flight = self.active.values().filter(|room| room.is_in_flight()).count();
+            assert_eq!(self.in_flight, in_flight, "slices with the pool were counted wrongly");
+            for (channel, room) in &self.active {
+                room.assert_consistent();
+                let (dirty, sliced) = (self.dirty.contains(channel), self.sliced.contains(channel));
+                assert!(!room.wants_fan_out() || dirty, "a room with something to send is forgotten");
+                let steps = room.in_fan_out() && !room.is_in_flight();
+                assert_eq!(sliced, steps, "a fan-out is stepped by the shard or served by the pool");
+            }
+            let timed = |(_, channel): &(Instant, Channel)| self.active.contains_key(channel);
+            assert!(self.timers.iter().all(timed), "a timer of a room that is gone");
+        }
+    }
+}
