@@ -98,9 +98,12 @@ pub const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// of a commit leader need the room.
 pub const READER_STACK_BYTES: usize = 256 * 1024;
 
-/// Time between two steps of the retention pruner while there is work, so that it never holds the
+/// Most rows that one step of the retention pruner deletes, so that it never holds the
 /// writer for long.
 pub const PRUNE_ROWS_PER_STEP: i64 = 500;
+
+/// Most entries of a list that is returned at once: contacts, members, unread rooms.
+pub const LIST_ROWS_MAX: i64 = 10_000;
 
 const _: () = assert!(PAGE_BYTES_MAX < 1024 * 1024);
 const _: () = assert!(TAIL_PUBLICATIONS_MAX <= PAGE_PUBLICATIONS_MAX);

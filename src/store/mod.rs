@@ -10,6 +10,7 @@ mod file;
 mod health;
 mod history;
 mod lane;
+mod message;
 mod models;
 mod prune;
 mod readers;
@@ -31,11 +32,11 @@ use readers::Readers;
 pub use error::{AppendError, OpenError, StoreError};
 pub use health::Health;
 pub use history::{History, HistoryLimit, HistoryQuery};
-pub use lane::{Appended, CommitSink, NewMessage};
-pub use models::member::{Member, Role};
-pub use models::room::{Room, RoomKind};
+pub use message::{Appended, CommitSink, NewMessage};
+pub use models::contact::Contact;
+pub use models::member::{Member, Role, Unread};
+pub use models::room::{DirectRoom, Room, RoomKind};
 pub use prune::{PruneWalk, Pruned};
-pub use rooms::{Contact, DirectRoom, LIST_ROWS_MAX, Unread};
 
 /// An open database.
 #[derive(Debug)]

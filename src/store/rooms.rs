@@ -4,54 +4,14 @@
 use crate::clock;
 use crate::config::DIRECT_NAMESPACE;
 use crate::ids::{Channel, Seq};
+use crate::limits::LIST_ROWS_MAX;
 use crate::store::Store;
 use crate::store::connection::Connection;
 use crate::store::error::StoreError;
-use crate::store::models::member::{self, Member, Role};
-use crate::store::models::room::{self, NewRoom, Room, RoomKind};
-use crate::store::models::{contact, user};
-
-/// Most entries of a list that is returned at once: contacts, members, unread rooms.
-pub const LIST_ROWS_MAX: i64 = 10_000;
-
-/// A contact list entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contact {
-    /// The other user.
-    pub user: String,
-    /// The direct room of the two.
-    pub channel: Channel,
-    /// Since when, milliseconds since 1970 UTC.
-    pub since_ms: i64,
-}
-
-/// The direct room of two users.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirectRoom {
-    /// Its channel.
-    pub channel: Channel,
-    /// This call created it.
-    pub created: bool,
-}
-
-/// How far a user has read in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unread {
-    /// The room.
-    pub channel: Channel,
-    /// Number of its newest message.
-    pub head: Seq,
-    /// Number of the last message the user has read.
-    pub last_read: Seq,
-}
-
-impl Unread {
-    /// How many messages the user has not read.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.head.saturating_sub(self.last_read)
-    }
-}
+use crate::store::models::contact::{self, Contact};
+use crate::store::models::member::{self, Member, Role, Unread};
+use crate::store::models::room::{self, DirectRoom, NewRoom, Room, RoomKind};
+use crate::store::models::user;
 
 impl Store {
     /// The room of that channel, if it exists.

@@ -7,6 +7,7 @@
 mod batch;
 mod handover;
 mod postgres;
+mod rows;
 mod sqlite;
 mod statement;
 mod transaction;
@@ -17,64 +18,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::config::Database;
-use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
-use crate::publication::{ClientInfo, Publication};
 use crate::store::connection::{Connection, Target};
 use crate::store::error::{AppendError, StoreError};
 use crate::store::health::{Monitor, Side};
+use crate::store::message::{CommitSink, NewMessage};
 use crate::sync::{Mutex, lock};
 
 use batch::BatchLimits;
 use handover::{Committed, Handover, Row};
+use rows::Outcome;
 use writer::Writer;
-
-/// A message on its way into the log.
-#[derive(Debug, Clone)]
-pub struct NewMessage {
-    /// The room.
-    pub channel: Channel,
-    /// The room comes into being with this message when it does not exist.
-    pub auto_create: bool,
-    /// The payload: compact JSON text.
-    pub data: Arc<str>,
-    /// The sender; `None` for the server API.
-    pub info: Option<Arc<ClientInfo>>,
-    /// String-to-string JSON object, compact.
-    pub tags: Option<Arc<str>>,
-    /// Names this publish among its sender's in this room: a second one with the same key is not
-    /// stored again.
-    pub key: Option<Arc<str>>,
-}
-
-/// Where a message is in its room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Appended {
-    /// It has been stored here.
-    New(Seq),
-    /// A message of the same sender with the same key has been stored here before.
-    Duplicate(Seq),
-}
-
-impl Appended {
-    /// The position, of whichever.
-    #[must_use]
-    pub fn seq(self) -> Seq {
-        match self {
-            Self::New(seq) | Self::Duplicate(seq) => seq,
-        }
-    }
-}
-
-/// Who takes committed messages further.
-pub trait CommitSink: Send + Sync {
-    /// Called after a commit, in commit order, by the thread that still holds the lane: it must
-    /// not wait for anything but room in a queue, and must not call the store. A returned closure
-    /// is run by the same thread when the lane is free again, before any sender has its answer.
-    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>>;
-}
-
-type Outcome = Result<Appended, AppendError>;
 
 /// A message in a lane.
 struct Pending {

@@ -11,8 +11,8 @@ use diesel::sql_types::{Array, BigInt, Nullable, Text};
 
 use crate::store::models::message::MessageRow;
 
+use super::rows::{KeyedBy, NewRow, RoomHead, RoomShare};
 use super::statement::prepared;
-use super::transaction::{KeyedBy, NewRow, RoomHead, RoomShare};
 
 type Texts = Array<Text>;
 type Numbers = Array<BigInt>;
@@ -67,22 +67,22 @@ struct FindKeys<'m> {
     names: Vec<&'m str>,
     senders: Vec<&'m str>,
     keys: Vec<&'m str>,
-    places: Vec<i64>,
+    indices: Vec<i64>,
 }
 prepared!(FindKeys for PgConnection => (BigInt, BigInt));
 
 impl QueryFragment<Pg> for FindKeys<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT k.place, m.seq FROM unnest(");
+        out.push_sql("SELECT k.index, m.seq FROM unnest(");
         out.push_bind_param::<Texts, _>(&self.names)?;
         out.push_sql(", ");
         out.push_bind_param::<Texts, _>(&self.senders)?;
         out.push_sql(", ");
         out.push_bind_param::<Texts, _>(&self.keys)?;
         out.push_sql(", ");
-        out.push_bind_param::<Numbers, _>(&self.places)?;
+        out.push_bind_param::<Numbers, _>(&self.indices)?;
         out.push_sql(
-            ") AS k(name, sender, key, place) JOIN rooms r ON r.name = k.name \
+            ") AS k(name, sender, key, index) JOIN rooms r ON r.name = k.name \
              JOIN messages m ON m.room_id = r.id AND m.client_key = k.key \
              AND coalesce(m.sender, '') = k.sender",
         );
@@ -100,10 +100,10 @@ pub(super) fn find_keys(
         names: keyed.iter().map(|(keyed, _)| keyed.channel.as_str()).collect(),
         senders: keyed.iter().map(|(keyed, _)| keyed.sender).collect(),
         keys: keyed.iter().map(|(keyed, _)| keyed.key).collect(),
-        places: keyed.iter().map(|(_, place)| *place as i64).collect(),
+        indices: keyed.iter().map(|(_, index)| *index as i64).collect(),
     }
     .load(connection)?;
-    Ok(found.into_iter().map(|(place, seq)| (place as usize, seq)).collect())
+    Ok(found.into_iter().map(|(index, seq)| (index as usize, seq)).collect())
 }
 
 /// Counts new messages in rooms that exist, locking them in the order of their ids. The lock is
@@ -162,7 +162,7 @@ impl<'m> GrowRooms<'m> {
         shares.sort_unstable_by_key(|share| share.channel);
         Self {
             names: shares.iter().map(|share| share.channel.as_str()).collect(),
-            added: shares.iter().map(|share| share.places.len() as i64).collect(),
+            added: shares.iter().map(|share| share.indices.len() as i64).collect(),
             now_ms,
         }
     }

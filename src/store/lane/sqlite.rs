@@ -13,8 +13,8 @@ use diesel::sqlite::Sqlite;
 use crate::store::models::message::{MessageRow, client_keys};
 use crate::store::schema::{messages, rooms, users};
 
+use super::rows::{KeyedBy, NewRow, RoomHead, RoomShare};
 use super::statement::prepared;
-use super::transaction::{KeyedBy, NewRow, RoomHead, RoomShare};
 
 pub(super) fn insert_users(
     connection: &mut SqliteConnection,
@@ -36,7 +36,7 @@ pub(super) fn find_keys(
     keyed: &[(KeyedBy<'_>, usize)],
 ) -> QueryResult<Vec<(usize, i64)>> {
     let mut found = Vec::new();
-    for (keyed, place) in keyed {
+    for (keyed, index) in keyed {
         let seq = messages::table
             .inner_join(rooms::table)
             .filter(rooms::name.eq(keyed.channel.as_str()))
@@ -45,7 +45,7 @@ pub(super) fn find_keys(
             .select(messages::seq)
             .first::<i64>(connection)
             .optional()?;
-        found.extend(seq.map(|seq| (*place, seq)));
+        found.extend(seq.map(|seq| (*index, seq)));
     }
     Ok(found)
 }
@@ -85,7 +85,7 @@ fn grow_room(
     now_ms: i64,
 ) -> QueryResult<Option<RoomHead>> {
     let name = share.channel.as_str();
-    let added = share.places.len() as i64;
+    let added = share.indices.len() as i64;
     let grown: Option<(i64, i64)> = GrowRoom { name, added, now_ms }.get_result(connection).optional()?;
     let room = match grown {
         None if share.auto_create => Some(

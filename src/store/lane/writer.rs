@@ -21,10 +21,11 @@ use crate::store::connection::{Connection, Purpose, Target};
 use crate::store::error::{AppendError, Fault, StoreError};
 use crate::store::file::FileIdentity;
 use crate::store::health::{Monitor, Side};
+use crate::store::message::NewMessage;
 use crate::store::models::message;
 
-use super::transaction::{self, Stored};
-use super::{NewMessage, Outcome, postgres};
+use super::rows::{Outcome, Stored};
+use super::{postgres, transaction};
 
 /// Senders a lane remembers to be rows of `users`, so that it need not ask per message.
 const KNOWN_USERS_MAX: usize = 16 * 1024;
@@ -216,9 +217,9 @@ impl Writer {
 
     /// Notes that a commit may or may not have happened.
     fn doubt(&mut self, stored: &Stored) {
-        for (channel, after, until) in &stored.grown {
-            let range = self.unsure.entry(channel.clone()).or_insert((*after, *until));
-            range.1 = range.1.max(*until);
+        for grown in &stored.grown {
+            let range = self.unsure.entry(grown.channel.clone()).or_insert((grown.before, grown.head));
+            range.1 = range.1.max(grown.head);
         }
     }
 

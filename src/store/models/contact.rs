@@ -2,8 +2,20 @@
 
 use diesel::prelude::*;
 
+use crate::ids::Channel;
 use crate::store::connection::{Connection, on_either};
 use crate::store::schema::{contacts, rooms};
+
+/// An entry of a contact list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The other user.
+    pub user: String,
+    /// The direct room of the two.
+    pub channel: Channel,
+    /// Time the entry was added, milliseconds since 1970 UTC.
+    pub since_ms: i64,
+}
 
 /// Adds an entry unless it is there.
 pub(in crate::store) fn add(

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use crate::ids::Seq;
+use crate::ids::{Channel, Seq};
 use crate::store::connection::{Connection, on_either};
 use crate::store::schema::{members, rooms};
 
@@ -57,6 +57,25 @@ pub struct Member {
     pub joined_ms: i64,
     /// Number of the last message the user has read.
     pub last_read: Seq,
+}
+
+/// The read position of a user in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The room.
+    pub channel: Channel,
+    /// Number of its newest message.
+    pub head: Seq,
+    /// Number of the last message the user has read.
+    pub last_read: Seq,
+}
+
+impl Unread {
+    /// Number of messages the user has not read.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.head.saturating_sub(self.last_read)
+    }
 }
 
 /// Puts a user into a room's list unless it is there. A reader who joins becomes what is given.

@@ -10,7 +10,7 @@ use crate::ids::{Channel, Seq};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX};
 use crate::publication::{ClientInfo, Publication};
 use crate::store::connection::{Connection, on_either};
-use crate::store::lane::NewMessage;
+use crate::store::message::NewMessage;
 use crate::store::schema::{messages, rooms};
 
 /// SQL functions of the index that makes client keys unique.

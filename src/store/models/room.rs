@@ -53,7 +53,16 @@ pub struct Room {
     pub last_active_ms: i64,
 }
 
-/// A new room.
+/// The direct room of two users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectRoom {
+    /// Its channel.
+    pub channel: Channel,
+    /// This call created it.
+    pub created: bool,
+}
+
+/// A room to be created.
 pub(in crate::store) struct NewRoom<'a> {
     pub(in crate::store) name: &'a str,
     pub(in crate::store) kind: RoomKind,

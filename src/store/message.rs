@@ -1,0 +1,54 @@
+//! The messages that go into the log: as a caller gives them, as they are answered, and the trait
+//! by which they leave the store again.
+//!
+//! Plain types without any SQL, so that every other file of the store may use them.
+
+use std::sync::Arc;
+
+use crate::ids::{Channel, Seq};
+use crate::publication::{ClientInfo, Publication};
+
+/// A message that is to be stored.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// The room.
+    pub channel: Channel,
+    /// Creates the room when it does not exist.
+    pub auto_create: bool,
+    /// The payload: compact JSON text.
+    pub data: Arc<str>,
+    /// The sender; `None` for the server API.
+    pub info: Option<Arc<ClientInfo>>,
+    /// String-to-string JSON object, compact.
+    pub tags: Option<Arc<str>>,
+    /// Identifies this publish among those of its sender in this room: a second message with the
+    /// same key is not stored again.
+    pub key: Option<Arc<str>>,
+}
+
+/// The position of a message in its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It has been stored by this call.
+    New(Seq),
+    /// A message of the same sender with the same key was stored before, at this position.
+    Duplicate(Seq),
+}
+
+impl Appended {
+    /// The position, new or old.
+    #[must_use]
+    pub fn seq(self) -> Seq {
+        match self {
+            Self::New(seq) | Self::Duplicate(seq) => seq,
+        }
+    }
+}
+
+/// The receiver of committed messages.
+pub trait CommitSink: Send + Sync {
+    /// Called after a commit, in commit order, by the thread that still leads the lane: it must
+    /// wait for nothing but capacity in a queue, and must not call the store. A returned closure
+    /// is run by the same thread once the lane is free again, before any sender has its answer.
+    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>>;
+}
