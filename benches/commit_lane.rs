@@ -14,14 +14,23 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use roomcast::config::{Database, DatabaseUrl, Durability};
-use roomcast::internals::{NewMessage, READER_STACK_BYTES, Store};
-use roomcast::{Channel, Metrics};
+use roomcast::internals::{CommitSink, NewMessage, READER_STACK_BYTES, Store};
+use roomcast::{Channel, Metrics, Publication};
 
 use common::postgres::Cluster;
 use common::temp::TempDir;
 use common::{PAYLOAD_BYTES, payload, publisher};
 
 const ROOMS: usize = 100;
+
+/// Drops what is committed: only the store is measured here.
+struct Discard;
+
+impl CommitSink for Discard {
+    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+        None
+    }
+}
 
 fn open(url: DatabaseUrl) -> Store {
     // As the server's defaults: SQLite has one writer.
@@ -64,7 +73,7 @@ fn contended(store: &Store, threads: usize, rows: u64) -> Duration {
             let work = move || {
                 for round in 0..share as usize {
                     let message = batch[(thread + round) % ROOMS].clone();
-                    assert!(store.append(vec![message])[0].is_ok());
+                    assert!(store.append(vec![message], &Discard)[0].is_ok());
                 }
             };
             thread::Builder::new().stack_size(READER_STACK_BYTES).spawn_scoped(scope, work).unwrap();
@@ -80,7 +89,7 @@ fn commits(criterion: &mut Criterion, database: &str, store: &Store) {
         group.throughput(Throughput::Elements(rows as u64));
         let batch = messages(rows, rooms);
         group.bench_function(BenchmarkId::from_parameter(format!("rows={rows}/rooms={rooms}")), |bencher| {
-            bencher.iter(|| assert!(store.append(batch.clone()).iter().all(Result::is_ok)));
+            bencher.iter(|| assert!(store.append(batch.clone(), &Discard).iter().all(Result::is_ok)));
         });
     }
     group.throughput(Throughput::Elements(1));

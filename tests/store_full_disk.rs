@@ -10,11 +10,20 @@ use std::time::{Duration, Instant};
 
 use rlimit::Resource;
 use roomcast::config::{Database, DatabaseUrl, Durability};
-use roomcast::internals::{Health, NewMessage, Store};
-use roomcast::{AppendError, Channel, Metrics};
+use roomcast::internals::{CommitSink, Health, NewMessage, Store};
+use roomcast::{AppendError, Channel, Metrics, Publication};
 
 /// The signal that a process gets instead of an error when it does not handle it.
 const SIGXFSZ: i32 = 25;
+
+/// Drops what is committed: only the store is tested here.
+struct Discard;
+
+impl CommitSink for Discard {
+    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+        None
+    }
+}
 
 fn message(data: &str) -> NewMessage {
     NewMessage {
@@ -48,7 +57,7 @@ fn a_full_disk_gives_a_temporary_error_and_heals() {
     let large = "x".repeat(10_000);
     let mut stored = 0;
     let refused = loop {
-        match store.append(vec![message(&large)]).remove(0) {
+        match store.append(vec![message(&large)], &Discard).remove(0) {
             Ok(_) => stored += 1,
             Err(error) => break error,
         }
@@ -56,7 +65,7 @@ fn a_full_disk_gives_a_temporary_error_and_heals() {
     };
     assert_eq!(refused, AppendError::Unavailable);
     assert_eq!(
-        store.append(vec![message(&large), message(&large)]),
+        store.append(vec![message(&large), message(&large)], &Discard),
         [const { Err(AppendError::Unavailable) }; 2]
     );
     assert!(matches!(store.health(), Health::Down { .. }));
@@ -70,7 +79,7 @@ fn a_full_disk_gives_a_temporary_error_and_heals() {
         assert!(Instant::now() < give_up_at, "it did not heal: {:?}", store.health());
         std::thread::yield_now();
     }
-    assert_eq!(store.append(vec![message("1")]).remove(0).unwrap().seq(), stored + 1);
+    assert_eq!(store.append(vec![message("1")], &Discard).remove(0).unwrap().seq(), stored + 1);
     assert_eq!(metrics.store_up.get(), 1);
     drop(store);
     std::fs::remove_dir_all(&directory).unwrap();

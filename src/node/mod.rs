@@ -158,7 +158,6 @@ impl Node {
             metrics: metrics.clone(),
         };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces.clone(), parts)?;
-        store.set_sink(Some(engine.clone()));
         let pruner = Pruner::start(store.clone(), &config.namespaces)?;
         let outbox_bytes_max = config.client.outbox_bytes_max;
         let subscribers = Mutex::default();
@@ -205,7 +204,7 @@ impl Node {
             tags: None,
             key: key.map(Arc::from),
         };
-        match self.store.append(vec![message]).pop() {
+        match self.store.append(vec![message], &*self.engine).pop() {
             Some(Ok(Appended::New(seq) | Appended::Duplicate(seq))) => Ok(seq),
             Some(Err(error)) => Err(PublishError::Store(error)),
             None => Err(PublishError::Store(AppendError::Unavailable)),
@@ -293,7 +292,6 @@ impl Node {
                 listener.outbox.close(goodbye.number(), goodbye.as_str());
             }
         }
-        self.store.set_sink(None);
         self.drainer.stop();
     }
 }

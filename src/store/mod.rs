@@ -1,8 +1,8 @@
 //! The database: rooms, their members and the log of messages, on SQLite or PostgreSQL.
 //!
-//! [`Store::append`] makes messages durable and hands them to the [`CommitSink`] in commit order;
+//! [`Store::append`] makes messages durable and passes them to the [`CommitSink`] in commit order;
 //! everything else reads the log or keeps lists beside it. All calls block. The store knows
-//! nothing of listeners or connections, and nobody else knows SQL.
+//! nothing of listeners or connections, and no other module knows SQL.
 
 mod connection;
 mod error;
@@ -73,22 +73,23 @@ impl Store {
         })
     }
 
-    /// Says who takes committed messages further; `None`: they are only stored. The store holds the
-    /// sink until it is told otherwise, which breaks the circle of the two when a node stops.
-    pub fn set_sink(&self, sink: Option<Arc<dyn CommitSink>>) {
-        self.lanes.set_sink(sink);
-    }
-
     /// The identity of the database: letters, made when it was created.
     pub fn epoch(&self) -> &str {
         &self.epoch
     }
 
-    /// Stores messages, and returns when every one is durable and handed to the sink, or refused.
-    /// The results are in the order of the messages. Messages of one room get their numbers in the
-    /// order given; the calling thread may commit messages of other callers too.
-    pub fn append(&self, messages: Vec<NewMessage>) -> Vec<Result<Appended, AppendError>> {
-        self.lanes.append(messages)
+    /// Stores messages and passes them to the sink; returns once every one is durable and passed on,
+    /// or refused. The results are in the order of the messages. Messages of one room get their
+    /// numbers in the order given.
+    ///
+    /// The calling thread may commit messages of other callers too and then passes those to its own
+    /// sink, so all callers of one store give the same sink.
+    pub fn append(
+        &self,
+        messages: Vec<NewMessage>,
+        sink: &dyn CommitSink,
+    ) -> Vec<Result<Appended, AppendError>> {
+        self.lanes.append(messages, sink)
     }
 
     /// Messages of a room with numbers in (after, until], oldest first: at most

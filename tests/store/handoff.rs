@@ -1,8 +1,8 @@
 //! The hand-off of committed messages: durable first, in order, once.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use diesel::{PgConnection, RunQueryDsl, SqliteConnection};
 use roomcast::internals::CommitSink;
@@ -50,8 +50,8 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { outsider: None, seen: Mutex::default() })
+    pub(crate) fn new() -> Self {
+        Self { outsider: None, seen: Mutex::default() }
     }
 
     /// What was seen of a room.
@@ -75,13 +75,12 @@ impl CommitSink for Collector {
 fn in_order_and_visible(backend: &Backend) {
     let store = backend.open();
     let outsider = Some(Mutex::new(Outsider::new(backend)));
-    let sink = Arc::new(Collector { outsider, seen: Mutex::default() });
-    store.set_sink(Some(sink.clone()));
+    let sink = Collector { outsider, seen: Mutex::default() };
     in_threads(8, |thread| {
         for round in 0..20 {
             let count = 1 + (thread + round) % 5;
             let messages = (0..count).map(|n| message(&format!("r{}", (thread + n) % 6), "1")).collect();
-            for result in store.append(messages) {
+            for result in store.append(messages, &sink) {
                 let seq = result.unwrap().seq();
                 assert!(seq > 0);
             }
@@ -111,9 +110,8 @@ impl CommitSink for TwoHalves {
 
 fn second_half_first(backend: &Backend) {
     let store = backend.open();
-    let sink = Arc::new(TwoHalves::default());
-    store.set_sink(Some(sink.clone()));
-    append(&store, message("a", "1")).unwrap();
+    let sink = TwoHalves::default();
+    append_to(&store, &sink, message("a", "1")).unwrap();
     assert!(sink.second_ran.load(Ordering::SeqCst));
 }
 
@@ -132,7 +130,7 @@ impl CommitSink for Clumsy {
 
 fn panicking_sink(backend: &Backend) {
     let store = backend.open();
-    store.set_sink(Some(Arc::new(Clumsy::default())));
-    assert!(append(&store, message("a", "1")).is_err());
-    assert_eq!(append(&store, message("a", "2")).unwrap().seq(), 2);
+    let sink = Clumsy::default();
+    assert!(append_to(&store, &sink, message("a", "1")).is_err());
+    assert_eq!(append_to(&store, &sink, message("a", "2")).unwrap().seq(), 2);
 }

@@ -27,12 +27,12 @@ fn numbered_from_1(backend: &Backend) {
     assert_eq!(store.head(&channel("a")), Ok(0));
     assert_eq!(store.room(&channel("a")), Ok(None));
     assert_eq!(append(&store, message("a", "1")), Ok(Appended::New(1)));
-    let results = store.append(vec![message("a", "2"), message("b", "1"), message("a", "3")]);
+    let results = store.append(vec![message("a", "2"), message("b", "1"), message("a", "3")], &Discard);
     assert_eq!(results, [Ok(Appended::New(2)), Ok(Appended::New(1)), Ok(Appended::New(3))]);
     let room = store.room(&channel("a")).unwrap().unwrap();
     assert_eq!((room.kind, room.head), (RoomKind::Public, 3));
     assert!(room.last_active_ms >= room.created_ms && room.created_ms > 0);
-    assert_eq!(store.append(Vec::new()), []);
+    assert_eq!(store.append(Vec::new(), &Discard), []);
     assert_eq!(store.health(), Health::Up);
 }
 
@@ -67,8 +67,10 @@ fn unknown_room(backend: &Backend) {
     let store = backend.open();
     let closed = |room: &str| NewMessage { auto_create: false, ..message(room, "1") };
     assert_eq!(append(&store, closed("a")), Err(AppendError::UnknownRoom));
-    let results =
-        store.append(vec![closed("b"), message("c", "1"), keyed(closed("b"), "k"), keyed(closed("b"), "k")]);
+    let results = store.append(
+        vec![closed("b"), message("c", "1"), keyed(closed("b"), "k"), keyed(closed("b"), "k")],
+        &Discard,
+    );
     let unknown = Err(AppendError::UnknownRoom);
     assert_eq!(results, [unknown.clone(), Ok(Appended::New(1)), unknown.clone(), unknown]);
     assert_eq!(store.head(&channel("b")), Ok(0));
@@ -79,14 +81,17 @@ fn unknown_room(backend: &Backend) {
 fn bad_row_fails_alone(backend: &Backend) {
     let store = backend.open();
     let long_key = keyed(message("a", "4"), &"k".repeat(129));
-    let results = store.append(vec![
-        message("a", "1"),
-        message("a", "2\0"),
-        message("a", "3"),
-        long_key,
-        message_of(&"u".repeat(256), "a", "5"),
-        message("a", "6"),
-    ]);
+    let results = store.append(
+        vec![
+            message("a", "1"),
+            message("a", "2\0"),
+            message("a", "3"),
+            long_key,
+            message_of(&"u".repeat(256), "a", "5"),
+            message("a", "6"),
+        ],
+        &Discard,
+    );
     let numbers: Vec<_> = results.iter().map(|result| result.as_ref().ok().copied()).collect();
     let new = |seq| Some(Appended::New(seq));
     assert_eq!(numbers, [new(1), None, new(2), None, None, new(3)]);
@@ -115,7 +120,7 @@ fn refused_row_fails_alone(backend: &Backend) {
         ),
     }
     let texts = ["2", "bad", "3", "4", "bad", "5", "6", "7", "8"];
-    let results = store.append(texts.iter().map(|text| message("a", text)).collect());
+    let results = store.append(texts.iter().map(|text| message("a", text)).collect(), &Discard);
     for (text, result) in texts.iter().zip(&results) {
         match *text {
             "bad" => assert!(matches!(result, Err(AppendError::Rejected(_))), "{result:?}"),
@@ -133,15 +138,18 @@ fn key_stores_once(backend: &Backend) {
     assert_eq!(append(&store, first.clone()), Ok(Appended::New(3)));
     assert_eq!(append(&store, first.clone()), Ok(Appended::Duplicate(3)));
     // Within one batch, and beside others that use the same key.
-    let results = store.append(vec![
-        keyed(message_of("bob", "a", "x"), "k1"),
-        first.clone(),
-        keyed(message_of("ann", "b", "x"), "k1"),
-        keyed(message("a", "x"), "k1"),
-        keyed(message_of("bob", "a", "again"), "k1"),
-        message("a", "last"),
-        keyed(message_of("", "a", "x"), "k1"),
-    ]);
+    let results = store.append(
+        vec![
+            keyed(message_of("bob", "a", "x"), "k1"),
+            first.clone(),
+            keyed(message_of("ann", "b", "x"), "k1"),
+            keyed(message("a", "x"), "k1"),
+            keyed(message_of("bob", "a", "again"), "k1"),
+            message("a", "last"),
+            keyed(message_of("", "a", "x"), "k1"),
+        ],
+        &Discard,
+    );
     let (new, duplicate) = (|seq| Ok(Appended::New(seq)), |seq| Ok(Appended::Duplicate(seq)));
     assert_eq!(results, [new(4), duplicate(3), new(1), new(5), duplicate(4), new(6), duplicate(5)]);
     drop(store);

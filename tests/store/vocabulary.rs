@@ -10,7 +10,8 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection};
 use roomcast::config::{Database, DatabaseUrl, Durability};
 use roomcast::internals::{
-    Appended, Health, HistoryLimit, HistoryQuery, NewMessage, READER_STACK_BYTES, Retention, Store,
+    Appended, CommitSink, Health, HistoryLimit, HistoryQuery, NewMessage, READER_STACK_BYTES, Retention,
+    Store,
 };
 use roomcast::{AppendError, Channel, ClientInfo, Metrics, Publication, Seq};
 
@@ -128,9 +129,27 @@ pub(crate) fn keyed(message: NewMessage, key: &str) -> NewMessage {
     NewMessage { key: Some(key.into()), ..message }
 }
 
+/// A sink for tests that only store.
+pub(crate) struct Discard;
+
+impl CommitSink for Discard {
+    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+        None
+    }
+}
+
 /// Stores one message.
 pub(crate) fn append(store: &Store, message: NewMessage) -> Result<Appended, AppendError> {
-    let mut results = store.append(vec![message]);
+    append_to(store, &Discard, message)
+}
+
+/// Stores one message and passes it to the sink.
+pub(crate) fn append_to(
+    store: &Store,
+    sink: &dyn CommitSink,
+    message: NewMessage,
+) -> Result<Appended, AppendError> {
+    let mut results = store.append(vec![message], sink);
     assert_eq!(results.len(), 1);
     results.remove(0)
 }
@@ -138,7 +157,7 @@ pub(crate) fn append(store: &Store, message: NewMessage) -> Result<Appended, App
 /// Stores `1`, `2`, … up to `count` in a room, in one submission.
 pub(crate) fn fill(store: &Store, room: &str, count: usize) {
     let messages = (1..=count).map(|number| message(room, &number.to_string())).collect();
-    for result in store.append(messages) {
+    for result in store.append(messages, &Discard) {
         result.unwrap();
     }
 }

@@ -172,7 +172,7 @@ fn publish_to<'a>(
             PublishResult::default()
         }));
     }
-    for (place, result) in places.into_iter().zip(services.store.append(batch)) {
+    for (place, result) in places.into_iter().zip(services.store.append(batch, &*services.engine)) {
         results[place] = match result {
             Ok(Appended::New(offset) | Appended::Duplicate(offset)) => {
                 Ok(PublishResult { offset, epoch: services.engine.epoch() })

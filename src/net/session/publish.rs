@@ -110,7 +110,7 @@ impl Session {
         if messages.is_empty() {
             return;
         }
-        let results = self.services.store.append(messages);
+        let results = self.services.store.append(messages, &*self.services.engine);
         let epoch = self.services.engine.epoch().clone();
         for (Waiting { id, kind, since }, result) in waiting.into_iter().zip(results) {
             self.services.metrics.publish_ack_seconds.observe(since.elapsed().as_secs_f64());

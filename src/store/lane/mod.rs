@@ -14,7 +14,7 @@ mod transaction;
 mod writer;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Database;
@@ -45,7 +45,6 @@ impl Row for Pending {
 /// All lanes of a store.
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
-    sink: RwLock<Option<Arc<dyn CommitSink>>>,
     monitor: Arc<Monitor>,
     metrics: Arc<Metrics>,
 }
@@ -78,52 +77,51 @@ impl Lanes {
             handover: Handover::new(limits, || Err(AppendError::Unavailable)),
             writer: Mutex::new(Writer::new(target.clone(), first.take(), Arc::clone(&monitor))),
         });
-        Self { lanes: lanes.take(count).collect(), sink: RwLock::new(None), monitor, metrics }
+        Self { lanes: lanes.take(count).collect(), monitor, metrics }
     }
 
-    pub(super) fn set_sink(&self, sink: Option<Arc<dyn CommitSink>>) {
-        *self.sink.write().unwrap_or_else(PoisonError::into_inner) = sink;
-    }
-
-    /// Stores the messages; returns when every one is durable and handed on, or refused.
-    pub(super) fn append(&self, messages: Vec<NewMessage>) -> Vec<Outcome> {
+    /// Stores the messages; returns once every one is durable and passed to the sink, or refused.
+    pub(super) fn append(&self, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
         let queued_at = Instant::now();
         let pending = messages.into_iter().map(|message| Pending { message, queued_at });
         if let [lane] = &*self.lanes {
-            return self.submit(lane, pending.collect());
+            return self.submit(lane, pending.collect(), sink);
         }
-        self.append_split(pending)
+        self.append_split(pending, sink)
     }
 
     /// One lane after the other, so that no lane ever waits for a thread that is busy in another.
-    fn append_split(&self, pending: impl ExactSizeIterator<Item = Pending>) -> Vec<Outcome> {
+    fn append_split(
+        &self,
+        pending: impl ExactSizeIterator<Item = Pending>,
+        sink: &dyn CommitSink,
+    ) -> Vec<Outcome> {
         let total = pending.len();
         let mut by_lane: Vec<(Vec<usize>, Vec<Pending>)> = Vec::new();
         by_lane.resize_with(self.lanes.len(), Default::default);
-        for (place, pending) in pending.enumerate() {
+        for (index, pending) in pending.enumerate() {
             let lane = (pending.message.channel.stable_hash() % self.lanes.len() as u64) as usize;
-            by_lane[lane].0.push(place);
+            by_lane[lane].0.push(index);
             by_lane[lane].1.push(pending);
         }
         let mut outcomes = vec![Err(AppendError::Unavailable); total];
-        for (lane, (places, rows)) in self.lanes.iter().zip(by_lane) {
-            for (place, outcome) in places.into_iter().zip(self.submit(lane, rows)) {
-                outcomes[place] = outcome;
+        for (lane, (indices, rows)) in self.lanes.iter().zip(by_lane) {
+            for (index, outcome) in indices.into_iter().zip(self.submit(lane, rows, sink)) {
+                outcomes[index] = outcome;
             }
         }
         outcomes
     }
 
-    fn submit(&self, lane: &Lane, rows: Vec<Pending>) -> Vec<Outcome> {
-        let sink = self.sink.read().unwrap_or_else(PoisonError::into_inner).clone();
-        lane.handover.submit(rows, |batch| self.commit(lane, sink.as_deref(), batch))
+    fn submit(&self, lane: &Lane, rows: Vec<Pending>, sink: &dyn CommitSink) -> Vec<Outcome> {
+        lane.handover.submit(rows, |batch| self.commit(lane, sink, batch))
     }
 
-    /// What a leader does with a batch.
+    /// The leader's work on a batch: writes it and passes what is new to the sink.
     fn commit<'a>(
         &self,
         lane: &Lane,
-        sink: Option<&'a dyn CommitSink>,
+        sink: &'a dyn CommitSink,
         batch: Vec<Pending>,
     ) -> Committed<'a, Outcome> {
         let started = Instant::now();
@@ -137,10 +135,8 @@ impl Lanes {
         if written.store_failure.is_some() {
             self.metrics.commit_failures_total.inc();
         }
-        let after = match sink {
-            Some(sink) if !written.publications.is_empty() => sink.committed(written.publications),
-            _ => None,
-        };
+        let publications = written.publications;
+        let after = if publications.is_empty() { None } else { sink.committed(publications) };
         Committed { answers: written.outcomes, after }
     }
 
