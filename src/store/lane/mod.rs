@@ -1,11 +1,11 @@
 //! The commit lanes: how messages become durable, and are handed on in commit order.
 //!
 //! SQLite has one lane, for it has one writer; PostgreSQL has several, and a room is always in the
-//! same one. `handover` shares a lane among the calling threads, `batch` says how much one commit
+//! same one. `group_commit` shares a lane among the calling threads, `batch` says how much one commit
 //! takes, `writer` keeps the lane's connection and finds bad rows, `transaction` is the SQL.
 
 mod batch;
-mod handover;
+mod group_commit;
 mod postgres;
 mod rows;
 mod sqlite;
@@ -26,7 +26,7 @@ use crate::store::message::{CommitSink, NewMessage};
 use crate::sync::{Mutex, lock};
 
 use batch::BatchLimits;
-use handover::{Committed, Handover, Row};
+use group_commit::{Committed, Handover, Row};
 use rows::Outcome;
 use writer::Writer;
 
