@@ -1,7 +1,7 @@
-//! Leader and followers: how calling threads share commits without a thread or a timer of their own.
+//! Group commit: calling threads share commits without a thread or a timer of their own.
 //!
 //! A caller puts its rows into the lane. If nobody leads, it becomes the leader: it takes what
-//! waits (bounded by the batching rule), commits it, passes the lane on to the caller whose row
+//! waits (bounded by [`BatchLimits`]), commits it, passes the lane on to the caller whose row
 //! waits longest, and then answers the rows of its batch. Everybody else sleeps until answered or
 //! appointed. Invariants: at most one thread leads at any time; while rows wait, somebody leads or
 //! has been appointed; every row is answered exactly once, also when a commit panics.
@@ -12,13 +12,35 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::batch::{BatchLimits, rows_to_take};
 use crate::sync::{Arc, Condvar, Mutex, lock, wait};
 
 /// A row that can wait in a lane.
 pub(super) trait Row {
     /// Its share of the batch's byte bound.
     fn size_bytes(&self) -> usize;
+}
+
+/// Bounds of one commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BatchLimits {
+    pub(super) rows_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// How many of the waiting rows, given by their sizes in order of arrival, the next commit takes:
+/// as many as fit both bounds, and at least one, so that a row larger than the bound still moves.
+pub(super) fn rows_to_take(sizes: impl Iterator<Item = usize>, limits: BatchLimits) -> usize {
+    let mut bytes = 0_usize;
+    let fitting = sizes
+        .take(limits.rows_max)
+        .take_while(|size| {
+            bytes = bytes.saturating_add(*size);
+            bytes <= limits.bytes_max
+        })
+        .count();
+    let take = fitting.max(1);
+    debug_assert!(take <= limits.rows_max.max(1), "a batch exceeds its rows");
+    take
 }
 
 /// What a commit gives back.
@@ -29,8 +51,8 @@ pub(super) struct Committed<'a, R> {
     pub(super) after: Option<Box<dyn FnOnce() + 'a>>,
 }
 
-/// One lane: the rows that wait, and whether somebody is committing.
-pub(super) struct Handover<T, R> {
+/// The queue of one lane and its leadership.
+pub(super) struct GroupCommit<T, R> {
     queue: Mutex<Queue<T, R>>,
     limits: BatchLimits,
     /// The answer to a row whose commit panicked.
@@ -39,42 +61,63 @@ pub(super) struct Handover<T, R> {
 
 struct Queue<T, R> {
     waiting: VecDeque<Waiting<T, R>>,
-    /// Somebody leads, or has been appointed and will.
-    led: bool,
+    leadership: Leadership,
+}
+
+/// The state of a lane: `Free` → `Appointed` → `Leading` → `Appointed` or `Free`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leadership {
+    /// No row waits.
+    Free,
+    /// One caller has been told to lead and has not begun.
+    Appointed,
+    /// One caller is committing.
+    Leading,
+}
+
+impl<T, R> Queue<T, R> {
+    fn has_leader(&self) -> bool {
+        self.leadership != Leadership::Free
+    }
 }
 
 struct Waiting<T, R> {
     row: T,
-    address: Address<R>,
+    slot: Slot<R>,
 }
 
-/// Where the answer to a row goes: a place in its caller's ticket.
-struct Address<R> {
-    ticket: Arc<Ticket<R>>,
-    place: usize,
+/// The destination of the answer to a row.
+struct Slot<R> {
+    waiter: Arc<Waiter<R>>,
+    /// Index among the caller's rows.
+    index: usize,
 }
 
-/// What one caller waits on.
-struct Ticket<R> {
-    state: Mutex<TicketState<R>>,
+/// One caller that sleeps until its rows are answered.
+struct Waiter<R> {
+    state: Mutex<WaiterState<R>>,
     changed: Condvar,
 }
 
-struct TicketState<R> {
+struct WaiterState<R> {
     answers: Vec<Option<R>>,
     unanswered: usize,
     appointed: bool,
 }
 
-/// Why a caller woke up.
+/// The reason for which a caller woke up.
 enum Turn<R> {
     Lead,
     Done(Vec<R>),
 }
 
-impl<T: Row, R> Handover<T, R> {
+impl<T: Row, R> GroupCommit<T, R> {
     pub(super) fn new(limits: BatchLimits, lost: fn() -> R) -> Self {
-        Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), led: false }), limits, lost }
+        Self {
+            queue: Mutex::new(Queue { waiting: VecDeque::new(), leadership: Leadership::Free }),
+            limits,
+            lost,
+        }
     }
 
     /// Puts the rows into the lane and returns their answers, in order. The calling thread may
@@ -87,36 +130,44 @@ impl<T: Row, R> Handover<T, R> {
         if rows.is_empty() {
             return Vec::new();
         }
-        let ticket = Arc::new(Ticket::new(rows.len()));
-        if self.enqueue(rows, &ticket) {
+        let waiter = Arc::new(Waiter::new(rows.len()));
+        if self.enqueue(rows, &waiter) {
             self.lead(&mut commit);
         }
         loop {
-            match ticket.wait() {
+            match waiter.wait() {
                 Turn::Lead => self.lead(&mut commit),
                 Turn::Done(answers) => return answers,
             }
         }
     }
 
-    /// True when nobody leads: the caller has to.
-    fn enqueue(&self, rows: Vec<T>, ticket: &Arc<Ticket<R>>) -> bool {
+    /// True when nobody led: the caller is appointed.
+    fn enqueue(&self, rows: Vec<T>, waiter: &Arc<Waiter<R>>) -> bool {
         let mut queue = lock(&self.queue);
+        debug_assert!(queue.has_leader() || queue.waiting.is_empty(), "rows wait without a leader");
         queue.waiting.extend(
             rows.into_iter()
                 .enumerate()
-                .map(|(place, row)| Waiting { row, address: Address { ticket: Arc::clone(ticket), place } }),
+                .map(|(index, row)| Waiting { row, slot: Slot { waiter: Arc::clone(waiter), index } }),
         );
-        !std::mem::replace(&mut queue.led, true)
+        let must_lead = !queue.has_leader();
+        if must_lead {
+            queue.leadership = Leadership::Appointed;
+        }
+        must_lead
     }
 
     /// Commits one batch, passes the lane on, answers.
     fn lead<'a>(&self, commit: &mut impl FnMut(Vec<T>) -> Committed<'a, R>) {
-        let (rows, addresses) = self.take_batch();
+        let (rows, slots) = self.take_batch();
         let committed = catch_unwind(AssertUnwindSafe(|| commit(rows)));
         self.pass_on();
         let (answers, after) = match committed {
-            Ok(committed) => (committed.answers, committed.after),
+            Ok(committed) => {
+                debug_assert_eq!(committed.answers.len(), slots.len(), "one answer a row");
+                (committed.answers, committed.after)
+            }
             Err(_) => {
                 tracing::error!("a commit panicked; its messages are answered as not stored");
                 (Vec::new(), None)
@@ -125,53 +176,68 @@ impl<T: Row, R> Handover<T, R> {
         if let Some(after) = after
             && catch_unwind(AssertUnwindSafe(after)).is_err()
         {
-            tracing::error!("the hand-off of committed messages panicked");
+            tracing::error!("passing committed messages on panicked");
         }
-        self.answer(addresses, answers);
+        self.answer(slots, answers);
     }
 
-    fn take_batch(&self) -> (Vec<T>, Vec<Address<R>>) {
+    /// Begins the leadership with the rows that have waited longest.
+    fn take_batch(&self) -> (Vec<T>, Vec<Slot<R>>) {
         let mut queue = lock(&self.queue);
+        debug_assert_eq!(queue.leadership, Leadership::Appointed, "at most one leader a lane");
+        debug_assert!(!queue.waiting.is_empty(), "a leader has rows to commit");
+        queue.leadership = Leadership::Leading;
         let sizes = queue.waiting.iter().map(|waiting| waiting.row.size_bytes());
         let take = rows_to_take(sizes, self.limits).min(queue.waiting.len());
-        queue.waiting.drain(..take).map(|waiting| (waiting.row, waiting.address)).unzip()
+        queue.waiting.drain(..take).map(|waiting| (waiting.row, waiting.slot)).unzip()
     }
 
     /// Ends the leadership: appoints the caller whose row waits longest, if any row waits.
     fn pass_on(&self) {
         let mut queue = lock(&self.queue);
-        match queue.waiting.front() {
-            Some(waiting) => waiting.address.ticket.appoint(),
-            None => queue.led = false,
-        }
+        debug_assert_eq!(queue.leadership, Leadership::Leading, "only the leader passes the lane on");
+        queue.leadership = match queue.waiting.front() {
+            Some(waiting) => {
+                waiting.slot.waiter.appoint();
+                Leadership::Appointed
+            }
+            None => Leadership::Free,
+        };
     }
 
-    /// Gives every address its answer; the rows of one caller are neighbours, so each is woken once.
-    fn answer(&self, addresses: Vec<Address<R>>, answers: Vec<R>) {
+    /// Fills every slot; the rows of one caller are neighbours, so each is woken once.
+    fn answer(&self, slots: Vec<Slot<R>>, answers: Vec<R>) {
         let mut answers = answers.into_iter();
-        for same in addresses.chunk_by(|a, b| Arc::ptr_eq(&a.ticket, &b.ticket)) {
-            let places = same.iter().map(|address| address.place);
-            same[0].ticket.answer(places, || answers.next().unwrap_or_else(self.lost));
+        for same in slots.chunk_by(|a, b| Arc::ptr_eq(&a.waiter, &b.waiter)) {
+            let indices = same.iter().map(|slot| slot.index);
+            same[0].waiter.answer(indices, || answers.next().unwrap_or_else(self.lost));
         }
+        debug_assert!(answers.next().is_none(), "an answer is left over");
     }
 }
 
-impl<R> Ticket<R> {
+impl<R> Waiter<R> {
     fn new(rows: usize) -> Self {
         let answers = std::iter::repeat_with(|| None).take(rows).collect();
-        let state = TicketState { answers, unanswered: rows, appointed: false };
+        let state = WaiterState { answers, unanswered: rows, appointed: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn appoint(&self) {
-        lock(&self.state).appointed = true;
+        let mut state = lock(&self.state);
+        debug_assert!(state.unanswered > 0, "an appointed caller has a row that waits");
+        debug_assert!(!state.appointed, "a caller is appointed once");
+        state.appointed = true;
+        drop(state);
         self.changed.notify_one();
     }
 
-    fn answer(&self, places: impl Iterator<Item = usize>, mut next: impl FnMut() -> R) {
+    fn answer(&self, indices: impl Iterator<Item = usize>, mut next: impl FnMut() -> R) {
         let mut state = lock(&self.state);
-        for place in places {
-            state.answers[place] = Some(next());
+        for index in indices {
+            debug_assert!(state.answers[index].is_none(), "a row is answered once");
+            debug_assert!(state.unanswered > 0, "more answers than rows");
+            state.answers[index] = Some(next());
             state.unanswered -= 1;
         }
         let done = state.unanswered == 0;
@@ -188,6 +254,7 @@ impl<R> Ticket<R> {
                 return Turn::Lead;
             }
             if state.unanswered == 0 {
+                debug_assert!(state.answers.iter().all(Option::is_some), "every row has its answer");
                 return Turn::Done(state.answers.drain(..).flatten().collect());
             }
             state = wait(&self.changed, state);
@@ -195,9 +262,9 @@ impl<R> Ticket<R> {
     }
 }
 
-impl<T, R> fmt::Debug for Handover<T, R> {
+impl<T, R> fmt::Debug for GroupCommit<T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handover").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("GroupCommit").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -218,8 +285,8 @@ mod tests {
         }
     }
 
-    fn lane(rows_max: usize) -> Handover<u64, Option<u64>> {
-        Handover::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None)
+    fn lane(rows_max: usize) -> GroupCommit<u64, Option<u64>> {
+        GroupCommit::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None)
     }
 
     fn echo(rows: Vec<u64>) -> Committed<'static, Option<u64>> {
@@ -282,16 +349,30 @@ mod tests {
         });
         assert_eq!(answers, [None, None, Some(2), Some(3)]);
         assert_eq!(lane.submit(vec![9], echo), [Some(9)]);
-        assert!(!lock(&lane.queue).led);
+        assert!(!lock(&lane.queue).has_leader());
     }
 
     #[test]
-    fn the_hand_off_runs_after_the_lane_is_free_and_before_the_answer() {
+    fn the_second_half_of_the_sink_runs_after_the_lane_is_free_and_before_the_answer() {
         let lane = lane(2);
         let answers = lane.submit(vec![1], |rows| Committed {
             answers: rows.into_iter().map(Some).collect(),
-            after: Some(Box::new(|| assert!(!lock(&lane.queue).led))),
+            after: Some(Box::new(|| assert!(!lock(&lane.queue).has_leader()))),
         });
         assert_eq!(answers, [Some(1)]);
+    }
+
+    #[test]
+    fn both_bounds_hold_and_one_row_always_goes() {
+        let take = |sizes: &[usize], rows_max, bytes_max| {
+            rows_to_take(sizes.iter().copied(), BatchLimits { rows_max, bytes_max })
+        };
+        assert_eq!(take(&[1, 1, 1], 512, 100), 3);
+        assert_eq!(take(&[1, 1, 1], 2, 100), 2);
+        assert_eq!(take(&[60, 40, 1], 512, 100), 2);
+        assert_eq!(take(&[60, 41, 1], 512, 100), 1);
+        assert_eq!(take(&[500, 1], 512, 100), 1);
+        assert_eq!(take(&[usize::MAX, usize::MAX], 512, usize::MAX), 2);
+        assert_eq!(take(&[5, 5], 0, 0), 1);
     }
 }

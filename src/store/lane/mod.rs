@@ -1,10 +1,10 @@
-//! The commit lanes: how messages become durable, and are handed on in commit order.
+//! The commit lanes: messages become durable and are passed on in commit order.
 //!
 //! SQLite has one lane, for it has one writer; PostgreSQL has several, and a room is always in the
-//! same one. `group_commit` shares a lane among the calling threads, `batch` says how much one commit
-//! takes, `writer` keeps the lane's connection and finds bad rows, `transaction` is the SQL.
+//! same one. `group_commit` shares a lane among the calling threads, `writer` keeps the lane's
+//! connection and finds bad rows, `transaction` is the SQL, `rows` the types it shares with the
+//! statements of both databases.
 
-mod batch;
 mod group_commit;
 mod postgres;
 mod rows;
@@ -25,8 +25,7 @@ use crate::store::health::{Monitor, Side};
 use crate::store::message::{CommitSink, NewMessage};
 use crate::sync::{Mutex, lock};
 
-use batch::BatchLimits;
-use group_commit::{Committed, Handover, Row};
+use group_commit::{BatchLimits, Committed, GroupCommit, Row};
 use rows::Outcome;
 use writer::Writer;
 
@@ -50,7 +49,7 @@ pub(super) struct Lanes {
 }
 
 struct Lane {
-    handover: Handover<Pending, Outcome>,
+    group: GroupCommit<Pending, Outcome>,
     /// Locked by the leader for a commit, and on SQLite also by the rare other writes.
     writer: Mutex<Writer>,
 }
@@ -74,7 +73,7 @@ impl Lanes {
         let count = if target.is_sqlite() { 1 } else { config.commit_lanes.max(1) };
         let mut first = Some(first);
         let lanes = std::iter::repeat_with(|| Lane {
-            handover: Handover::new(limits, || Err(AppendError::Unavailable)),
+            group: GroupCommit::new(limits, || Err(AppendError::Unavailable)),
             writer: Mutex::new(Writer::new(target.clone(), first.take(), Arc::clone(&monitor))),
         });
         Self { lanes: lanes.take(count).collect(), monitor, metrics }
@@ -114,7 +113,7 @@ impl Lanes {
     }
 
     fn submit(&self, lane: &Lane, rows: Vec<Pending>, sink: &dyn CommitSink) -> Vec<Outcome> {
-        lane.handover.submit(rows, |batch| self.commit(lane, sink, batch))
+        lane.group.submit(rows, |batch| self.commit(lane, sink, batch))
     }
 
     /// The leader's work on a batch: writes it and passes what is new to the sink.

@@ -1,4 +1,4 @@
-//! The hand-over of a lane in every order of its callers' steps.
+//! Group commit in every order of its callers' steps.
 //!
 //! What a commit sees is written down and judged at the end, because a failing assertion inside a
 //! commit would be caught by the lane itself, as a commit that panicked.
@@ -35,14 +35,14 @@ struct Notes {
 }
 
 struct Rig {
-    lane: Handover<Number, Option<Number>>,
+    lane: GroupCommit<Number, Option<Number>>,
     /// Behind a lock that the checker does not see, for the lane has no part in it.
     notes: Plain<Notes>,
 }
 
 impl Rig {
     fn new(rows_max: usize) -> Arc<Self> {
-        let lane = Handover::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None);
+        let lane = GroupCommit::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None);
         Arc::new(Self { lane, notes: Plain::default() })
     }
 
@@ -100,7 +100,7 @@ impl Rig {
             );
         }
         let queue = lock(&self.lane.queue);
-        assert!(queue.waiting.is_empty() && !queue.led, "the lane is left led");
+        assert!(queue.waiting.is_empty() && !queue.has_leader(), "the lane is left with a leader");
     }
 }
 
