@@ -43,13 +43,6 @@ impl Connections {
         self.0.each(found).flatten().flatten().collect()
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Listener>> {
-        let listeners = |part: &mut ByUser| -> Vec<_> {
-            part.values().flat_map(|of_user| of_user.values().cloned()).collect()
-        };
-        self.0.each(listeners).flatten().collect()
-    }
-
     /// Different users connected; all anonymous connections are one.
     pub(super) fn users(&self) -> usize {
         let users = |part: &mut ByUser| part.keys().cloned().collect::<Vec<_>>();

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::listener::Listener;
-use crate::ids::{Channel, Seq, SubscriptionId};
+use super::subscription::Subscription;
+use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
 use crate::outbox::frame;
 use crate::protocol::code::ErrorCode;
-use crate::protocol::push;
 use crate::protocol::reply::{self, PublicationList, SubscribeResult};
-use crate::publication::{ClientInfo, Publication};
+use crate::publication::Publication;
 
 /// What a client that returns asks for.
 #[derive(Debug, Clone)]
@@ -35,9 +34,7 @@ pub struct Recover {
 pub enum Answer {
     /// As the reply to the subscribe command with this id.
     Reply(u32),
-    /// As a push: the server subscribes the client at run time.
-    Push,
-    /// To somebody who gathers several, for a connect reply, or who is not a socket.
+    /// Sent on a channel; used by connect and by in-process subscribers.
     Collect(Sender<(Channel, Result<Joined, ErrorCode>)>),
 }
 
@@ -69,52 +66,47 @@ pub struct Joined {
     pub extra: Extra,
 }
 
-/// See the module.
+/// A subscribe that is not answered yet.
 #[derive(Debug)]
 pub(super) struct Join {
-    pub(super) channel: Channel,
-    pub(super) listener: Arc<Listener>,
-    pub(super) subscription: SubscriptionId,
-    pub(super) info: Arc<ClientInfo>,
+    pub(super) subscription: Arc<Subscription>,
     pub(super) recover: Option<Recover>,
     pub(super) answer: Answer,
     pub(super) extra: Extra,
 }
 
 impl Join {
-    /// True while the client still wants it.
-    pub(super) fn is_held(&self) -> bool {
-        self.listener.holds(&self.channel, self.subscription)
+    pub(super) fn channel(&self) -> &Channel {
+        &self.subscription.channel
     }
 
     /// Tells the client that it is subscribed.
     pub(super) fn succeed(self, joined: Joined) {
-        let publications = joined.encode_publications();
-        let mut text = Vec::new();
         match self.answer {
-            Answer::Collect(sender) => {
-                // Who asked may be gone with its connection.
-                let _ = sender.send((self.channel, Ok(joined)));
-                return;
+            // The connection that asked may be gone.
+            Answer::Collect(sender) => drop(sender.send((self.subscription.channel.clone(), Ok(joined)))),
+            Answer::Reply(id) => {
+                let publications = joined.encode_publications();
+                let mut text = Vec::new();
+                reply::subscribe(&mut text, id, &joined.to_wire(&publications));
+                let _ = self.subscription.outbox.reply(&frame::text(&text));
             }
-            Answer::Reply(id) => reply::subscribe(&mut text, id, &joined.to_wire(&publications)),
-            Answer::Push => push::subscribe(&mut text, &self.channel, &joined.to_wire(&publications)),
         }
-        let _ = self.listener.outbox.reply(&frame::text(&text));
     }
 
-    /// Tells the client that it is not subscribed, and forgets the subscription.
+    /// Tells the client that it is not subscribed, and ends the subscription.
     pub(super) fn fail(self, code: ErrorCode, metrics: &Metrics) {
         metrics.errors_total.with_label_values(&[&code.number().to_string()]).inc();
-        self.listener.remove_exactly(&self.channel, self.subscription);
+        self.subscription.end();
         match self.answer {
-            Answer::Collect(sender) => drop(sender.send((self.channel, Err(code)))),
+            Answer::Collect(sender) => {
+                drop(sender.send((self.subscription.channel.clone(), Err(code))));
+            }
             Answer::Reply(id) => {
                 let mut text = Vec::new();
                 reply::error(&mut text, id, code);
-                let _ = self.listener.outbox.reply(&frame::text(&text));
+                let _ = self.subscription.outbox.reply(&frame::text(&text));
             }
-            Answer::Push => {}
         }
     }
 }

@@ -1,32 +1,53 @@
 //! The listeners of one room: joining, leaving and finding one are O(1), walking them is a slice.
+//!
+//! Keeps count of those that are live; only its own methods change whether a member is.
 
 use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use super::listener::Listener;
-use crate::ids::{ConnectionId, SubscriptionId};
+use super::subscription::Subscription;
+use crate::ids::ConnectionId;
 use crate::outbox::Outbox;
-use crate::publication::ClientInfo;
+
+/// Members up to which the count of live ones is checked after every change, in a debug build.
+const MEMBERS_CHECKED_MAX: usize = 64;
 
 /// One listener in one room.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
-    /// The listener's outbox, held here too so that a fan-out touches one pointer less.
-    pub(super) outbox: Arc<Outbox>,
+    /// The subscription's outbox, held here too so that a fan-out touches one pointer less.
+    outbox: Arc<Outbox>,
     /// Gets what the room sends; false while the catch-up pool serves it.
-    pub(super) live: bool,
-    pub(super) subscription: SubscriptionId,
-    pub(super) info: Arc<ClientInfo>,
-    pub(super) listener: Arc<Listener>,
+    live: bool,
+    subscription: Arc<Subscription>,
 }
 
-/// See the module.
+/// The members of one room.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Members {
     list: Vec<Member>,
-    /// Position in `list` by connection.
+    /// Index in `list` by connection.
     index: AHashMap<ConnectionId, usize>,
+    live: usize,
+}
+
+impl Member {
+    pub(super) fn new(subscription: Arc<Subscription>, live: bool) -> Self {
+        Self { outbox: subscription.outbox.clone(), live, subscription }
+    }
+
+    pub(super) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    pub(super) fn subscription(&self) -> &Arc<Subscription> {
+        &self.subscription
+    }
 }
 
 impl Members {
@@ -38,6 +59,11 @@ impl Members {
         self.list.is_empty()
     }
 
+    /// How many are live.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
     pub(super) fn as_slice(&self) -> &[Member] {
         &self.list
     }
@@ -45,37 +71,59 @@ impl Members {
     /// Adds a member; an older one of the same connection is replaced and returned.
     pub(super) fn insert(&mut self, member: Member) -> Option<Member> {
         let id = member.outbox.id();
-        if let Some(&position) = self.index.get(&id) {
-            return Some(std::mem::replace(&mut self.list[position], member));
-        }
-        self.index.insert(id, self.list.len());
-        self.list.push(member);
-        None
+        self.live += usize::from(member.live);
+        let replaced = match self.index.get(&id) {
+            Some(&index) => Some(std::mem::replace(&mut self.list[index], member)),
+            None => {
+                self.index.insert(id, self.list.len());
+                self.list.push(member);
+                None
+            }
+        };
+        self.live -= usize::from(replaced.as_ref().is_some_and(|replaced| replaced.live));
+        self.assert_consistent();
+        replaced
     }
 
-    /// Removes the member if it still is this subscription.
-    pub(super) fn remove(&mut self, id: ConnectionId, subscription: SubscriptionId) -> Option<Member> {
-        let position = self.position(id, subscription)?;
-        self.index.remove(&id);
-        let member = self.list.swap_remove(position);
-        if let Some(moved) = self.list.get(position) {
-            self.index.insert(moved.outbox.id(), position);
+    /// Removes the member if it still is of this subscription.
+    pub(super) fn remove(&mut self, subscription: &Subscription) -> Option<Member> {
+        let index = self.index_of(subscription)?;
+        self.index.remove(&subscription.connection());
+        let member = self.list.swap_remove(index);
+        self.live -= usize::from(member.live);
+        if let Some(moved) = self.list.get(index) {
+            self.index.insert(moved.outbox.id(), index);
         }
         if self.list.is_empty() {
+            debug_assert_eq!(self.live, 0, "nobody is live in an empty room");
             *self = Self::default();
         }
+        self.assert_consistent();
         Some(member)
     }
 
-    /// The member, if it still is this subscription.
-    pub(super) fn get_mut(&mut self, id: ConnectionId, subscription: SubscriptionId) -> Option<&mut Member> {
-        let position = self.position(id, subscription)?;
-        self.list.get_mut(position)
+    /// Index of the member, if it still is of this subscription.
+    pub(super) fn index_of(&self, subscription: &Subscription) -> Option<usize> {
+        let index = *self.index.get(&subscription.connection())?;
+        (self.list[index].subscription.id() == subscription.id()).then_some(index)
     }
 
-    /// The member at a position of [`as_slice`](Self::as_slice).
-    pub(super) fn at_mut(&mut self, position: usize) -> &mut Member {
-        &mut self.list[position]
+    /// Makes a member live that was served from the log.
+    pub(super) fn set_live(&mut self, index: usize) {
+        let member = &mut self.list[index];
+        debug_assert!(!member.live, "a member comes back from the log once");
+        member.live = true;
+        self.live += 1;
+        self.assert_consistent();
+    }
+
+    /// Takes a live member out of live delivery.
+    pub(super) fn set_lagging(&mut self, index: usize) {
+        let member = &mut self.list[index];
+        debug_assert!(member.live, "a member is served from the log by one job");
+        member.live = false;
+        self.live -= 1;
+        self.assert_consistent();
     }
 
     /// Takes all members out.
@@ -83,8 +131,15 @@ impl Members {
         std::mem::take(self).list
     }
 
-    fn position(&self, id: ConnectionId, subscription: SubscriptionId) -> Option<usize> {
-        let position = *self.index.get(&id)?;
-        (self.list[position].subscription == subscription).then_some(position)
+    fn assert_consistent(&self) {
+        debug_assert_eq!(self.index.len(), self.list.len(), "one index entry a member");
+        debug_assert!(self.live <= self.list.len());
+        if cfg!(debug_assertions) && self.list.len() <= MEMBERS_CHECKED_MAX {
+            let live = self.list.iter().filter(|member| member.live).count();
+            assert_eq!(self.live, live, "live members were counted wrongly");
+            let found =
+                |(index, member): (usize, &Member)| self.index.get(&member.outbox.id()) == Some(&index);
+            assert!(self.list.iter().enumerate().all(found), "the index does not find its member");
+        }
     }
 }

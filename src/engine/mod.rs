@@ -23,6 +23,7 @@ mod model;
 mod room;
 mod rooms;
 mod shard;
+mod subscription;
 mod tail;
 mod threads;
 
@@ -34,7 +35,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::{self, Delivery, Namespace};
-use crate::ids::{Channel, ConnectionId, SubscriptionId};
+use crate::ids::{Channel, ConnectionId};
 use crate::metrics::Metrics;
 use crate::outbox::frame;
 use crate::protocol::code::{Close, UnsubscribeCode};
@@ -43,11 +44,12 @@ use crate::publication::{ClientInfo, Publication};
 use crate::store::CommitSink;
 use crate::sync::{Arc, Mutex, lock};
 use catch_up::pool::CatchUp;
-use command::{Command, Farewell};
+use command::Command;
 use connections::Connections;
 use context::Context;
 use join::Join;
 use mailboxes::{Mailbox, Mailboxes};
+use room::change::{Leave, RoomChange};
 use shard::Shard;
 use threads::Threads;
 
@@ -55,8 +57,9 @@ pub use catch_up::directory::{Cause, Lagging};
 pub use delivery::choice::{Reason, Strategy};
 pub use inspect::{Presence, RoomOrder, RoomQuery, RoomStatus};
 pub use join::{Answer, Extra, Joined, Recover};
-pub use listener::{Listener, Refused, Subscription};
+pub use listener::Listener;
 pub use log::{Log, LogUnavailable};
+pub use subscription::{Refused, Subscription};
 
 /// What an engine is given by the program around it.
 pub struct EngineParts {
@@ -179,8 +182,8 @@ impl Engine {
         if self.connections.remove(listener) {
             self.context.metrics.connections.dec();
         }
-        for (channel, subscription) in listener.remove_all() {
-            self.send_leave(listener, channel, subscription.id, None);
+        for subscription in listener.unsubscribe_all() {
+            self.send_leave(subscription, None);
         }
         self.context.catch_up.forget(listener.id());
     }
@@ -197,34 +200,24 @@ impl Engine {
         channels_max: usize,
     ) -> Result<(), Refused> {
         let JoinRequest { channel, info, recover, extra, answer, server_side } = request;
-        let options = self.namespace(&channel).unwrap_or(&self.context.namespaces.default).clone();
-        let id = SubscriptionId::next();
-        let subscription = Subscription { id, info: info.clone(), namespace: options, server_side };
-        listener.add(&channel, subscription, channels_max)?;
-        let join =
-            Join { channel, listener: listener.clone(), subscription: id, info, recover, answer, extra };
-        self.mailboxes.of(&join.channel).send(Command::Join(Box::new(join)));
+        let subscription = listener.subscribe(channel, info, server_side, channels_max)?;
+        let mailbox = self.mailboxes.of(&subscription.channel);
+        let join = Join { subscription: subscription.clone(), recover, answer, extra };
+        mailbox.send(Command::Change(RoomChange::Join(Box::new(join))));
         Ok(())
     }
 
-    /// Takes a listener out of a room and sends it `farewell` behind the last message it gets from
+    /// Takes a listener out of a room and sends it `final_frame` behind the last message it gets from
     /// there. False when it was not in the room; then nothing is sent.
-    pub fn leave(&self, listener: &Listener, channel: &Channel, farewell: Bytes) -> bool {
-        let Some(subscription) = listener.remove(channel) else { return false };
-        let farewell = Farewell { outbox: listener.outbox.clone(), frame: farewell };
-        self.send_leave(listener, channel.clone(), subscription.id, Some(farewell));
+    pub fn leave(&self, listener: &Listener, channel: &Channel, final_frame: Bytes) -> bool {
+        let Some(subscription) = listener.unsubscribe(channel) else { return false };
+        self.send_leave(subscription, Some(final_frame));
         true
     }
 
-    fn send_leave(
-        &self,
-        listener: &Listener,
-        channel: Channel,
-        subscription: SubscriptionId,
-        farewell: Option<Farewell>,
-    ) {
-        let mailbox = self.mailboxes.of(&channel);
-        mailbox.send(Command::Leave { channel, connection: listener.id(), subscription, farewell });
+    fn send_leave(&self, subscription: Arc<Subscription>, final_frame: Option<Bytes>) {
+        let leave = RoomChange::Leave(Leave::new(subscription, final_frame));
+        self.mailboxes.of(leave.channel()).send(Command::Change(leave));
     }
 
     /// Ends a user's subscription to a channel and tells the clients why: on one client, or on all.
@@ -274,11 +267,6 @@ impl Engine {
             listeners.retain(|listener| *listener.info.client == *client);
         }
         listeners
-    }
-
-    /// Every connection.
-    pub fn listeners(&self) -> Vec<Arc<Listener>> {
-        self.connections.all()
     }
 
     /// Different users connected; all anonymous connections count as one.

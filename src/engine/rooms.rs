@@ -15,6 +15,7 @@ use super::context::Context;
 use super::delivery::choice::Strategy;
 use super::inspect::{RoomQuery, RoomStatus};
 use super::mailboxes::Mailbox;
+use super::room::change::RoomChange;
 use super::room::state::Room;
 use crate::config::Delivery;
 use crate::ids::{Channel, Seq};
@@ -76,20 +77,7 @@ impl Rooms {
                     self.publish(publication, committed_at, context);
                 }
             }
-            Command::Join(ref join) => {
-                let channel = join.channel.clone();
-                self.activate(&channel, context).apply_or_defer(command, context);
-            }
-            Command::Leave { ref channel, .. } => {
-                if let Some(room) = self.active.get_mut(channel) {
-                    room.apply_or_defer(command, context);
-                }
-            }
-            Command::CaughtUp(ref job) => {
-                if let Some(room) = self.active.get_mut(job.channel()) {
-                    room.apply_or_defer(command, context);
-                }
-            }
+            Command::Change(change) => self.change(change, context),
             Command::Head { channel, head } => self.on_head(&channel, head, context),
             Command::SliceDone { channel } => self.finish_slice(channel, context),
             Command::Presence { channel, answer } => {
@@ -104,6 +92,17 @@ impl Rooms {
             }
             Command::Flush { done } => self.flushes.push(done),
             Command::Wake | Command::Stop => {}
+        }
+    }
+
+    /// Only a join brings a room into memory; without it there is nobody to leave or to catch up.
+    fn change(&mut self, change: RoomChange, context: &Context) {
+        let room = match &change {
+            RoomChange::Join(join) => Some(self.activate(join.channel(), context)),
+            change => self.active.get_mut(change.channel()),
+        };
+        if let Some(room) = room {
+            room.apply_or_defer(change, context);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::ids::Seq;
 use crate::limits::{TAIL_BYTES_MAX, TAIL_PUBLICATIONS_MAX};
 use crate::publication::Publication;
 
-/// See the module.
+/// The newest publications of a room, without gaps.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     entries: VecDeque<Publication>,
@@ -27,6 +27,22 @@ impl Tail {
             let Some(oldest) = self.entries.pop_front() else { break };
             self.bytes -= size(&oldest);
         }
+        self.assert_consistent();
+    }
+
+    /// Seq of the newest entry.
+    pub(super) fn newest(&self) -> Option<Seq> {
+        self.entries.back().map(|entry| entry.seq)
+    }
+
+    fn assert_consistent(&self) {
+        debug_assert!(self.entries.len() <= TAIL_PUBLICATIONS_MAX && self.bytes <= TAIL_BYTES_MAX);
+        debug_assert_eq!(self.bytes == 0, self.entries.is_empty(), "the bytes of the tail do not add up");
+        let ends = self.entries.front().zip(self.entries.back());
+        debug_assert!(
+            ends.is_none_or(|(first, last)| last.seq - first.seq + 1 == self.entries.len() as Seq),
+            "a tail is dense"
+        );
     }
 
     /// The publications `after < seq <= until`, if all of them are here.

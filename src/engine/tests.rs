@@ -265,6 +265,20 @@ fn a_listener_that_does_not_read_costs_its_budget_and_misses_nothing() {
     }
 }
 
+/// Rooms, jobs and subscriptions point at each other; once a connection has ended, nothing keeps it.
+#[test]
+fn a_connection_that_ended_leaves_nothing_behind() {
+    let rig = Rig::new(|_| {});
+    let room = channel("room");
+    let ear = rig.listen(&room, None).unwrap();
+    let subscription = Arc::downgrade(&ear.listener.subscription(&room).unwrap());
+    let (listener, outbox) = (Arc::downgrade(&ear.listener), Arc::downgrade(&ear.listener.outbox));
+    rig.engine.disconnect(&ear.listener);
+    drop(ear);
+    rig.engine.presence(&room);
+    assert_eq!((listener.strong_count(), subscription.strong_count(), outbox.strong_count()), (0, 0, 0));
+}
+
 #[test]
 fn a_log_that_fails_for_a_while_delays_and_loses_nothing() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 5_000);
@@ -370,8 +384,8 @@ fn who_lags_is_named_until_it_is_live_again() {
     rig.engine.presence(&room);
     let (total, lagging) = rig.engine.lagging(10);
     assert_eq!((total, lagging.len()), (1, 1));
-    assert_eq!((lagging[0].channel.as_str(), lagging[0].cause), ("room", Cause::Slow));
-    assert_eq!(lagging[0].listener.id(), slow.listener.id());
+    assert_eq!((lagging[0].subscription.channel.as_str(), lagging[0].cause), ("room", Cause::Slow));
+    assert_eq!(lagging[0].subscription.connection(), slow.listener.id());
     assert!(rig.engine.lagging(0).1.is_empty());
     slow.hear_until(200);
     let deadline = Instant::now() + Duration::from_secs(60);

@@ -9,16 +9,19 @@ use std::time::Instant;
 
 use ahash::AHashMap;
 
-use crate::engine::listener::Listener;
-use crate::ids::{Channel, Seq, SubscriptionId};
+use crate::engine::subscription::Subscription;
+use crate::ids::{Seq, SubscriptionId};
 use crate::metrics::Metrics;
 use crate::sync::Striped;
 
 type Entries = AHashMap<SubscriptionId, Arc<Record>>;
 
-/// See the module.
-#[derive(Debug, Default)]
-pub(super) struct Directory(Striped<Entries>);
+/// The jobs there are, by subscription: each has one at most.
+#[derive(Debug)]
+pub(in crate::engine) struct Directory {
+    entries: Striped<Entries>,
+    metrics: Arc<Metrics>,
+}
 
 /// Why a subscription is served from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +46,8 @@ impl Cause {
 /// A subscription that is served from the log.
 #[derive(Debug, Clone)]
 pub struct Lagging {
-    /// Whose it is.
-    pub listener: Arc<Listener>,
-    /// Its room.
-    pub channel: Channel,
+    /// The subscription, with its connection and room.
+    pub subscription: Arc<Subscription>,
     /// Why.
     pub cause: Cause,
     /// Since when.
@@ -57,8 +58,7 @@ pub struct Lagging {
 
 #[derive(Debug)]
 struct Record {
-    listener: Arc<Listener>,
-    channel: Channel,
+    subscription: Arc<Subscription>,
     cause: Cause,
     since: Instant,
     after: AtomicU64,
@@ -68,15 +68,21 @@ struct Record {
 #[derive(Debug)]
 pub(super) struct Entry {
     record: Arc<Record>,
-    subscription: SubscriptionId,
     directory: Arc<Directory>,
-    metrics: Arc<Metrics>,
 }
 
 impl Directory {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { entries: Striped::default(), metrics })
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     pub(super) fn list(&self, limit: usize) -> (usize, Vec<Lagging>) {
         let mut records: Vec<Arc<Record>> =
-            self.0.each(|entries| entries.values().cloned().collect::<Vec<_>>()).flatten().collect();
+            self.entries.each(|entries| entries.values().cloned().collect::<Vec<_>>()).flatten().collect();
         let total = records.len();
         records.sort_unstable_by_key(|record| record.since);
         records.truncate(limit);
@@ -87,8 +93,7 @@ impl Directory {
 impl Record {
     fn describe(&self) -> Lagging {
         Lagging {
-            listener: self.listener.clone(),
-            channel: self.channel.clone(),
+            subscription: self.subscription.clone(),
             cause: self.cause,
             since: self.since,
             after: self.after.load(Ordering::Relaxed),
@@ -97,37 +102,28 @@ impl Record {
 }
 
 impl Entry {
+    /// Enters a subscription that is to be served from the log after `after`.
     pub(super) fn new(
         directory: &Arc<Directory>,
-        metrics: &Arc<Metrics>,
-        subscription: SubscriptionId,
-        listening: (&Arc<Listener>, &Channel),
+        subscription: &Arc<Subscription>,
         cause: Cause,
         after: Seq,
     ) -> Self {
-        let (listener, channel) = (listening.0.clone(), listening.1.clone());
-        let record = Arc::new(Record {
-            listener,
-            channel,
-            cause,
-            since: Instant::now(),
-            after: AtomicU64::new(after),
-        });
-        directory.0.of(subscription.0).insert(subscription, record.clone());
-        metrics.catch_ups_active.inc();
-        Self { record, subscription, directory: directory.clone(), metrics: metrics.clone() }
+        let (id, subscription) = (subscription.id(), subscription.clone());
+        let (since, after) = (Instant::now(), AtomicU64::new(after));
+        let record = Arc::new(Record { subscription, cause, since, after });
+        let other = directory.entries.of(id.0).insert(id, record.clone());
+        debug_assert!(other.is_none(), "a subscription has one job");
+        directory.metrics.catch_ups_active.inc();
+        Self { record, directory: directory.clone() }
     }
 
     pub(super) fn cause(&self) -> Cause {
         self.record.cause
     }
 
-    pub(super) fn listener(&self) -> &Arc<Listener> {
-        &self.record.listener
-    }
-
-    pub(super) fn channel(&self) -> &Channel {
-        &self.record.channel
+    pub(super) fn subscription(&self) -> &Arc<Subscription> {
+        &self.record.subscription
     }
 
     /// The last seq the listener was given; only the job's owner changes it.
@@ -136,17 +132,19 @@ impl Entry {
     }
 
     pub(super) fn advance(&self, seq: Seq) {
+        debug_assert!(seq >= self.after(), "a listener is not given a message twice");
         self.record.after.store(seq, Ordering::Relaxed);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.metrics.catch_ups_active.dec();
-        let mut entries = self.directory.0.of(self.subscription.0);
-        // A job that was extended is the same job; another one of this subscription is not ours.
-        if entries.get(&self.subscription).is_some_and(|record| Arc::ptr_eq(record, &self.record)) {
-            entries.remove(&self.subscription);
-        }
+        self.directory.metrics.catch_ups_active.dec();
+        let id = self.record.subscription.id();
+        let removed = self.directory.entries.of(id.0).remove(&id);
+        debug_assert!(
+            removed.is_some_and(|removed| Arc::ptr_eq(&removed, &self.record)),
+            "the entry of another job was removed"
+        );
     }
 }

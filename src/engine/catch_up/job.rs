@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::directory::{Cause, Entry};
+use super::directory::{Cause, Directory, Entry};
 use super::pages::PageCache;
-use super::pool::CatchUp;
 use crate::engine::join::{Join, Joined};
-use crate::engine::listener::Listener;
 use crate::engine::log::LogUnavailable;
-use crate::engine::members::Member;
-use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
-use crate::metrics::Metrics;
+use crate::engine::subscription::Subscription;
+use crate::ids::{Channel, Seq};
 use crate::outbox::Push;
 use crate::outbox::frame::LineFrames;
 use crate::protocol::code::ErrorCode;
@@ -27,70 +24,93 @@ const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// between queues, lists and commands all its life.
 #[derive(Debug)]
 pub(in crate::engine) struct Job {
-    /// Who it is for, and the last seq the listener was given.
+    /// The subscription it is for, and the last seq the listener was given.
     entry: Entry,
-    subscription: SubscriptionId,
     retention: Retention,
     /// The last seq it is to be given before it goes back to its room.
     until: Seq,
     /// A resume whose answer is still owed, with the epoch to answer.
     owed: Option<(Join, Arc<str>)>,
-    metrics: Arc<Metrics>,
+    keeper: Keeper,
+    directory: Arc<Directory>,
+}
+
+/// The one owner of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeper {
+    /// The shard of its room.
+    Shard,
+    /// The queue of the pool.
+    Queue,
+    /// A thread of the pool.
+    Thread,
+    /// The list of jobs whose outboxes are full.
+    Parked,
+    /// The list of jobs whose page could not be read.
+    Failed,
+}
+
+impl Keeper {
+    fn may_hand_to(self, next: Self) -> bool {
+        match self {
+            Self::Shard => matches!(next, Self::Queue | Self::Parked),
+            Self::Queue => next == Self::Thread,
+            Self::Thread => next != Self::Thread,
+            Self::Parked | Self::Failed => next == Self::Queue,
+        }
+    }
 }
 
 impl Job {
     /// For a member whose outbox was full.
     pub(in crate::engine) fn for_member(
-        channel: &Channel,
+        subscription: &Arc<Subscription>,
         retention: Retention,
-        member: &Member,
         (after, until): (Seq, Seq),
-        catch_up: &CatchUp,
+        directory: &Arc<Directory>,
     ) -> Self {
-        let listening = (&member.listener, channel);
+        debug_assert!(after < until, "a member was given everything already");
         Self {
-            entry: catch_up.enter(member.subscription, listening, Cause::Slow, after),
-            subscription: member.subscription,
+            entry: Entry::new(directory, subscription, Cause::Slow, after),
             retention,
             until,
             owed: None,
-            metrics: catch_up.0.metrics.clone(),
+            keeper: Keeper::Shard,
+            directory: directory.clone(),
         }
     }
 
-    /// For a resume that the tail can not serve.
+    /// For a resume that the tail cannot serve.
     pub(in crate::engine) fn for_join(
         join: Join,
         retention: Retention,
         (after, until): (Seq, Seq),
         epoch: Arc<str>,
-        catch_up: &CatchUp,
+        directory: &Arc<Directory>,
     ) -> Self {
-        let listening = (&join.listener, &join.channel);
+        debug_assert!(after <= until, "a resume from beyond the room");
         Self {
-            entry: catch_up.enter(join.subscription, listening, Cause::Resume, after),
-            subscription: join.subscription,
+            entry: Entry::new(directory, &join.subscription, Cause::Resume, after),
             retention,
             until,
             owed: Some((join, epoch)),
-            metrics: catch_up.0.metrics.clone(),
+            keeper: Keeper::Shard,
+            directory: directory.clone(),
         }
     }
 
-    pub(super) fn listener(&self) -> &Arc<Listener> {
-        self.entry.listener()
+    /// Notes that somebody else owns the job from now on.
+    pub(super) fn hand_to(&mut self, next: Keeper) {
+        debug_assert!(self.keeper.may_hand_to(next), "a job went from {:?} to {next:?}", self.keeper);
+        self.keeper = next;
     }
 
-    pub(in crate::engine) fn connection(&self) -> ConnectionId {
-        self.listener().id()
+    pub(in crate::engine) fn subscription(&self) -> &Arc<Subscription> {
+        self.entry.subscription()
     }
 
     pub(in crate::engine) fn channel(&self) -> &Channel {
-        self.entry.channel()
-    }
-
-    pub(in crate::engine) fn subscription(&self) -> SubscriptionId {
-        self.subscription
+        &self.subscription().channel
     }
 
     /// The last seq the listener was given.
@@ -105,14 +125,16 @@ impl Job {
 
     /// The room went on: now the listener is to be given everything up to here.
     pub(super) fn aim_at(&mut self, until: Seq) {
+        debug_assert!(until >= self.until, "a room does not go back");
         self.until = until;
     }
 
     /// Pushes frames that end at `until`; false when the outbox has no room for them.
     pub(in crate::engine) fn push_all(&self, frames: &Bytes, until: Seq) -> bool {
-        let pushed = self.listener().outbox.push(frames) == Push::Accepted;
+        debug_assert!(until > self.after() && until <= self.until.max(until), "nothing to push");
+        let pushed = self.subscription().outbox.push(frames) == Push::Accepted;
         if pushed {
-            self.metrics.deliveries_total.inc_by(until - self.after());
+            self.directory.metrics().deliveries_total.inc_by(until - self.after());
             self.entry.advance(until);
         }
         pushed
@@ -120,8 +142,9 @@ impl Job {
 
     /// Gives the listener one page.
     pub(super) fn step(&mut self, pages: &PageCache) -> Next {
-        let outbox = &self.listener().outbox;
-        if outbox.ended().is_some() || !self.listener().holds(self.channel(), self.subscription) {
+        debug_assert_eq!(self.keeper, Keeper::Thread, "only a thread of the pool steps a job");
+        let outbox = &self.subscription().outbox;
+        if outbox.ended().is_some() || !self.subscription().is_held() {
             return Next::Left;
         }
         if self.is_done() {
@@ -135,7 +158,7 @@ impl Job {
             (Ok(page), Some((join, epoch))) => self.answer(page, join, epoch),
             (Ok(page), None) => self.push_page(&page),
             (Err(LogUnavailable(_)), Some((join, _))) => {
-                join.fail(ErrorCode::Internal, &self.metrics);
+                join.fail(ErrorCode::Internal, self.directory.metrics());
                 Next::Left
             }
             (Err(LogUnavailable(_)), None) => Next::Failed,
@@ -164,13 +187,13 @@ impl Job {
             extra: join.extra.clone(),
         };
         if complete {
-            self.metrics.recoveries_total.with_label_values(&["log"]).inc();
+            self.directory.metrics().recoveries_total.with_label_values(&["log"]).inc();
             joined.publications = first_chunk(page);
             self.entry.advance(joined.publications.last().map_or(after, |last| last.seq));
         } else {
-            self.metrics.recoveries_total.with_label_values(&["failed"]).inc();
+            self.directory.metrics().recoveries_total.with_label_values(&["failed"]).inc();
             if join.recover.as_ref().is_some_and(|recover| recover.reject_unrecovered) {
-                join.fail(ErrorCode::UnrecoverablePosition, &self.metrics);
+                join.fail(ErrorCode::UnrecoverablePosition, self.directory.metrics());
                 return Next::Left;
             }
             self.entry.advance(self.until);
@@ -209,7 +232,7 @@ impl Job {
     /// room may come behind the reply to its unsubscribe, least of all into the next subscription.
     fn push_while_held(&self, frames: &Bytes, until: Seq) -> Result<(), Next> {
         let push = || self.push_all(frames, until);
-        match self.listener().while_holding(self.channel(), self.subscription, push) {
+        match self.subscription().while_held(push) {
             Some(true) => Ok(()),
             Some(false) => Err(Next::Full),
             None => Err(Next::Left),

@@ -2,7 +2,8 @@
 //!
 //! After a restart thousands of clients resume the same room at once. Committed messages never
 //! change, so blocks of them are kept for a while, aligned to multiples of [`BLOCK_PUBLICATIONS`] or to
-//! the end of a block before that was cut short by its bytes, and one read serves everybody. What retention hides is filtered when a page is given out.
+//! the end of a block before that was cut short by its bytes, and one read serves everybody. What
+//! retention hides is filtered when a page is given out.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::limits::{BLOCK_PUBLICATIONS, PAGE_CACHE_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::publication::{Publication, Retention};
 
-/// See the module.
+/// Blocks of committed messages, read once for everybody that needs them.
 pub(super) struct PageCache {
     log: Arc<dyn Log>,
     metrics: Arc<Metrics>,
@@ -25,6 +26,9 @@ pub(super) struct PageCache {
 
 /// Everything readable: the cache keeps what the log has, retention is applied later.
 const EVERYTHING: Retention = Retention { size: 0, ttl: None };
+
+/// Blocks up to which their bytes are added up after every change, in a debug build.
+const BLOCKS_CHECKED_MAX: usize = 64;
 
 type Key = (Channel, Seq);
 
@@ -75,6 +79,7 @@ impl PageCache {
             }
             start = block.until;
         };
+        debug_assert!(block.until > after || block.until >= end, "a page takes the reader further");
         let now = clock::unix_ms();
         let wanted = block.publications.iter().filter(|publication| {
             publication.seq > after && publication.seq <= end && retention.keeps(publication, until, now)
@@ -111,10 +116,22 @@ impl PageCache {
                 blocks.bytes -= old.bytes;
             }
         }
+        blocks.assert_consistent();
     }
 
     fn lock(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Blocks {
+    fn assert_consistent(&self) {
+        debug_assert_eq!(self.order.len(), self.by_start.len(), "every block leaves once");
+        debug_assert!(self.bytes <= PAGE_CACHE_BYTES_MAX, "the cache is bounded");
+        if cfg!(debug_assertions) && self.by_start.len() <= BLOCKS_CHECKED_MAX {
+            let bytes: usize = self.by_start.values().map(|block| block.bytes).sum();
+            assert_eq!(self.bytes, bytes, "the bytes of the cache do not add up");
+        }
     }
 }
 

@@ -7,8 +7,8 @@
 //! is full), or the shard of its room. Pages end at the `until` the shard named, so a job that comes
 //! back is never ahead of its room.
 
-use super::directory::{Cause, Directory, Entry, Lagging};
-use super::job::{Job, Next};
+use super::directory::{Directory, Lagging};
+use super::job::{Job, Keeper, Next};
 use super::pages::PageCache;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use ahash::AHashMap;
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 
 use crate::engine::command::Command;
-use crate::engine::listener::Listener;
 use crate::engine::log::Log;
 use crate::engine::mailboxes::Mailboxes;
-use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
+use crate::engine::room::change::{Leave, RoomChange};
+use crate::ids::{Channel, ConnectionId, Seq};
 use crate::metrics::Metrics;
 use crate::sync::{Arc, Mutex, MutexGuard, Striped, lock};
 
@@ -29,11 +29,11 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 
 /// What shards hold of the pool.
 #[derive(Clone)]
-pub(in crate::engine) struct CatchUp(pub(super) Arc<Shared>);
+pub(in crate::engine) struct CatchUp(Arc<Shared>);
 
 type Jobs = Vec<Box<Job>>;
 
-pub(super) struct Shared {
+struct Shared {
     /// Unbounded, yet never longer than the subscriptions there are: each has one job at most.
     tasks: Sender<Task>,
     /// Jobs whose outboxes are full, by connection.
@@ -42,7 +42,6 @@ pub(super) struct Shared {
     failed: Mutex<Jobs>,
     pages: PageCache,
     directory: Arc<Directory>,
-    pub(super) metrics: Arc<Metrics>,
     mailboxes: Arc<Mailboxes>,
 }
 
@@ -91,22 +90,15 @@ impl CatchUp {
             parked: Striped::default(),
             failed: Mutex::default(),
             pages: PageCache::new(log.clone(), metrics.clone()),
-            directory: Arc::default(),
-            metrics,
+            directory: Directory::new(metrics),
             mailboxes,
         }));
         (catch_up.clone(), Worker { catch_up, log, tasks, drained })
     }
 
-    /// Notes that a subscription is served from the log, until the entry is dropped.
-    pub(super) fn enter(
-        &self,
-        subscription: SubscriptionId,
-        (listener, channel): (&Arc<Listener>, &Channel),
-        cause: Cause,
-        after: Seq,
-    ) -> Entry {
-        Entry::new(&self.0.directory, &self.0.metrics, subscription, (listener, channel), cause, after)
+    /// Where the jobs of this pool are listed.
+    pub(in crate::engine) fn directory(&self) -> &Arc<Directory> {
+        &self.0.directory
     }
 
     /// Reads the head of a room; the answer comes to its shard.
@@ -115,7 +107,8 @@ impl CatchUp {
     }
 
     /// Queues a job.
-    pub(in crate::engine) fn run(&self, job: Box<Job>) {
+    pub(in crate::engine) fn run(&self, mut job: Box<Job>) {
+        job.hand_to(Keeper::Queue);
         self.submit(Task::Run(job));
     }
 
@@ -126,12 +119,13 @@ impl CatchUp {
     }
 
     /// Keeps a job until its outbox has drained.
-    pub(in crate::engine) fn park(&self, job: Box<Job>) {
-        let listener = job.listener().clone();
-        let id = listener.id();
+    pub(in crate::engine) fn park(&self, mut job: Box<Job>) {
+        job.hand_to(Keeper::Parked);
+        let outbox = job.subscription().outbox.clone();
+        let id = outbox.id();
         self.0.parked.of(id.0).entry(id).or_default().push(job);
         // Parked first, asked second: a notice that comes at once finds the job.
-        if !listener.outbox.request_notice() {
+        if !outbox.request_notice() {
             self.unpark(id);
         }
     }
@@ -174,8 +168,13 @@ impl CatchUp {
         let _ = self.0.tasks.send(task);
     }
 
-    fn to_shard(&self, channel: &Channel, command: Command) {
-        self.0.mailboxes.of(channel).send(command);
+    fn keep_failed(&self, mut job: Box<Job>) {
+        job.hand_to(Keeper::Failed);
+        self.failed().push(job);
+    }
+
+    fn tell(&self, change: RoomChange) {
+        self.0.mailboxes.of(change.channel()).send(Command::Change(change));
     }
 }
 
@@ -250,18 +249,19 @@ impl Worker {
 
     fn look_up_head(&self, channel: Channel) {
         let head = self.log.head(&channel).ok();
-        self.catch_up.to_shard(&channel.clone(), Command::Head { channel, head });
+        self.catch_up.0.mailboxes.of(&channel).send(Command::Head { channel: channel.clone(), head });
     }
 
     fn step(&self, mut job: Box<Job>) {
+        job.hand_to(Keeper::Thread);
         match job.step(&self.catch_up.0.pages) {
             Next::Done => {
-                let channel = job.channel().clone();
-                self.catch_up.to_shard(&channel, Command::CaughtUp(job));
+                job.hand_to(Keeper::Shard);
+                self.catch_up.tell(RoomChange::CaughtUp(job));
             }
             Next::Again => self.catch_up.run(job),
             Next::Full => self.catch_up.park(job),
-            Next::Failed => self.catch_up.failed().push(job),
+            Next::Failed => self.catch_up.keep_failed(job),
             Next::Lost => self.leave(job, true),
             Next::Left => self.leave(job, false),
         }
@@ -269,14 +269,13 @@ impl Worker {
 
     /// Takes a job's member out of its room; `lost`: because messages it is owed are gone.
     fn leave(&self, job: Box<Job>, lost: bool) {
-        let (channel, listener, subscription) =
-            (job.channel().clone(), job.listener().clone(), job.subscription());
+        let subscription = job.subscription().clone();
         if lost {
-            listener.lose(&channel, subscription);
+            subscription.end_with_gap();
         }
+        // The job answers a resume that waits; the room hears of the end after that.
         drop(job);
-        let (connection, farewell) = (listener.id(), None);
-        let command = Command::Leave { channel: channel.clone(), connection, subscription, farewell };
-        self.catch_up.to_shard(&channel, command);
+        subscription.end();
+        self.catch_up.tell(RoomChange::Leave(Leave::new(subscription, None)));
     }
 }

@@ -126,10 +126,10 @@ pub(in crate::engine) struct Outcome {
 
 impl Outcome {
     pub(super) fn push_to(&mut self, position: usize, member: &Member, frames: &Bytes) {
-        if !member.live {
+        if !member.is_live() {
             return;
         }
-        match member.outbox.push(frames) {
+        match member.outbox().push(frames) {
             Push::Accepted => self.delivered += 1,
             Push::Full => self.full.push(position),
             // Its own reader is already taking it out of the room.

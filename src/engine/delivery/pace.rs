@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// takes 3 to 7 us (ARCHITECTURE.md, "The system call is the cost").
 const COST_AT_FIRST: Duration = Duration::from_micros(5);
 
-/// Bounds of a measured cost. Whoever is outside was interrupted, or the clock is coarse.
+/// Bounds of a measured cost. Outliers are preemption or clock granularity.
 const COST_MIN: Duration = Duration::from_nanos(500);
 const COST_MAX: Duration = Duration::from_micros(50);
 
@@ -36,11 +36,26 @@ impl Cost {
         let each = (work / count).clamp(COST_MIN, COST_MAX);
         let weight = f64::from(count) / (f64::from(count) + LISTENERS_REMEMBERED);
         self.0 = self.0.mul_f64(1.0 - weight) + each.mul_f64(weight);
+        debug_assert!((COST_MIN..=COST_MAX).contains(&self.0), "a cost outside its bounds: {:?}", self.0);
     }
 
     /// Expected time of one thread for this many listeners.
     pub(in crate::engine) fn of(self, listeners: usize) -> Duration {
         self.0.mul_f64(listeners as f64)
+    }
+}
+
+/// The measurements of one room that its strategy depends on.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Pace {
+    pub(in crate::engine) cost: Cost,
+    pub(in crate::engine) rate: Rate,
+    pub(in crate::engine) cooldown: Cooldown,
+}
+
+impl Pace {
+    pub(in crate::engine) fn new(now: Instant) -> Self {
+        Self { cost: Cost::default(), rate: Rate::new(now), cooldown: Cooldown::new(now) }
     }
 }
 
@@ -60,6 +75,7 @@ impl Rate {
     pub(in crate::engine) fn count(&mut self, now: Instant) {
         self.per_second = self.at(now) + RATE_SPAN.as_secs_f64().recip();
         self.at = self.at.max(now);
+        debug_assert!(self.per_second.is_finite() && self.per_second > 0.0, "{self:?}");
     }
 
     /// The rate at this time.
@@ -72,13 +88,13 @@ impl Rate {
     }
 }
 
-/// When a room has rested: nothing was sent for as long as its last fan-out took.
+/// The pause of a room after a fan-out: as long as that took.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Rest {
+pub(in crate::engine) struct Cooldown {
     until: Instant,
 }
 
-impl Rest {
+impl Cooldown {
     pub(in crate::engine) fn new(now: Instant) -> Self {
         Self { until: now }
     }
@@ -127,15 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn a_room_has_rested_after_as_long_as_its_fan_out_took() {
+    fn a_cooldown_lasts_as_long_as_the_fan_out_before_it() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut rest = Rest::new(start);
-        assert!(rest.is_over(start), "it has sent nothing");
-        rest.observe(at(10), at(60));
-        assert!(!rest.is_over(at(109)));
-        assert!(rest.is_over(at(110)));
-        rest.observe(at(110), at(111));
-        assert!(rest.is_over(at(112)), "only the last one counts");
+        let mut cooldown = Cooldown::new(start);
+        assert!(cooldown.is_over(start), "it has sent nothing");
+        cooldown.observe(at(10), at(60));
+        assert!(!cooldown.is_over(at(109)));
+        assert!(cooldown.is_over(at(110)));
+        cooldown.observe(at(110), at(111));
+        assert!(cooldown.is_over(at(112)), "only the last one counts");
     }
 }

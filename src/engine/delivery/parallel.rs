@@ -32,13 +32,13 @@ static POOL: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
         .ok()
 });
 
-/// Who serves a slice together.
+/// The threads that serve a slice together.
 pub(in crate::engine) fn pool() -> Option<&'static ThreadPool> {
     POOL.as_ref()
 }
 
-/// A slice on its way.
-pub(in crate::engine) struct Flight {
+/// A slice of a fan-out that the pool serves.
+pub(in crate::engine) struct PoolSlice {
     members: Range<usize>,
     frames: Bytes,
     /// Where the next chunk begins; at the end or behind it when all are taken.
@@ -64,7 +64,7 @@ struct State {
     served: Served,
 }
 
-impl Flight {
+impl PoolSlice {
     /// Starts pushing the frames to the live ones of these members. With `spreads` each thread looks for a
     /// processor of its own first. `done` is called by a thread of the pool when all are served.
     pub(in crate::engine) fn start(
@@ -77,7 +77,7 @@ impl Flight {
     ) -> Arc<Self> {
         let at_work = pool.current_num_threads();
         let state = State { list: Some(list), at_work, walking: 0, served: Ok(Outcome::default()) };
-        let flight = Arc::new(Self {
+        let started = Arc::new(Self {
             next: AtomicUsize::new(members.start),
             members,
             frames,
@@ -86,9 +86,9 @@ impl Flight {
             spreads,
             done: Box::new(done),
         });
-        let of_pool = flight.clone();
+        let of_pool = started.clone();
         pool.spawn_broadcast(move |_| of_pool.serve());
-        flight
+        started
     }
 
     /// Position behind the last member of the slice.
@@ -163,6 +163,7 @@ impl Flight {
             (total @ Ok(_), panic) => *total = panic,
             (Err(_), _) => {}
         }
+        debug_assert!(state.walking > 0 && state.walking <= state.at_work, "threads were counted wrongly");
         state.walking -= 1;
         state.at_work -= 1;
         let is_last = state.at_work == 0;
@@ -177,9 +178,9 @@ impl Flight {
     }
 }
 
-impl std::fmt::Debug for Flight {
+impl std::fmt::Debug for PoolSlice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flight").field("members", &self.members).finish_non_exhaustive()
+        f.debug_struct("PoolSlice").field("members", &self.members).finish_non_exhaustive()
     }
 }
 
@@ -192,8 +193,8 @@ mod tests {
     use super::*;
 
     /// A slice of a list that does not have it: whoever walks it panics.
-    fn start(list: &Arc<Members>, done: impl Fn() + Send + Sync + 'static) -> Arc<Flight> {
-        Flight::start(pool().unwrap(), list.clone(), 0..10 * CHUNK, Bytes::new(), true, done)
+    fn start(list: &Arc<Members>, done: impl Fn() + Send + Sync + 'static) -> Arc<PoolSlice> {
+        PoolSlice::start(pool().unwrap(), list.clone(), 0..10 * CHUNK, Bytes::new(), true, done)
     }
 
     #[test]
@@ -210,9 +211,9 @@ mod tests {
     fn a_panic_of_the_pool_is_told_and_the_list_is_free_again() {
         let list = Arc::new(Members::default());
         let (done, told) = bounded(1);
-        let flight = start(&list, move || done.send(()).unwrap());
+        let slice = start(&list, move || done.send(()).unwrap());
         told.recv_timeout(Duration::from_secs(30)).unwrap();
-        assert!(flight.served().unwrap().is_err());
+        assert!(slice.served().unwrap().is_err());
         assert_eq!(Arc::strong_count(&list), 1);
     }
 
@@ -223,10 +224,10 @@ mod tests {
         pool().unwrap().spawn_broadcast(move |_| {
             let _ = hold.recv();
         });
-        let flight = start(&list, || {});
-        assert!(flight.served().is_none());
-        flight.abandon();
-        assert!(flight.served().unwrap().is_ok());
+        let slice = start(&list, || {});
+        assert!(slice.served().is_none());
+        slice.abandon();
+        assert!(slice.served().unwrap().is_ok());
         assert_eq!(Arc::strong_count(&list), 1, "while the pool still is elsewhere");
         drop(let_go);
     }

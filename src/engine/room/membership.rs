@@ -5,59 +5,61 @@
 
 use std::sync::Arc;
 
+use super::change::{Leave, RoomChange};
 use super::state::Room;
 use crate::clock;
 use crate::engine::catch_up::job::Job;
-use crate::engine::command::Command;
 use crate::engine::context::Context;
 use crate::engine::join::{Join, Joined};
 use crate::engine::members::{Member, Members};
-use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
+use crate::engine::subscription::Subscription;
+use crate::ids::{Channel, Seq};
 use crate::outbox::frame::{self, LineFrames};
 use crate::protocol::code::ErrorCode;
 use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
 
 impl Room {
-    /// Applies a command that may change the member list, at once or after the fan-out.
-    pub(in crate::engine) fn apply_or_defer(&mut self, command: Command, context: &Context) {
+    /// Applies a change at once, or after the fan-out under way.
+    pub(in crate::engine) fn apply_or_defer(&mut self, change: RoomChange, context: &Context) {
+        debug_assert_eq!(*change.channel(), self.channel, "a change of another room");
         if self.fan_out.is_some() {
-            self.deferred.push(command);
+            self.deferred.push(change);
         } else {
-            self.apply(command, context);
+            self.apply(change, context);
         }
     }
 
-    pub(super) fn apply(&mut self, command: Command, context: &Context) {
-        match command {
-            Command::Join(join) => self.join(*join, context),
-            Command::Leave { connection, subscription, farewell, .. } => {
-                self.leave(connection, subscription, context);
-                drop(farewell);
+    pub(super) fn apply(&mut self, change: RoomChange, context: &Context) {
+        debug_assert!(self.fan_out.is_none(), "the member list changes between fan-outs only");
+        match change {
+            RoomChange::Join(join) => self.join(*join, context),
+            RoomChange::Leave(Leave { subscription, final_frame }) => {
+                self.leave(&subscription, context);
+                drop(final_frame);
             }
-            Command::CaughtUp(job) => self.caught_up(job, context),
-            other => tracing::error!(?other, "a command that changes no member list was deferred"),
+            RoomChange::CaughtUp(job) => self.caught_up(job, context),
         }
     }
 
     fn join(&mut self, join: Join, context: &Context) {
-        if self.head.is_some() {
-            self.settle(join, context);
+        if self.backlog.head().is_some() {
+            self.answer(join, context);
             return;
         }
-        if !std::mem::replace(&mut self.looking_up, true) {
+        if !std::mem::replace(&mut self.head_lookup.under_way, true) {
             context.catch_up.look_up_head(self.channel.clone());
         }
-        self.waiting.push(join);
+        self.head_lookup.waiting.push(join);
     }
 
     /// The head was read from the log; `None`: it could not be read.
     pub(in crate::engine) fn on_head(&mut self, head: Option<Seq>, context: &Context) {
-        self.looking_up = false;
-        match (head, self.head) {
+        self.head_lookup.under_way = false;
+        match (head, self.backlog.head()) {
             (Some(head), None) => self.know_head(head, context),
             (None, None) => {
-                for join in std::mem::take(&mut self.waiting) {
+                for join in std::mem::take(&mut self.head_lookup.waiting) {
                     join.fail(ErrorCode::Internal, &context.metrics);
                 }
             }
@@ -66,17 +68,15 @@ impl Room {
     }
 
     pub(super) fn know_head(&mut self, head: Seq, context: &Context) {
-        self.head = Some(head);
-        self.delivered = head;
-        self.encoded = head;
-        for join in std::mem::take(&mut self.waiting) {
-            self.settle(join, context);
+        self.backlog.know_head(head);
+        for join in std::mem::take(&mut self.head_lookup.waiting) {
+            self.answer(join, context);
         }
     }
 
     /// Answers a join and makes its listener live, or hands it to the catch-up pool.
-    fn settle(&mut self, join: Join, context: &Context) {
-        if !join.is_held() {
+    fn answer(&mut self, join: Join, context: &Context) {
+        if !join.subscription.is_held() {
             let joined = self.start_at_head(&join, context);
             join.succeed(joined);
             return;
@@ -89,7 +89,7 @@ impl Room {
         let (after, reject) = (recover.after, recover.reject_unrecovered);
         let possible = recover.permitted
             && (recover.epoch.is_empty() || *recover.epoch == *context.epoch)
-            && after <= self.delivered;
+            && after <= self.backlog.delivered();
         if !possible {
             context.count_recovery("failed");
             if reject {
@@ -98,7 +98,7 @@ impl Room {
             let joined = self.start_at_head(&join, context);
             return self.admit(join, joined, context);
         }
-        match self.missed(after).filter(|_| join.listener.outbox.has_capacity()) {
+        match self.missed(after).filter(|_| join.subscription.outbox.has_capacity()) {
             Some(publications) => {
                 context.count_recovery("tail");
                 let joined = Joined {
@@ -115,17 +115,19 @@ impl Room {
 
     /// What a listener at `after` missed, if the tail has all of it and retention hides none.
     fn missed(&self, after: Seq) -> Option<Vec<Publication>> {
-        let publications: Vec<_> = self.tail.range(after, self.delivered)?.cloned().collect();
+        let publications: Vec<_> =
+            self.backlog.tail().range(after, self.backlog.delivered())?.cloned().collect();
         let (retention, now) = (self.retention(), clock::unix_ms());
-        let first_kept = publications.first().is_none_or(|first| retention.keeps(first, self.delivered, now));
+        let first_kept =
+            publications.first().is_none_or(|first| retention.keeps(first, self.backlog.delivered(), now));
         first_kept.then_some(publications)
     }
 
     fn recover_from_log(&mut self, join: Join, after: Seq, context: &Context) {
-        let (retention, until) = (self.retention(), self.delivered);
+        let (retention, until) = (self.retention(), self.backlog.delivered());
         self.insert(&join, false, context);
-        self.catching_up += 1;
-        let job = Job::for_join(join, retention, (after, until), context.epoch.clone(), &context.catch_up);
+        let directory = context.catch_up.directory();
+        let job = Job::for_join(join, retention, (after, until), context.epoch.clone(), directory);
         context.catch_up.run(Box::new(job));
     }
 
@@ -133,7 +135,7 @@ impl Room {
         Joined {
             positioned: self.options.persist,
             epoch: context.epoch.clone(),
-            offset: self.delivered,
+            offset: self.backlog.delivered(),
             was_recovering: join.recover.is_some() && self.options.persist,
             recovered: false,
             publications: Vec::new(),
@@ -142,72 +144,65 @@ impl Room {
     }
 
     fn admit(&mut self, join: Join, joined: Joined, context: &Context) {
-        let info = join.info.clone();
+        let info = join.subscription.info.clone();
         self.insert(&join, true, context);
         join.succeed(joined);
         self.announce(push::join, &info);
     }
 
     fn insert(&mut self, join: &Join, live: bool, context: &Context) {
-        let member = Member {
-            outbox: join.listener.outbox.clone(),
-            live,
-            subscription: join.subscription,
-            info: join.info.clone(),
-            listener: join.listener.clone(),
-        };
-        match self.members_mut().insert(member) {
-            Some(replaced) if !replaced.live => self.catching_up -= 1,
-            Some(_) => {}
-            None => context.metrics.listeners.inc(),
+        debug_assert!(self.backlog.head().is_some(), "a member starts at a known position");
+        let member = Member::new(join.subscription.clone(), live);
+        if self.members_mut().insert(member).is_none() {
+            context.metrics.listeners.inc();
         }
     }
 
-    fn leave(&mut self, connection: ConnectionId, subscription: SubscriptionId, context: &Context) {
-        let Some(member) = self.members_mut().remove(connection, subscription) else { return };
+    fn leave(&mut self, subscription: &Subscription, context: &Context) {
+        let Some(member) = self.members_mut().remove(subscription) else { return };
         context.metrics.listeners.dec();
-        self.forget_if_lagging(&member);
-        self.announce(push::leave, &member.info);
+        self.announce(push::leave, &member.subscription().info);
     }
 
-    /// The list, to change it. No slice is in flight, so it is shared with nobody and not copied.
+    /// The list, to change it. No slice is with the pool, so it is shared with nobody and not copied.
     fn members_mut(&mut self) -> &mut Members {
+        debug_assert_eq!(Arc::strong_count(&self.members), 1, "the list changes while the pool walks it");
         Arc::make_mut(&mut self.members)
-    }
-
-    fn forget_if_lagging(&mut self, member: &Member) {
-        if !member.live {
-            self.catching_up -= 1;
-        }
     }
 
     /// A listener served from the log has reached what was delivered when it was last here.
     fn caught_up(&mut self, job: Box<Job>, context: &Context) {
-        let members = Arc::make_mut(&mut self.members);
-        let Some(member) = members.get_mut(job.connection(), job.subscription()) else { return };
-        let rest = self.tail.range(job.after(), self.delivered);
-        let mut frames = LineFrames::default();
-        match rest {
-            Some(rest) if member.outbox.has_capacity() => {
-                for publication in rest {
-                    frames.line(|out| push::publication(out, publication));
-                }
-            }
-            _ => return context.catch_up.extend(job, self.delivered),
+        let Some(index) = self.members.index_of(job.subscription()) else { return };
+        let delivered = self.backlog.delivered();
+        debug_assert!(job.after() <= delivered, "a job ran ahead of its room");
+        let Some(mut missed) = self.encode_missed(&job) else {
+            return context.catch_up.extend(job, delivered);
+        };
+        if !missed.is_empty() && !job.push_all(&missed.take(), delivered) {
+            return context.catch_up.extend(job, delivered);
         }
-        if !frames.is_empty() && !job.push_all(&frames.take(), self.delivered) {
-            return context.catch_up.extend(job, self.delivered);
-        }
-        member.live = true;
-        self.catching_up -= 1;
+        debug_assert_eq!(job.after(), delivered, "a live member has everything that was delivered");
+        self.members_mut().set_live(index);
         if job.is_resuming() {
-            let info = member.info.clone();
-            self.announce(push::join, &info);
+            self.announce(push::join, &job.subscription().info);
         }
     }
 
-    /// Pushes a join or leave to a small room. A hint, not a message: who has no room misses it, and who
-    /// is served from the log, for its subscribe may not be answered yet.
+    /// What a job's listener has not been given yet, if the tail has it and the outbox capacity for it.
+    fn encode_missed(&self, job: &Job) -> Option<LineFrames> {
+        let missed = self.backlog.tail().range(job.after(), self.backlog.delivered())?;
+        if !job.subscription().outbox.has_capacity() {
+            return None;
+        }
+        let mut frames = LineFrames::default();
+        for publication in missed {
+            frames.line(|out| push::publication(out, publication));
+        }
+        Some(frames)
+    }
+
+    /// Pushes a join or leave to a small room. Best effort: skipped for full outboxes and for members in
+    /// catch-up, whose subscribe reply may not be queued yet.
     fn announce(&self, encode: fn(&mut Vec<u8>, &Channel, &ClientInfo), info: &ClientInfo) {
         let small = self.members.len() <= self.options.join_leave_max_listeners;
         if !self.options.join_leave || !small || self.members.is_empty() {
@@ -216,20 +211,25 @@ impl Room {
         let mut text = Vec::new();
         encode(&mut text, &self.channel, info);
         let frame = frame::text(&text);
-        for member in self.members.as_slice().iter().filter(|member| member.live) {
-            let _ = member.outbox.push(&frame);
+        for member in self.members.as_slice().iter().filter(|member| member.is_live()) {
+            let _ = member.outbox().push(&frame);
         }
     }
 
     /// Ends every subscription so that the clients come back and recover.
     pub(in crate::engine) fn reset(&mut self, context: &Context) {
-        for join in self.waiting.drain(..) {
+        for join in std::mem::take(&mut self.head_lookup.waiting) {
             join.fail(ErrorCode::Internal, &context.metrics);
         }
-        self.abandon_flight();
-        for member in self.members_mut().take_all() {
+        for change in std::mem::take(&mut self.deferred) {
+            if let RoomChange::Join(join) = change {
+                join.fail(ErrorCode::Internal, &context.metrics);
+            }
+        }
+        self.abandon_slice();
+        for member in Arc::make_mut(&mut self.members).take_all() {
             context.metrics.listeners.dec();
-            member.listener.lose(&self.channel, member.subscription);
+            member.subscription().end_with_gap();
         }
     }
 }

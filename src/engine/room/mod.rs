@@ -1,6 +1,10 @@
-//! One active room. `state` has its fields and answers questions about them, `membership` lets
-//! listeners come and go, `fan_out` sends what was published.
+//! One active room. `state` has its fields and answers questions about them, `backlog` its positions
+//! and unsent messages, `membership` lets listeners come and go, `sending` serves a `fan_out` slice by
+//! slice, `change` is what waits for its end.
 
+mod backlog;
+pub(super) mod change;
 mod fan_out;
 mod membership;
+mod sending;
 pub(super) mod state;

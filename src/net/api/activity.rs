@@ -119,13 +119,13 @@ fn describe(room: RoomStatus) -> ActiveRoom {
 
 fn describe_lagging(entry: &Lagging) -> LaggingSubscription<'_> {
     LaggingSubscription {
-        client: &entry.listener.info.client,
-        user: &entry.listener.info.user,
-        channel: &entry.channel,
+        client: &entry.subscription.info.client,
+        user: &entry.subscription.info.user,
+        channel: &entry.subscription.channel,
         cause: entry.cause.as_str(),
         offset: entry.after,
         since_ms: unix_ms(entry.since),
-        queued_bytes: entry.listener.outbox.queued_bytes() as u64,
+        queued_bytes: entry.subscription.outbox.queued_bytes() as u64,
     }
 }
 

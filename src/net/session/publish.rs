@@ -149,5 +149,7 @@ pub(in crate::net) fn code_of(error: &AppendError) -> ErrorCode {
 
 /// Who others see as the sender: the client as it is known in the room.
 fn sender(listener: &Listener, channel: &Channel) -> Arc<ClientInfo> {
-    listener.subscription(channel).map_or_else(|| listener.info.clone(), |subscription| subscription.info)
+    listener
+        .subscription(channel)
+        .map_or_else(|| listener.info.clone(), |subscription| subscription.info.clone())
 }

@@ -1,0 +1,287 @@
+//! What a room has and its live members have not: how far each step of a message has come, what waits
+//! to be sent, and the tail that quick resumes are served from.
+//!
+//! `delivered ≤ encoded ≤ head`: every live member was given the messages up to `delivered`; those
+//! after it, up to `encoded`, are in `pending` or in the fan-out under way; those after that did not
+//! fit and are taken from the tail, or else from the log, when it is their turn. Nobody else moves
+//! these positions.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::engine::tail::Tail;
+use crate::ids::Seq;
+use crate::limits::TURN_BYTES_MAX;
+use crate::outbox::frame::LineFrames;
+use crate::protocol::push;
+use crate::publication::Publication;
+
+/// Positions of a room, its unsent publications and its tail.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// Messages are kept and numbered; otherwise all positions stay 0.
+    persistent: bool,
+    /// Seq of the newest message known; `None` until it is known.
+    head: Option<Seq>,
+    encoded: Seq,
+    delivered: Seq,
+    /// Encoded pushes that no live member was given yet.
+    pending: LineFrames,
+    pending_count: u64,
+    /// When the first of them was committed.
+    pending_since: Option<Instant>,
+    tail: Tail,
+}
+
+/// What one fan-out sends.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// `None`: the messages are only in the log, and every live member is to be served from there.
+    pub(super) frames: Option<Bytes>,
+    pub(super) publications: u64,
+    /// When the first of them was committed.
+    pub(super) since: Option<Instant>,
+    /// `delivered` before and after.
+    pub(super) after: Seq,
+    pub(super) until: Seq,
+}
+
+/// What became of a publication that was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// It waits to be sent, or the tail or the log has it until then.
+    Yes,
+    /// It is kept nowhere and did not fit what is sent next.
+    Dropped,
+}
+
+impl Backlog {
+    pub(super) fn new(persistent: bool) -> Self {
+        Self {
+            persistent,
+            head: (!persistent).then_some(0),
+            encoded: 0,
+            delivered: 0,
+            pending: LineFrames::default(),
+            pending_count: 0,
+            pending_since: None,
+            tail: Tail::default(),
+        }
+    }
+
+    pub(super) fn head(&self) -> Option<Seq> {
+        self.head
+    }
+
+    pub(super) fn delivered(&self) -> Seq {
+        self.delivered
+    }
+
+    pub(super) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Gives back what a quiet room does not need.
+    pub(super) fn drop_tail(&mut self) {
+        self.tail.clear();
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// True when there is something to send: pending, or newer than what is pending.
+    pub(super) fn is_behind(&self) -> bool {
+        self.has_pending() || self.head.is_some_and(|head| self.encoded < head)
+    }
+
+    /// Makes the head of a room known that had none: nothing before it is owed to a live member.
+    pub(super) fn know_head(&mut self, head: Seq) {
+        debug_assert!(self.head.is_none() && self.persistent, "the head of a room is looked up once");
+        debug_assert!(!self.has_pending(), "nothing is encoded before the head is known");
+        self.head = Some(head);
+        self.encoded = head;
+        self.delivered = head;
+        self.assert_consistent();
+    }
+
+    /// Moves a known head to `before` when messages up to there were committed but never handed over:
+    /// they are in the log, and the room takes them from there. The head before that, if it was so.
+    pub(super) fn skip_hole(&mut self, before: Seq) -> Option<Seq> {
+        let head = self.head.filter(|head| self.persistent && *head < before)?;
+        self.head = Some(before);
+        Some(head)
+    }
+
+    /// True when the publication was counted in the head that was read from the log.
+    pub(super) fn contains(&self, publication: &Publication) -> bool {
+        self.persistent && self.head.is_some_and(|head| publication.seq <= head)
+    }
+
+    /// Takes the next publication in. With `nobody_listens` there is nobody to send it to, now or later.
+    pub(super) fn push(&mut self, publication: Publication, at: Instant, nobody_listens: bool) -> Accepted {
+        if self.persistent {
+            debug_assert_eq!(self.head.map(|head| head + 1), Some(publication.seq), "the head is dense");
+            self.head = Some(publication.seq);
+        }
+        let mut accepted = Accepted::Yes;
+        if nobody_listens && !self.has_pending() {
+            self.encoded = self.head.unwrap_or_default();
+            self.delivered = self.encoded;
+        } else {
+            accepted = self.encode_next(&publication);
+            self.pending_since.get_or_insert(at);
+        }
+        if self.persistent {
+            self.tail.push(publication);
+        }
+        self.assert_consistent();
+        accepted
+    }
+
+    /// Encodes a publication if it follows what is encoded and fits. What waits behind a fan-out is
+    /// bounded, so that a huge room need not hurry and can yield to the others.
+    fn encode_next(&mut self, publication: &Publication) -> Accepted {
+        let fits = self.pending.len() <= TURN_BYTES_MAX;
+        match (self.persistent, fits) {
+            (false, false) => return Accepted::Dropped,
+            (false, true) => self.encode(publication),
+            (true, true) if publication.seq == self.encoded + 1 => self.encode(publication),
+            (true, _) => {}
+        }
+        Accepted::Yes
+    }
+
+    fn encode(&mut self, publication: &Publication) {
+        self.pending.line(|out| push::publication(out, publication));
+        self.pending_count += 1;
+        if self.persistent {
+            debug_assert_eq!(publication.seq, self.encoded + 1, "messages are encoded in order");
+            self.encoded = publication.seq;
+        }
+    }
+
+    /// Takes what the next fan-out sends; its end is told with [`finish`](Self::finish).
+    pub(super) fn begin(&mut self) -> Batch {
+        let in_memory = self.has_pending() || self.refill();
+        if !in_memory {
+            self.encoded = self.head.unwrap_or(self.encoded);
+        }
+        let batch = Batch {
+            frames: in_memory.then(|| self.pending.take()),
+            publications: std::mem::take(&mut self.pending_count),
+            since: self.pending_since.take(),
+            after: self.delivered,
+            until: self.encoded,
+        };
+        debug_assert!(batch.after < batch.until || !self.persistent, "a fan-out sends something");
+        debug_assert!(
+            !self.persistent || !in_memory || batch.publications == batch.until - batch.after,
+            "a fan-out is dense"
+        );
+        self.assert_consistent();
+        batch
+    }
+
+    /// Notes that every live member was given the messages of a batch.
+    pub(super) fn finish(&mut self, batch: &Batch) {
+        debug_assert_eq!(self.delivered, batch.after, "one fan-out at a time");
+        self.delivered = batch.until;
+        self.assert_consistent();
+    }
+
+    /// Fills `pending` from the tail. False when the tail no longer holds what comes next: the log does.
+    fn refill(&mut self) -> bool {
+        let Some(head) = self.head else { return true };
+        let Some(missing) = self.tail.range(self.encoded, head) else { return false };
+        for publication in missing {
+            if self.pending.len() > TURN_BYTES_MAX {
+                break;
+            }
+            self.pending.line(|out| push::publication(out, publication));
+            self.pending_count += 1;
+            self.encoded = publication.seq;
+        }
+        true
+    }
+
+    /// Checks the positions.
+    pub(super) fn assert_consistent(&self) {
+        debug_assert!(self.delivered <= self.encoded, "delivered before it was encoded");
+        let head = self.head.unwrap_or_default();
+        debug_assert!(self.encoded <= head, "encoded beyond the head");
+        debug_assert!(self.persistent || head == 0, "a room that keeps nothing has no positions");
+        debug_assert_eq!(self.pending_count == 0, !self.has_pending(), "pending was counted wrongly");
+        let pending = if self.persistent { self.pending_count } else { 0 };
+        debug_assert!(pending <= self.encoded - self.delivered, "more pending than encoded");
+        debug_assert!(self.tail.newest().is_none_or(|newest| newest <= head), "a tail beyond the head");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Channel;
+
+    fn publication(seq: Seq, bytes: usize) -> Publication {
+        Publication {
+            channel: Channel::new("room").unwrap(),
+            seq,
+            data: "1".repeat(bytes).into(),
+            info: None,
+            tags: None,
+            created_at_ms: 0,
+        }
+    }
+
+    fn known(head: Seq) -> Backlog {
+        let mut backlog = Backlog::new(true);
+        backlog.know_head(head);
+        backlog
+    }
+
+    #[test]
+    fn positions_follow_a_message() {
+        let mut backlog = known(7);
+        assert!(!backlog.is_behind());
+        assert_eq!(backlog.push(publication(8, 1), Instant::now(), false), Accepted::Yes);
+        let batch = backlog.begin();
+        assert_eq!((batch.after, batch.until, batch.publications), (7, 8, 1));
+        backlog.push(publication(9, 1), Instant::now(), false);
+        assert_eq!(backlog.delivered(), 7);
+        backlog.finish(&batch);
+        assert_eq!(backlog.delivered(), 8);
+        assert!(backlog.is_behind());
+    }
+
+    #[test]
+    fn without_listeners_everything_counts_as_delivered() {
+        let mut backlog = known(0);
+        backlog.push(publication(1, 1), Instant::now(), true);
+        assert_eq!((backlog.delivered(), backlog.is_behind()), (1, false));
+        assert!(backlog.tail().range(0, 1).is_some());
+    }
+
+    #[test]
+    fn what_does_not_fit_comes_from_the_tail_or_else_from_the_log() {
+        let mut backlog = known(0);
+        for seq in 1..=3 {
+            backlog.push(publication(seq, TURN_BYTES_MAX), Instant::now(), false);
+        }
+        let first = backlog.begin();
+        assert_eq!((first.until, first.publications), (1, 1));
+        backlog.finish(&first);
+        backlog.drop_tail();
+        let second = backlog.begin();
+        assert_eq!((second.frames, second.until), (None, 3));
+    }
+
+    #[test]
+    fn a_room_that_keeps_nothing_drops_what_does_not_fit() {
+        let mut backlog = Backlog::new(false);
+        assert_eq!(backlog.push(publication(0, TURN_BYTES_MAX), Instant::now(), false), Accepted::Yes);
+        assert_eq!(backlog.push(publication(0, 1), Instant::now(), false), Accepted::Dropped);
+        assert_eq!(backlog.begin().publications, 1);
+    }
+}
