@@ -30,6 +30,7 @@ mod clock;
 mod limits;
 mod sync;
 
+#[path = "../bench/src/lib.rs"]
 mod bench;
 
 pub use config::Config;
