@@ -30,9 +30,6 @@ mod clock;
 mod limits;
 mod sync;
 
-#[path = "../bench/src/lib.rs"]
-mod bench;
-
 pub use config::Config;
 pub use ids::{Channel, ChannelError, Seq};
 pub use metrics::Metrics;

@@ -4,17 +4,15 @@ use std::fs;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Failure;
-use super::signals::stop_flag;
-use crate::bench::{
-    self, Group, Pace, Plan, Progress, Report, SCENARIOS, SIZE_MIN, Scenario, Subject, WINDOW_MAX,
-};
+use crate::plan::{Group, Pace, Plan, SCENARIOS, SIZE_MIN, Scenario, WINDOW_MAX};
+use crate::report::Report;
+use crate::{BenchError, Progress, Subject, html};
 
 /// Messages per second beyond any server; a publisher holds what is due in memory.
 const RATE_MAX: f64 = 10_000_000.0;
@@ -105,35 +103,45 @@ pub struct BenchArgs {
     pub report: Option<PathBuf>,
 }
 
-/// Runs the command until the report is printed.
-pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
+/// What a command prints, and whether all was as it should be.
+#[derive(Debug)]
+pub struct Output {
+    /// For standard output.
+    pub text: String,
+    /// Why the program should fail although there is a report.
+    pub fault: Option<&'static str>,
+}
+
+/// Runs the command until there is something to print, or `stopping` is set.
+///
+/// # Errors
+/// When the command line makes no sense, and whatever [`run`](crate::run()) fails of.
+pub fn run(args: &BenchArgs, stopping: &AtomicBool) -> Result<Output, BenchError> {
     if args.list {
-        return super::print(&list());
+        return Ok(Output { text: list(), fault: None });
     }
     let (name, plan) = plan(args)?;
     let bar = bar(&plan);
     let total = plan.connections();
     let whole = plan.warmup + plan.duration;
-    let stopping = stop_flag()?;
-    let outcome = bench::run(&name, plan, &subject(args)?, |progress| {
+    let outcome = crate::run(&name, plan, &subject(args)?, |progress| {
         show(&bar, progress, total, whole);
         !stopping.load(Ordering::Relaxed)
     });
     bar.finish_and_clear();
-    let report = outcome.map_err(|error| Failure::new(error.to_string()))?;
+    let report = outcome?;
     if let Some(path) = &args.report {
-        fs::write(path, bench::page(&report))
-            .map_err(|error| Failure::new(format!("{} can not be written: {error}", path.display())))?;
+        fs::write(path, html::page(&report))
+            .map_err(|error| BenchError::new(format!("{} cannot be written: {error}", path.display())))?;
     }
-    super::print(&if args.json { json(&report)? } else { report.to_string() })?;
-    if report.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new("not every message arrived as it should; the report says which".to_owned()))
+    let text = if args.json { json(&report)? } else { report.to_string() };
+    let fault =
+        (!report.is_clean()).then_some("not every message arrived as it should; the report says which");
+    Ok(Output { text, fault })
 }
 
-fn json(report: &Report) -> Result<String, Failure> {
-    let text = serde_json::to_string(report).map_err(|error| Failure::new(error.to_string()))?;
+fn json(report: &Report) -> Result<String, BenchError> {
+    let text = serde_json::to_string(report).map_err(|error| BenchError::new(error.to_string()))?;
     Ok(text + "\n")
 }
 
@@ -141,7 +149,7 @@ fn list() -> String {
     SCENARIOS.iter().map(|scenario| format!("{:<15} {}\n", scenario.name, scenario.what)).collect()
 }
 
-fn plan(args: &BenchArgs) -> Result<(String, Plan), Failure> {
+fn plan(args: &BenchArgs) -> Result<(String, Plan), BenchError> {
     let (address, host, path) = target(&args.url)?;
     check(args)?;
     let (name, groups) = groups(args)?;
@@ -166,7 +174,7 @@ fn plan(args: &BenchArgs) -> Result<(String, Plan), Failure> {
     Ok((name, plan))
 }
 
-fn check(args: &BenchArgs) -> Result<(), Failure> {
+fn check(args: &BenchArgs) -> Result<(), BenchError> {
     let at_least_one = |value: Option<usize>| value.is_none_or(|value| value > 0);
     let rules = [
         (args.size >= SIZE_MIN, format!("--size must be at least {SIZE_MIN}: a payload carries the time")),
@@ -189,19 +197,19 @@ fn check(args: &BenchArgs) -> Result<(), Failure> {
         ),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {
-        Some((_, wrong)) => Err(Failure::new(wrong)),
+        Some((_, wrong)) => Err(BenchError::new(wrong)),
         None => Ok(()),
     }
 }
 
 /// The groups of the scenario, or those the flags describe; flags change a scenario of one group.
-fn groups(args: &BenchArgs) -> Result<(String, Vec<Group>), Failure> {
+fn groups(args: &BenchArgs) -> Result<(String, Vec<Group>), BenchError> {
     let (name, mut groups) = match &args.scenario {
         None => ("custom".to_owned(), vec![custom(args.size)]),
         Some(name) => {
             let known = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
             let scenario = Scenario::named(name).ok_or_else(|| {
-                Failure::new(format!("there is no scenario {name:?}; there are {}", known()))
+                BenchError::new(format!("there is no scenario {name:?}; there are {}", known()))
             })?;
             (name.clone(), scenario.groups(args.size))
         }
@@ -218,7 +226,7 @@ fn groups(args: &BenchArgs) -> Result<(String, Vec<Group>), Failure> {
         }
         _ if changes => {
             let wrong = format!("the scenario {name} has several groups of rooms, which flags do not change");
-            return Err(Failure::new(wrong));
+            return Err(BenchError::new(wrong));
         }
         _ => {}
     }
@@ -237,9 +245,9 @@ fn custom(size: usize) -> Group {
 }
 
 /// Address, host and path of a URL.
-fn target(url: &str) -> Result<(SocketAddr, String, String), Failure> {
+fn target(url: &str) -> Result<(SocketAddr, String, String), BenchError> {
     let wrong =
-        |what: &str| Failure::new(format!("{url:?} {what}; expected ws://HOST:PORT/connection/websocket"));
+        |what: &str| BenchError::new(format!("{url:?} {what}; expected ws://HOST:PORT/connection/websocket"));
     let rest = match url.split_once("://") {
         Some(("ws" | "http", rest)) => rest,
         Some(("wss" | "https", _)) => return Err(wrong("asks for TLS, which is not spoken here")),
@@ -257,12 +265,12 @@ fn target(url: &str) -> Result<(SocketAddr, String, String), Failure> {
     Ok((address.ok_or_else(|| wrong("has no address"))?, host.to_owned(), path.to_owned()))
 }
 
-fn subject(args: &BenchArgs) -> Result<Subject, Failure> {
+fn subject(args: &BenchArgs) -> Result<Subject, BenchError> {
     if !args.spawn {
         return Ok(Subject::Running(args.server_pid));
     }
     let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("the own program is not found: {error}")))?;
+        .map_err(|error| BenchError::new(format!("the own program is not found: {error}")))?;
     let extra = match &args.config {
         Some(config) => vec!["--config".to_owned(), config.display().to_string()],
         None => Vec::new(),
@@ -303,14 +311,16 @@ fn show(bar: &ProgressBar, progress: Progress, connections: usize, whole: Durati
 mod tests {
     use clap::Parser;
 
-    use super::super::{Cli, Command};
     use super::*;
 
-    fn planned(line: &[&str]) -> Result<(String, Plan), Failure> {
-        match Cli::try_parse_from([&["roomcast", "bench"], line].concat()).unwrap().command {
-            Command::Bench(args) => plan(&args),
-            _ => unreachable!("it is a bench"),
-        }
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    fn planned(line: &[&str]) -> Result<(String, Plan), BenchError> {
+        plan(&Line::try_parse_from([&["roomcast"], line].concat()).unwrap().args)
     }
 
     #[test]

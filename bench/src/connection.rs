@@ -29,7 +29,7 @@ const GAP_MAX: u64 = 1_000_000;
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// Waits for the answer to the handshake.
     Shaking,
     /// Waits for the reply to `connect`.
@@ -44,7 +44,7 @@ pub(super) enum Stage {
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Listener {
         group: usize,
         room: usize,
@@ -55,30 +55,30 @@ pub(super) enum Role {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) socket: TcpStream,
-    pub(super) role: Role,
-    pub(super) stage: Stage,
+pub(crate) struct Connection {
+    pub(crate) socket: TcpStream,
+    pub(crate) role: Role,
+    pub(crate) stage: Stage,
     /// Bytes read that are no whole frame yet.
-    pub(super) input: Vec<u8>,
+    pub(crate) input: Vec<u8>,
     output: Vec<u8>,
     /// Bytes of `output` the kernel already took.
     written: usize,
     /// Epoch of the room, once it was told; a server may not tell positions.
-    pub(super) epoch: Option<String>,
+    pub(crate) epoch: Option<String>,
     /// Offset of the last publication, or of the room at the subscription.
-    pub(super) last: u64,
+    pub(crate) last: u64,
     /// Offsets before `last` that did not arrive.
-    pub(super) missing: Vec<u64>,
+    pub(crate) missing: Vec<u64>,
     /// Publications that arrived, but for repeated ones.
-    pub(super) arrived: u64,
+    pub(crate) arrived: u64,
     /// The begin of a message that comes in several frames.
-    pub(super) partial: Vec<u8>,
+    pub(crate) partial: Vec<u8>,
 }
 
 impl Connection {
     /// Begins to connect the `number`th connection.
-    pub(super) fn open(address: SocketAddr, number: usize, role: Role) -> io::Result<Self> {
+    pub(crate) fn open(address: SocketAddr, number: usize, role: Role) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
@@ -114,25 +114,25 @@ impl Connection {
     }
 
     /// Ends the socket and keeps the position.
-    pub(super) fn cut_off(&mut self) {
+    pub(crate) fn cut_off(&mut self) {
         self.stage = Stage::Away;
         // An error only says that it had ended already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 
     /// Goes on where the connection before this one was.
-    pub(super) fn take_over(&mut self, before: Self) {
+    pub(crate) fn take_over(&mut self, before: Self) {
         (self.epoch, self.last, self.missing) = (before.epoch, before.last, before.missing);
         self.arrived = before.arrived;
     }
 
     /// Where to append what is to be sent; [`flush`](Self::flush) sends it.
-    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
 
     /// Sends as much as the kernel takes; the rest waits for the socket to be writable.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.written < self.output.len() {
             match self.socket.write(&self.output[self.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -152,13 +152,13 @@ impl Connection {
     }
 
     /// True while the server takes so little that nothing more should be appended.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.output.len() - self.written >= OUTPUT_BYTES_MAX
     }
 
     /// Reads once; `None` when there is nothing now. With the count comes the time at which the last
     /// of the bytes reached the socket.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, SystemTime)>> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, SystemTime)>> {
         loop {
             match self.receive(buffer) {
                 Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -189,7 +189,7 @@ impl Connection {
     }
 
     /// Notes a publication and says whether it came as it should.
-    pub(super) fn note(&mut self, offset: u64) -> Arrival {
+    pub(crate) fn note(&mut self, offset: u64) -> Arrival {
         let expected = self.last + 1;
         let is_first = self.last == 0 && self.epoch.is_none();
         if is_first || offset == expected {
@@ -216,7 +216,7 @@ impl Connection {
 
 /// How a publication came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     /// Behind the last one, with or without a gap.
     Next,
     /// Behind a later one.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Connections are being made.
     Ramp,
     /// Publishers publish.
@@ -18,7 +18,7 @@ pub(super) enum Phase {
 
 /// How far a reconnect storm is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Storm {
+pub(crate) enum Storm {
     /// There is none, or not yet.
     Calm,
     /// The listeners are cut off.
@@ -29,30 +29,30 @@ pub(super) enum Storm {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(crate) struct Control {
     started: Instant,
     phase: AtomicU8,
     storm: AtomicU8,
     /// Connections that may have been begun so far.
-    pub(super) allowed: AtomicUsize,
+    pub(crate) allowed: AtomicUsize,
     /// Connections that are subscribed or may publish.
-    pub(super) ready: AtomicUsize,
-    pub(super) broken: AtomicUsize,
+    pub(crate) ready: AtomicUsize,
+    pub(crate) broken: AtomicUsize,
     /// Threads that have still to send something that was due.
-    pub(super) publishing: AtomicUsize,
+    pub(crate) publishing: AtomicUsize,
     run_from_ns: AtomicU64,
     measure_from_ns: AtomicU64,
     measure_until_ns: AtomicU64,
     /// Publishes sent and not answered yet.
-    pub(super) under_way: AtomicU64,
-    pub(super) acknowledged: AtomicU64,
+    pub(crate) under_way: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
     /// Arrivals that the acknowledged publishes bring.
-    pub(super) expected: AtomicU64,
-    pub(super) arrived: AtomicU64,
+    pub(crate) expected: AtomicU64,
+    pub(crate) arrived: AtomicU64,
 }
 
 impl Control {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             started: Instant::now(),
             phase: AtomicU8::new(0),
@@ -72,17 +72,17 @@ impl Control {
     }
 
     /// Nanoseconds since the run began.
-    pub(super) fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// [`now_ns`](Self::now_ns) as it was when the system's clock showed `stamp`.
-    pub(super) fn at(&self, stamp: SystemTime) -> u64 {
+    pub(crate) fn at(&self, stamp: SystemTime) -> u64 {
         let age = SystemTime::now().duration_since(stamp).unwrap_or_default();
         self.now_ns().saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Ramp,
             1 => Phase::Run,
@@ -91,11 +91,11 @@ impl Control {
         }
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    pub(super) fn storm(&self) -> Storm {
+    pub(crate) fn storm(&self) -> Storm {
         match self.storm.load(Ordering::Acquire) {
             0 => Storm::Calm,
             1 => Storm::Away,
@@ -103,12 +103,12 @@ impl Control {
         }
     }
 
-    pub(super) fn let_storm(&self, storm: Storm) {
+    pub(crate) fn let_storm(&self, storm: Storm) {
         self.storm.store(storm as u8, Ordering::Release);
     }
 
     /// Publishers begin now; what is due within the measured time counts.
-    pub(super) fn begin(&self, warmup: Duration, duration: Duration) {
+    pub(crate) fn begin(&self, warmup: Duration, duration: Duration) {
         let now = self.now_ns();
         let from = now + warmup.as_nanos() as u64;
         self.run_from_ns.store(now, Ordering::Relaxed);
@@ -117,23 +117,23 @@ impl Control {
         self.enter(Phase::Run);
     }
 
-    pub(super) fn run_from_ns(&self) -> u64 {
+    pub(crate) fn run_from_ns(&self) -> u64 {
         self.run_from_ns.load(Ordering::Relaxed)
     }
 
     /// Start and end of the measured time.
-    pub(super) fn measured(&self) -> (u64, u64) {
+    pub(crate) fn measured(&self) -> (u64, u64) {
         (self.measure_from_ns.load(Ordering::Relaxed), self.measure_until_ns.load(Ordering::Relaxed))
     }
 
     /// True when a message that was due then counts.
-    pub(super) fn counts(&self, due_ns: u64) -> bool {
+    pub(crate) fn counts(&self, due_ns: u64) -> bool {
         let (from, until) = self.measured();
         (from..until).contains(&due_ns)
     }
 
     /// True when nothing is under way any more.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.publishing.load(Ordering::Acquire) == 0
             && self.under_way.load(Ordering::Acquire) == 0
             && self.arrived.load(Ordering::Acquire) >= self.expected.load(Ordering::Acquire)

@@ -10,12 +10,12 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::clock;
 
-use super::connection::{Arrival, Connection, Role, Stage};
-use super::control::{Control, Phase, Storm};
-use super::plan::Plan;
-use super::publisher::{Publisher, Sent};
-use super::tally::{End, Tally};
-use super::wire::{self, Line, Reader};
+use crate::connection::{Arrival, Connection, Role, Stage};
+use crate::control::{Control, Phase, Storm};
+use crate::plan::Plan;
+use crate::publisher::{Publisher, Sent};
+use crate::tally::{End, Tally};
+use crate::wire::{self, Line, Reader};
 
 /// Most connections that wait for the server at the same time while connections are made.
 const HALF_OPEN_MAX: usize = 512;
@@ -35,13 +35,13 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// A connection still to be made: its number in the whole run, and what it is for.
 #[derive(Debug)]
-pub(super) enum Post {
+pub(crate) enum Post {
     Listener { number: usize, group: usize, room: usize },
     Publisher { number: usize, group: usize, place: usize },
 }
 
 impl Post {
-    pub(super) fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         match *self {
             Self::Listener { group, .. } | Self::Publisher { group, .. } => group,
         }
@@ -50,7 +50,7 @@ impl Post {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Driver {
+pub(crate) struct Driver {
     plan: Arc<Plan>,
     control: Arc<Control>,
     poll: Poll,
@@ -76,7 +76,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(plan: Arc<Plan>, control: Arc<Control>, posts: Vec<Post>) -> io::Result<Self> {
+    pub(crate) fn new(plan: Arc<Plan>, control: Arc<Control>, posts: Vec<Post>) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             tally: Tally::new(&plan),
@@ -99,7 +99,7 @@ impl Driver {
     }
 
     /// Runs until the phase is [`Phase::Stop`] and returns what was counted.
-    pub(super) fn run(mut self) -> io::Result<Tally> {
+    pub(crate) fn run(mut self) -> io::Result<Tally> {
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; READ_BYTES];
         let mut awake_until_ns = 0;

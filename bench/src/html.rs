@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::{GroupReport, Percentiles, Report};
+use crate::report::{GroupReport, Percentiles, Report};
 
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 260.0;
@@ -58,7 +58,7 @@ fn curve(latency: &Percentiles) -> Vec<(f64, f64)> {
 }
 
 fn timeline_plot(report: &Report) -> String {
-    let points = |count: fn(&super::Second) -> u64| {
+    let points = |count: fn(&crate::report::Second) -> u64| {
         report.timeline.iter().enumerate().map(|(at, second)| (at as f64, count(second) as f64)).collect()
     };
     let lines = [

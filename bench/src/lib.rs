@@ -4,9 +4,12 @@
 //! late is measured as late, also by the messages that had to wait because of it. Every listener
 //! checks the offsets of its room. Knows nothing of the server's inside: it is a client.
 
+mod clock;
+pub mod command;
 mod connection;
 mod control;
 mod driver;
+mod error;
 mod html;
 mod plan;
 mod process;
@@ -16,7 +19,6 @@ mod storm;
 mod tally;
 mod wire;
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use driver::{Driver, Post};
 use process::{Spawned, Usage};
 use tally::Tally;
 
+pub use error::BenchError;
 pub use html::page;
 pub use plan::{Group, Pace, Plan, SCENARIOS, SIZE_MIN, Scenario, WINDOW_MAX};
 pub use report::{GroupReport, Percentiles, Report, Second, ServerReport, StormReport};
@@ -66,24 +69,6 @@ pub enum Progress {
     Draining(u64),
 }
 
-/// Why there is no report.
-#[derive(Debug)]
-pub struct BenchError(String);
-
-impl fmt::Display for BenchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BenchError {}
-
-impl From<io::Error> for BenchError {
-    fn from(error: io::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
 /// Runs a plan. `progress` is called several times a second; when it returns false the run ends without a
 /// report.
 ///
@@ -119,7 +104,7 @@ fn check_files(connections: usize) -> Result<(), BenchError> {
     let needed = connections as u64 + 100;
     let files = rlimit::increase_nofile_limit(u64::MAX)?;
     if files < needed {
-        return Err(BenchError(format!(
+        return Err(BenchError::new(format!(
             "{connections} connections need {needed} open files, and the limit is {files}; raise it (ulimit -Hn) or use fewer"
         )));
     }
@@ -156,7 +141,9 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
     fn go(mut self, name: &str) -> Result<Report, BenchError> {
         let before = self.sample();
         if let (Some(pid), None) = (self.pid, before.server) {
-            return Err(BenchError(format!("there is no process {pid} to look at, or no /proc to do it")));
+            return Err(BenchError::new(format!(
+                "there is no process {pid} to look at, or no /proc to do it"
+            )));
         }
         let threads = self.start_threads()?;
         let outcome = self.measure();
@@ -164,11 +151,11 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
         let mut tally = Tally::new(&self.plan);
         for thread in threads {
             let part =
-                thread.join().map_err(|_| BenchError("a thread of the load generator panicked".into()))?;
+                thread.join().map_err(|_| BenchError::new("a thread of the load generator panicked"))?;
             tally.merge(part?);
         }
         let measured = outcome.map_err(|error| match &tally.breakage {
-            Some(breakage) => BenchError(format!("{error}; the first failure: {breakage}")),
+            Some(breakage) => BenchError::new(format!("{error}; the first failure: {breakage}")),
             None => error,
         })?;
         Ok(self.report(name, &before, &measured, tally))
@@ -270,7 +257,7 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
             self.tell(Progress::Connecting(ready))?;
             let broken = self.control.broken.load(Ordering::Acquire);
             if broken > 0 || moved.elapsed() > PATIENCE {
-                return Err(BenchError(format!("only {ready} of {all} connections became ready")));
+                return Err(BenchError::new(format!("only {ready} of {all} connections became ready")));
             }
         }
         Ok(begun.elapsed())
@@ -301,7 +288,7 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
     }
 
     fn tell(&mut self, progress: Progress) -> Result<(), BenchError> {
-        if (self.progress)(progress) { Ok(()) } else { Err(BenchError("the run was ended".to_owned())) }
+        if (self.progress)(progress) { Ok(()) } else { Err(BenchError::new("the run was ended")) }
     }
 
     /// Waits for what is under way, for as long as some of it arrives.

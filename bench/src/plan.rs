@@ -218,12 +218,12 @@ impl Plan {
 
     /// True when the plan says how fast messages come, and not the server's answers: then the server may
     /// have the processor first, for it can not run away from its listeners.
-    pub(super) fn is_paced(&self) -> bool {
+    pub(crate) fn is_paced(&self) -> bool {
         self.groups.iter().all(|group| matches!(group.pace, Pace::Rate(_)))
     }
 
     /// Threads that listen. With a rate, each group has its own.
-    pub(super) fn listening_threads(&self) -> usize {
+    pub(crate) fn listening_threads(&self) -> usize {
         if self.is_paced() { self.threads * self.groups.len() } else { self.threads }
     }
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 /// What a process has used so far, and what it holds.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     /// Processor time in user mode and in the kernel.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Resident memory in bytes.
-    pub(super) resident: u64,
-    pub(super) threads: u64,
+    pub(crate) resident: u64,
+    pub(crate) threads: u64,
 }
 
 impl Usage {
@@ -22,7 +22,7 @@ impl Usage {
     ///
     /// # Errors
     /// When there is no such process, or the system has no `/proc`.
-    pub(super) fn of(process: &str) -> io::Result<Self> {
+    pub(crate) fn of(process: &str) -> io::Result<Self> {
         let folder = Path::new("/proc").join(process);
         let stat = fs::read_to_string(folder.join("stat"))?;
         let wrong = || io::Error::other("/proc tells something unexpected");
@@ -49,10 +49,10 @@ fn ticks_per_second() -> u64 {
 
 /// A server that was started for a run and ends with it, with the folder of its database.
 #[derive(Debug)]
-pub(super) struct Spawned {
+pub(crate) struct Spawned {
     child: Child,
     folder: PathBuf,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Spawned {
@@ -60,7 +60,7 @@ impl Spawned {
     ///
     /// # Errors
     /// When it can not be started or does not say where it listens.
-    pub(super) fn start(program: &Path, database: Option<&str>, extra: &[String]) -> io::Result<Self> {
+    pub(crate) fn start(program: &Path, database: Option<&str>, extra: &[String]) -> io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("roomcast-bench-{}", uuid::Uuid::new_v4().simple()));
         fs::create_dir_all(&folder)?;
         let own = format!("sqlite:{}", folder.join("bench.db").display());
@@ -87,7 +87,7 @@ impl Spawned {
         address.ok_or_else(silent)
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 }

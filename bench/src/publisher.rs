@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::plan::{Group, Pace};
+use crate::plan::{Group, Pace};
 
 /// The publishing side of one connection.
 #[derive(Debug)]
-pub(super) struct Publisher {
-    pub(super) group: usize,
+pub(crate) struct Publisher {
+    pub(crate) group: usize,
     rooms: usize,
     next_room: usize,
     pace: Pace,
@@ -25,14 +25,14 @@ pub(super) struct Publisher {
 
 /// A publish that waits for its answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
-    pub(super) room: usize,
-    pub(super) due_ns: u64,
+pub(crate) struct Sent {
+    pub(crate) room: usize,
+    pub(crate) due_ns: u64,
 }
 
 impl Publisher {
     /// The `number`th publisher of a group.
-    pub(super) fn new(group: usize, plan: &Group, number: usize) -> Self {
+    pub(crate) fn new(group: usize, plan: &Group, number: usize) -> Self {
         let share = plan.publishers as f64;
         let interval_ns = match plan.pace {
             Pace::Rate(rate) => 1e9 * share / rate,
@@ -54,7 +54,7 @@ impl Publisher {
     }
 
     /// The next publish that is due by now, if there is one: its id, room and due time.
-    pub(super) fn next(&mut self, run_from_ns: u64, now_ns: u64) -> Option<(u64, Sent)> {
+    pub(crate) fn next(&mut self, run_from_ns: u64, now_ns: u64) -> Option<(u64, Sent)> {
         let due_ns = match self.pace {
             Pace::Window(window) if self.under_way >= window => return None,
             Pace::Window(_) => now_ns,
@@ -71,18 +71,18 @@ impl Publisher {
     }
 
     /// When the next message is due; `None` when that depends on an answer.
-    pub(super) fn due_ns(&self, run_from_ns: u64) -> Option<u64> {
+    pub(crate) fn due_ns(&self, run_from_ns: u64) -> Option<u64> {
         let after = self.phase_ns + self.interval_ns * self.scheduled as f64;
         matches!(self.pace, Pace::Rate(_)).then_some(run_from_ns + after as u64)
     }
 
     /// Publishes that wait for their answers.
-    pub(super) fn unanswered(&self) -> impl Iterator<Item = Sent> {
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = Sent> {
         self.sent.iter().flatten().copied()
     }
 
     /// The publish that an answer belongs to.
-    pub(super) fn answered(&mut self, id: u64) -> Option<Sent> {
+    pub(crate) fn answered(&mut self, id: u64) -> Option<Sent> {
         let place = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
         let sent = self.sent.get_mut(place)?.take()?;
         self.under_way -= 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::plan::{Group, Pace};
+use crate::plan::{Group, Pace};
 
 /// A whole run.
 #[derive(Debug, Clone, Serialize)]
@@ -159,7 +159,7 @@ const READ_LATE_MAX_S: f64 = 1.0;
 const CURVE_POINTS: i32 = 51;
 
 impl Percentiles {
-    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         if histogram.is_empty() {
             return Self::default();
         }

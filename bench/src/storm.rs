@@ -11,7 +11,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pages of missed messages the server read from its database since it started; `None` when it does not
 /// tell, as another server does not.
-pub(super) fn pages_read(server: SocketAddr) -> Option<u64> {
+pub(crate) fn pages_read(server: SocketAddr) -> Option<u64> {
     let mut socket = TcpStream::connect_timeout(&server, TIMEOUT).ok()?;
     socket.set_read_timeout(Some(TIMEOUT)).ok()?;
     write!(socket, "GET /metrics HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n").ok()?;

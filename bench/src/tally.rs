@@ -2,65 +2,65 @@
 
 use hdrhistogram::Histogram;
 
-use super::plan::Plan;
+use crate::plan::Plan;
 
 /// Latencies above this are recorded as this, in microseconds: a minute is a broken server.
 const LATENCY_MAX_US: u64 = 60_000_000;
 
 /// A latency distribution in microseconds, with three significant digits.
 #[derive(Debug, Clone)]
-pub(super) struct Latency(pub(super) Histogram<u64>);
+pub(crate) struct Latency(pub(crate) Histogram<u64>);
 
 impl Latency {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // The bounds are constants that the library accepts.
         let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_US, 3);
         Self(histogram.unwrap_or_else(|_| unreachable!("constant bounds")))
     }
 
-    pub(super) fn record(&mut self, from_ns: u64, to_ns: u64) {
+    pub(crate) fn record(&mut self, from_ns: u64, to_ns: u64) {
         self.0.saturating_record(to_ns.saturating_sub(from_ns).div_ceil(1000).clamp(1, LATENCY_MAX_US));
     }
 }
 
 /// Counts of one group.
 #[derive(Debug, Clone)]
-pub(super) struct GroupTally {
+pub(crate) struct GroupTally {
     /// Publishes acknowledged, of those that were due in the measured time.
-    pub(super) published: u64,
+    pub(crate) published: u64,
     /// Publishes acknowledged within the measured time, whenever they were due.
-    pub(super) acknowledged_in_time: u64,
+    pub(crate) acknowledged_in_time: u64,
     /// Publishes that got no answer, or could not even leave.
-    pub(super) unanswered: u64,
+    pub(crate) unanswered: u64,
     /// Publishes refused, at any time.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     /// What the first refusal said.
-    pub(super) refusal: Option<String>,
+    pub(crate) refusal: Option<String>,
     /// Publications that arrived, of messages due in the measured time.
-    pub(super) delivered: u64,
+    pub(crate) delivered: u64,
     /// Publications that arrived within the measured time, whenever they were due.
-    pub(super) delivered_in_time: u64,
+    pub(crate) delivered_in_time: u64,
     /// Publications that came with the reply to a listener that had been away.
-    pub(super) recovered: u64,
-    pub(super) repeated: u64,
-    pub(super) out_of_order: u64,
+    pub(crate) recovered: u64,
+    pub(crate) repeated: u64,
+    pub(crate) out_of_order: u64,
     /// From when a publish was due to its ack.
-    pub(super) ack: Latency,
+    pub(crate) ack: Latency,
     /// From when a publish was due to each arrival.
-    pub(super) delivery: Latency,
+    pub(crate) delivery: Latency,
     /// By room: what was acknowledged, and arrivals by listener and by message.
-    pub(super) rooms: Vec<RoomTally>,
+    pub(crate) rooms: Vec<RoomTally>,
 }
 
 /// Counts of one room.
 #[derive(Debug, Clone, Default)]
-pub(super) struct RoomTally {
+pub(crate) struct RoomTally {
     /// Acknowledged publishes, all of them.
-    pub(super) acknowledged: u64,
+    pub(crate) acknowledged: u64,
     /// Publishes of which it is not known whether they are stored.
-    pub(super) unanswered: u64,
+    pub(crate) unanswered: u64,
     /// Where each listener was at the end.
-    pub(super) ends: Vec<End>,
+    pub(crate) ends: Vec<End>,
     /// Offset of the first entry of `messages`.
     first: u64,
     messages: Vec<Message>,
@@ -68,13 +68,13 @@ pub(super) struct RoomTally {
 
 /// What one listener got, all in all.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct End {
+pub(crate) struct End {
     /// Publications, each once if they have offsets.
-    pub(super) arrived: u64,
+    pub(crate) arrived: u64,
     /// Offsets before the last one that did not come.
-    pub(super) missing: u64,
+    pub(crate) missing: u64,
     /// The last offset; 0: there are none.
-    pub(super) last: u64,
+    pub(crate) last: u64,
 }
 
 /// Arrivals of one message at the listeners of one thread.
@@ -91,7 +91,7 @@ const FOLLOWED_MAX: usize = 100_000_000;
 impl RoomTally {
     /// Arrivals that were owed and never came. A listener is owed all that was acknowledged, and all that
     /// another one got; a surplus of one does not make up for another's loss.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         let head = self.ends.iter().map(|end| end.last).max().unwrap_or(0);
         let behind = |end: &End| end.missing.saturating_add(head - end.last);
         let short = |end: &End| self.acknowledged.saturating_sub(end.arrived);
@@ -99,14 +99,14 @@ impl RoomTally {
     }
 
     /// Arrivals more than there were publishes, at listeners that know them only by their number.
-    pub(super) fn surplus(&self) -> u64 {
+    pub(crate) fn surplus(&self) -> u64 {
         let published = self.acknowledged + self.unanswered;
         let without_offsets = self.ends.iter().filter(|end| end.last == 0);
         without_offsets.map(|end| end.arrived.saturating_sub(published)).sum()
     }
 
     /// Notes an arrival of a message of the measured time.
-    pub(super) fn arrive(&mut self, offset: u64, due_ns: u64, now_ns: u64) {
+    pub(crate) fn arrive(&mut self, offset: u64, due_ns: u64, now_ns: u64) {
         if self.messages.is_empty() {
             self.first = offset;
         }
@@ -166,7 +166,7 @@ impl GroupTally {
     }
 
     /// From when a publish was due to its arrival at the last listener, for messages that reached all.
-    pub(super) fn last_delivery(&self, listeners_of: impl Fn(usize) -> usize) -> Latency {
+    pub(crate) fn last_delivery(&self, listeners_of: impl Fn(usize) -> usize) -> Latency {
         let mut latency = Latency::new();
         for (number, room) in self.rooms.iter().enumerate() {
             let listeners = listeners_of(number);
@@ -201,24 +201,24 @@ impl GroupTally {
 
 /// Counts of one thread, or of all.
 #[derive(Debug, Clone)]
-pub(super) struct Tally {
-    pub(super) groups: Vec<GroupTally>,
+pub(crate) struct Tally {
+    pub(crate) groups: Vec<GroupTally>,
     /// Connections that failed or were ended by the server, and what the first one met.
-    pub(super) broken: u64,
-    pub(super) breakage: Option<String>,
+    pub(crate) broken: u64,
+    pub(crate) breakage: Option<String>,
     /// Processor time of the busiest thread in the measured time, as a share of it.
-    pub(super) busiest: f64,
+    pub(crate) busiest: f64,
     /// Longest time a message of the measured time lay in a socket before it was read.
-    pub(super) read_late_ns: u64,
+    pub(crate) read_late_ns: u64,
 }
 
 impl Tally {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let groups = plan.groups.iter().map(|group| GroupTally::new(group.rooms)).collect();
         Self { groups, broken: 0, breakage: None, busiest: 0.0, read_late_ns: 0 }
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.broken += other.broken;
         self.busiest = self.busiest.max(other.busiest);
         self.read_late_ns = self.read_late_ns.max(other.read_late_ns);

@@ -13,7 +13,7 @@ const MASK: [u8; 4] = [0; 4];
 
 /// One line of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// A publication, with its offset (`None` in rooms that keep nothing) and the time it carries.
     Delivery { offset: Option<u64>, sent_ns: Option<u64> },
     /// The reply to a command.
@@ -26,7 +26,7 @@ pub(super) enum Line<'a> {
 
 /// Finds the members of a line that matter.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     publication: Finder<'static>,
     offset: Finder<'static>,
     sent: Finder<'static>,
@@ -34,7 +34,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             publication: Finder::new(r#""pub":{"#),
             offset: Finder::new(r#""offset":"#),
@@ -43,7 +43,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn read<'a>(&self, line: &'a [u8]) -> Line<'a> {
+    pub(crate) fn read<'a>(&self, line: &'a [u8]) -> Line<'a> {
         if line == b"{}" {
             return Line::Ping;
         }
@@ -106,7 +106,7 @@ fn leading_number(text: &[u8]) -> Option<u64> {
 }
 
 /// Appends the request that makes the socket a WebSocket.
-pub(super) fn handshake(out: &mut Vec<u8>, host: &str, path: &str) {
+pub(crate) fn handshake(out: &mut Vec<u8>, host: &str, path: &str) {
     // Writing to a Vec does not fail.
     let _ = write!(
         out,
@@ -116,7 +116,7 @@ pub(super) fn handshake(out: &mut Vec<u8>, host: &str, path: &str) {
 }
 
 /// Appends one text frame, masked.
-pub(super) fn frame(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn frame(out: &mut Vec<u8>, text: &[u8]) {
     out.push(0x81);
     match text.len() {
         len @ 0..=125 => out.push(0x80 | len as u8),
@@ -134,7 +134,7 @@ pub(super) fn frame(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// The text of the command `connect`.
-pub(super) fn connect(token: Option<&str>) -> String {
+pub(crate) fn connect(token: Option<&str>) -> String {
     match token {
         None => r#"{"id":1,"connect":{"data":{"user":"bench"}}}"#.to_owned(),
         Some(token) => serde_json::json!({"id": 1, "connect": {"token": token}}).to_string(),
@@ -142,7 +142,7 @@ pub(super) fn connect(token: Option<&str>) -> String {
 }
 
 /// The text of the command `subscribe`, from a position if there is one: epoch and offset.
-pub(super) fn subscribe(channel: &str, from: Option<(&str, u64)>) -> String {
+pub(crate) fn subscribe(channel: &str, from: Option<(&str, u64)>) -> String {
     let mut options = serde_json::json!({"channel": channel});
     if let Some((epoch, offset)) = from {
         options["recover"] = true.into();
@@ -155,22 +155,22 @@ pub(super) fn subscribe(channel: &str, from: Option<(&str, u64)>) -> String {
 /// The reply to `subscribe`, as much of it as matters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Joined {
-    pub(super) epoch: String,
-    pub(super) offset: u64,
-    pub(super) recovered: bool,
-    pub(super) publications: Vec<Recovered>,
+pub(crate) struct Joined {
+    pub(crate) epoch: String,
+    pub(crate) offset: u64,
+    pub(crate) recovered: bool,
+    pub(crate) publications: Vec<Recovered>,
 }
 
 /// A publication that was missed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Recovered {
-    pub(super) offset: u64,
+pub(crate) struct Recovered {
+    pub(crate) offset: u64,
 }
 
 /// Reads the reply to `subscribe`.
-pub(super) fn joined(line: &[u8]) -> serde_json::Result<Joined> {
+pub(crate) fn joined(line: &[u8]) -> serde_json::Result<Joined> {
     #[derive(Deserialize)]
     struct Reply {
         subscribe: Joined,
@@ -179,7 +179,7 @@ pub(super) fn joined(line: &[u8]) -> serde_json::Result<Joined> {
 }
 
 /// Appends the command that publishes a payload of `size` bytes which carries the time it was due.
-pub(super) fn publish(out: &mut Vec<u8>, id: u64, channel: &str, due_ns: u64, size: usize) {
+pub(crate) fn publish(out: &mut Vec<u8>, id: u64, channel: &str, due_ns: u64, size: usize) {
     let _ = write!(out, r#"{{"id":{id},"publish":{{"channel":"{channel}","data":"#);
     let start = out.len();
     let _ = write!(out, r#"{{"t":{due_ns},"pad":""#);
@@ -189,7 +189,7 @@ pub(super) fn publish(out: &mut Vec<u8>, id: u64, channel: &str, due_ns: u64, si
 }
 
 /// Appends the answer to a ping of WebSocket.
-pub(super) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
+pub(crate) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
     // Payloads of control frames have 125 bytes at most (RFC 6455, 5.5).
     let payload = &payload[..payload.len().min(125)];
     out.extend_from_slice(&[0x8a, 0x80 | payload.len() as u8]);
@@ -199,7 +199,7 @@ pub(super) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
 
 /// Splits the first frame off: its first byte, its payload, and what follows. `None` until all of it is
 /// there.
-pub(super) fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(crate) fn split_frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (length, head) = match second & 0x7f {
         126 => (u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),

@@ -2,7 +2,6 @@
 //!
 //! Results go to standard output, everything else to standard error. One file per command.
 
-#[path = "../../bench/src/command.rs"]
 pub mod bench;
 pub mod check_config;
 mod failure;

@@ -15,7 +15,7 @@ const LEVELS: &[&[&str]] = &[
     &["protocol", "auth"],
     &["outbox", "store"],
     &["engine"],
-    &["net", "node", "bench"],
+    &["net", "node"],
     &["server"],
     &["cli"],
     &["main"],
