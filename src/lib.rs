@@ -7,7 +7,8 @@
 
 pub mod config;
 
-mod cli;
+#[doc(hidden)]
+pub mod cli;
 mod server;
 
 mod auth;
@@ -38,9 +39,6 @@ pub use node::{Ended, Node, PublishError, StartError, SubscribeError, Subscripti
 pub use publication::{ClientInfo, Publication};
 pub use server::Server;
 pub use store::{AppendError, OpenError};
-
-#[doc(hidden)]
-pub use cli::run as run_command_line;
 
 /// Parts that the tests and benchmarks of this repository take by themselves. Not part of the
 /// library: anything here may change in any version.

@@ -2,14 +2,14 @@
 //!
 //! Results go to standard output, everything else to standard error. One file per command.
 
-pub mod bench;
-pub mod check_config;
+mod bench;
+mod check_config;
 mod failure;
-pub mod serve;
+mod serve;
 mod signals;
 mod sources;
-pub mod token;
-pub mod version;
+mod token;
+mod version;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -17,22 +17,22 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use failure::Failure;
-pub use sources::ConfigFile;
+use failure::Failure;
+use sources::ConfigFile;
 
 /// A chat-room broadcast server: durable rooms over WebSocket, kept in a SQL database.
 #[derive(Debug, Parser)]
 #[command(name = "roomcast", version, propagate_version = false, after_help = NEXT_STEPS)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
-pub struct Cli {
+struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+enum Command {
     /// Start the server
     Serve(serve::ServeArgs),
     /// Print a signed token for a user, to try out a server that has a secret
