@@ -8,7 +8,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
@@ -19,8 +18,9 @@ use super::session::{Flow, Session};
 use super::split::Split;
 use super::timers::{Due, Timers};
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
-use crate::outbox::{Ended, Outbox};
+use crate::outbox::{Ended, Outbox, frame};
 use crate::protocol::code::CloseCode;
+use crate::protocol::push;
 
 /// Read buffer of a connection: allocated at once, so small; a chat command fits several times.
 const READ_BUFFER_BYTES: usize = 1024;
@@ -233,7 +233,7 @@ impl Connection {
     fn on_due(&mut self, due: Due) -> Result<(), Stop> {
         match due {
             Due::Ping => {
-                let _ = self.outbox.reply(&Bytes::from_static(b"\x81\x02{}"));
+                let _ = self.outbox.reply(&frame::text(push::PING));
                 Ok(())
             }
             Due::NoPong => Err(Stop::End(Some(CloseCode::NoPong.into()))),

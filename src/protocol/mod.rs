@@ -11,4 +11,4 @@ mod object;
 pub mod push;
 pub mod reply;
 
-pub use object::{Members, Object};
+pub use object::Members;

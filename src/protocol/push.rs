@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::code::{Close, UnsubscribeCode};
+use super::code::UnsubscribeCode;
 use super::object::{Members, Object};
-use super::reply::{Expiry, SubscribeResult};
+use super::reply::SubscribeResult;
 use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
 
@@ -41,23 +41,6 @@ pub fn unsubscribe(out: &mut Vec<u8>, channel: &Channel, code: UnsubscribeCode) 
 /// nothing and does not expire.
 pub fn subscribe(out: &mut Vec<u8>, channel: &Channel, result: &SubscribeResult<'_>) {
     channel_push(out, channel, "subscribe", &Fresh(result));
-}
-
-/// A message that belongs to no channel; `data` is compact JSON.
-pub fn message(out: &mut Vec<u8>, data: &str) {
-    push(out, |object| object.object("message", &Data(data)));
-}
-
-/// The server is about to close the connection. On WebSocket the close frame says the same.
-pub fn disconnect(out: &mut Vec<u8>, close: &Close) {
-    push(out, |object| {
-        object.object("disconnect", &Reason { code: close.code(), reason: close.reason() });
-    });
-}
-
-/// The server changed when the connection expires.
-pub fn refresh(out: &mut Vec<u8>, ttl_seconds: Option<u32>) {
-    push(out, |object| object.object("refresh", &Expiry(ttl_seconds)));
 }
 
 struct Info<'a>(&'a ClientInfo);
@@ -93,14 +76,6 @@ impl Members for Fresh<'_> {
             ..SubscribeResult::default()
         }
         .write(object);
-    }
-}
-
-struct Data<'a>(&'a str);
-
-impl Members for Data<'_> {
-    fn write(&self, object: &mut Object<'_>) {
-        object.raw("data", self.0);
     }
 }
 
@@ -192,7 +167,6 @@ pub fn decode(channel: &Channel, line: &[u8]) -> Pushed {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::code::CloseCode;
     use super::*;
 
     fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -284,17 +258,5 @@ mod tests {
             text(|out| subscribe(out, &channel(), &SubscribeResult::default())),
             r#"{"push":{"channel":"news","subscribe":{}}}"#
         );
-    }
-
-    #[test]
-    fn the_other_pushes() {
-        assert_eq!(text(|out| message(out, r#"{"hi":1}"#)), r#"{"push":{"message":{"data":{"hi":1}}}}"#);
-        assert_eq!(
-            text(|out| disconnect(out, &CloseCode::Shutdown.into())),
-            r#"{"push":{"disconnect":{"code":3001,"reason":"shutdown"}}}"#
-        );
-        assert_eq!(text(|out| refresh(out, Some(60))), r#"{"push":{"refresh":{"expires":true,"ttl":60}}}"#);
-        assert_eq!(text(|out| refresh(out, None)), r#"{"push":{"refresh":{}}}"#);
-        assert_eq!(PING, b"{}");
     }
 }

@@ -10,13 +10,6 @@ use super::object::{Members, Object, write_object};
 use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
 
-/// Puts a line break between two messages that share a frame: call it before each of them.
-pub fn separate(out: &mut Vec<u8>) {
-    if !out.is_empty() {
-        out.push(b'\n');
-    }
-}
-
 /// Publications encoded one after the other, for history and recovery.
 ///
 /// Grows by [`PublicationList::push`], so that a page can be cut by its size in bytes.
@@ -284,22 +277,9 @@ pub fn history(out: &mut Vec<u8>, id: u32, result: &HistoryResult<'_>) {
     reply(out, id, "history", result);
 }
 
-/// Reply to rpc; `data` is compact JSON.
-pub fn rpc(out: &mut Vec<u8>, id: u32, data: Option<&str>) {
-    reply(out, id, "rpc", &Data(data));
-}
-
 /// Reply to rpc whose data is a result of this server, see [`super::api`].
 pub fn rpc_result(out: &mut Vec<u8>, id: u32, result: &impl Members) {
     reply(out, id, "rpc", &Wrapped(result));
-}
-
-struct Data<'a>(Option<&'a str>);
-
-impl Members for Data<'_> {
-    fn write(&self, object: &mut Object<'_>) {
-        object.some_raw("data", self.0);
-    }
 }
 
 struct Wrapped<'a, M>(&'a M);
@@ -476,8 +456,6 @@ mod tests {
             (super::unsubscribe as fn(&mut Vec<u8>, u32), r#"{"id":5,"unsubscribe":{}}"#),
             (super::publish, r#"{"id":5,"publish":{}}"#),
             (super::ping, r#"{"id":5,"ping":{}}"#),
-            (|out, id| super::rpc(out, id, None), r#"{"id":5,"rpc":{}}"#),
-            (|out, id| super::rpc(out, id, Some("[1]")), r#"{"id":5,"rpc":{"data":[1]}}"#),
             (|out, id| super::refresh(out, id, None), r#"{"id":5,"refresh":{}}"#),
             (|out, id| super::refresh(out, id, Some(60)), r#"{"id":5,"refresh":{"expires":true,"ttl":60}}"#),
             (|out, id| super::sub_refresh(out, id, None), r#"{"id":5,"sub_refresh":{}}"#),
@@ -568,15 +546,5 @@ mod tests {
             assert_eq!(text(|out| error(out, 9, *code)), format!(r#"{{"id":9,"error":{wanted}}}"#));
         }
         assert_eq!(ErrorCode::ALL.len(), 12);
-    }
-
-    #[test]
-    fn messages_of_a_frame_are_separated() {
-        let mut out = Vec::new();
-        for id in [1, 2] {
-            separate(&mut out);
-            super::publish(&mut out, id);
-        }
-        assert_eq!(out, b"{\"id\":1,\"publish\":{}}\n{\"id\":2,\"publish\":{}}");
     }
 }

@@ -167,16 +167,6 @@ pub enum NewRoomKind {
     Public,
 }
 
-impl NewRoomKind {
-    /// The word on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Group => "group",
-            Self::Public => "public",
-        }
-    }
-}
-
 /// API `room_create`. Rooms of two contacts come into being with the contact.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RoomCreateParams {
