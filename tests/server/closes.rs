@@ -4,6 +4,7 @@ use crate::support::client::Client;
 use crate::support::server::TestServer;
 use crate::support::token::token;
 use crate::support::websocket::{CLOSE, frame};
+use crate::support::{at_a_pace_it_can_answer, eventually};
 
 const SHORT: &str = "[client]\nping_interval = \"60ms\"\npong_timeout = \"40ms\"\n";
 
@@ -39,48 +40,58 @@ fn a_client_that_is_refused_and_says_goodbye_is_answered() {
 
 #[test]
 fn a_client_that_answers_pings_stays_and_is_pinged_on_schedule() {
-    let server = TestServer::with(SHORT);
-    let mut ann = server.connect("ann");
-    ann.join("room");
-    while ann.pings < 5 {
-        ann.receive();
-    }
-    ann.publish("room", "1");
-    ann.expect_numbers(1..=1);
+    at_a_pace_it_can_answer(|pace| {
+        let server = TestServer::with(pace);
+        let mut ann = server.connect("ann");
+        ann.call(r#"{"subscribe":{"channel":"room"}}"#);
+        ann.call(r#"{"publish":{"channel":"room","data":1}}"#);
+        ann.receive_until(|ann| ann.pings == 5 && ann.waiting_pushes() == 1)
+    });
 }
 
 #[test]
 fn a_busy_connection_is_pinged_too() {
-    let server = TestServer::with("[client]\nping_interval = \"200ms\"\npong_timeout = \"150ms\"\n");
-    let mut ann = server.connect("ann");
-    ann.join("room");
-    let mut number = 1;
-    while ann.pings < 3 {
-        ann.publish_numbers("room", number..=number);
-        ann.expect_numbers(number..=number);
-        number += 1;
-    }
+    at_a_pace_it_can_answer(|pace| {
+        let server = TestServer::with(pace);
+        let mut ann = server.connect("ann");
+        ann.call(r#"{"subscribe":{"channel":"room"}}"#);
+        let mut published = 0;
+        while ann.pings < 3 {
+            published += 1;
+            ann.call(r#"{"publish":{"channel":"room","data":1}}"#);
+            if !ann.receive_until(|ann| ann.waiting_pushes() == published) {
+                return false;
+            }
+        }
+        true
+    });
 }
 
 /// The database holds the reader up for longer than the pong timeout; the pong waits in the socket.
 #[test]
 fn a_pong_counts_although_the_server_was_too_busy_to_read_it() {
-    let server = TestServer::with(SHORT);
-    let (mut ann, mut witness) = (server.connect("ann"), server.connect("witness"));
-    ann.answers_pings = false;
-    while ann.pings == 0 {
-        ann.receive();
-    }
-    let lock = server.lock_sqlite();
-    let id = ann.call(r#"{"publish":{"channel":"room","data":1}}"#);
-    crate::support::eventually("it was read", || server.metric("commands_total{method=\"publish\"}") == 1);
-    ann.send("{}");
-    for _ in 0..3 {
-        witness.receive();
-    }
-    drop(lock);
-    assert_eq!(ann.reply_to(id), r#"{"publish":{}}"#);
-    assert_eq!(ann.ask(r#"{"ping":{}}"#), r#"{"ping":{}}"#);
+    at_a_pace_it_can_answer(|pace| {
+        let server = TestServer::with(pace);
+        let mut ann = server.connect("ann");
+        ann.answers_pings = false;
+        if !ann.receive_until(|ann| ann.pings == 1) {
+            return false;
+        }
+        let lock = server.lock_sqlite();
+        let publish = ann.call(r#"{"publish":{"channel":"room","data":1}}"#);
+        let (published, late) = ("commands_total{method=\"publish\"}", "disconnects_total{code=\"3012\"}");
+        eventually("it was read", || server.metric(published) + server.metric(late) > 0);
+        if server.metric(late) > 0 {
+            return false;
+        }
+        ann.send("{}");
+        let ping = ann.call(r#"{"ping":{}}"#);
+        server.pass_pings(3);
+        drop(lock);
+        assert_eq!(ann.reply_to(publish), r#"{"publish":{}}"#);
+        assert_eq!(ann.reply_to(ping), r#"{"ping":{}}"#, "the pong before it counts");
+        true
+    });
 }
 
 #[test]
@@ -98,7 +109,7 @@ fn shutdown_says_goodbye_after_everything_that_is_owed() {
 }
 
 #[test]
-fn clients_that_do_not_listen_can_not_hold_the_shutdown_up() {
+fn clients_that_do_not_read_cannot_hold_the_shutdown_up() {
     let mut server = TestServer::with("[client]\nstall_timeout = \"10m\"\n");
     let mut deaf = server.connect("deaf");
     deaf.join("room");
@@ -128,14 +139,14 @@ fn an_operator_may_choose_code_and_words() {
 }
 
 #[test]
-fn more_connections_than_allowed_are_turned_away_and_a_place_gets_free() {
+fn connections_over_the_limit_are_refused_until_one_ends() {
     let server = TestServer::with("[client]\nconnections_max = 2\n");
     let (ann, _bob) = (server.connect("ann"), server.connect("bob"));
     let (head, _) = crate::support::websocket::WebSocket::try_open(server.address, "");
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     drop(ann);
     let mut open = None;
-    crate::support::eventually("a place is free", || {
+    eventually("a place is free", || {
         open = crate::support::websocket::WebSocket::try_open(server.address, "").1;
         open.is_some()
     });
@@ -151,6 +162,6 @@ fn every_end_is_counted_by_its_code() {
     ended(&mut server.connect("ann"));
     ended(&mut server.connect("bob"));
     let metric = "disconnects_total{code=\"3501\"}";
-    crate::support::eventually("both are counted", || server.metric(metric) == 2);
+    eventually("both are counted", || server.metric(metric) == 2);
     assert_eq!(server.metric("connections"), 0);
 }

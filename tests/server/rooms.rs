@@ -23,7 +23,7 @@ fn rooms(server: &TestServer, params: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn active_rooms_say_since_when_how_busy_and_how_they_are_delivered() {
+fn active_rooms_are_listed_with_age_rate_and_strategy() {
     let server = TestServer::start();
     let before = unix_ms();
     let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
@@ -119,7 +119,7 @@ fn the_operator_may_name_a_rooms_strategy_and_take_it_back() {
 }
 
 #[test]
-fn who_lags_is_named() {
+fn the_api_names_a_client_in_catch_up() {
     let server = TestServer::start();
     let (mut slow, mut quick) = (server.connect("slow"), server.connect("quick"));
     slow.join("room");

@@ -50,7 +50,7 @@ fn tokens_that_are_none_are_refused() {
 }
 
 #[test]
-fn an_expired_token_is_an_error_and_the_rest_of_the_frame_is_ignored() {
+fn after_an_expired_token_the_rest_of_the_frame_is_ignored() {
     let server = TestServer::secured("");
     for claims in [
         r#"{"sub":"ann","exp":100}"#.to_owned(),
@@ -229,7 +229,7 @@ fn sub_refresh() {
 
 /// Every SDK takes any other error here as the end of the subscription.
 #[test]
-fn a_sub_refresh_with_an_expired_token_makes_the_client_subscribe_again() {
+fn an_expired_sub_refresh_makes_the_client_subscribe_again() {
     let server = TestServer::secured("");
     let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
     ann.ask(&subscribe_with("$a", r#"{"sub":"ann","channel":"$a"}"#));
@@ -240,7 +240,7 @@ fn a_sub_refresh_with_an_expired_token_makes_the_client_subscribe_again() {
 }
 
 #[test]
-fn a_refresh_that_grants_other_channels_makes_the_client_connect_anew() {
+fn a_refresh_with_other_channels_makes_the_client_reconnect() {
     let server = TestServer::secured("");
     let mut ann = server.connect_with("ann", r#"{"sub":"ann","channels":["a"]}"#);
     let refresh = |channel| {

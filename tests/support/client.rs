@@ -225,6 +225,35 @@ impl Client {
         }
     }
 
+    /// Reads until the condition holds; false when the server hung up first because a pong was late,
+    /// which on a busy machine is nobody's fault.
+    #[track_caller]
+    pub fn receive_until(&mut self, mut holds: impl FnMut(&Self) -> bool) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < deadline, "frames came, but not the right ones");
+            match self.websocket.read() {
+                Some(frame) if frame.opcode == TEXT => self.take_in(&frame.payload),
+                Some(frame) => {
+                    assert_eq!((frame.opcode, &frame.payload[2..]), (CLOSE, &b"no pong"[..]));
+                    return false;
+                }
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Pushes that came and were not asked for yet.
+    pub fn waiting_pushes(&self) -> usize {
+        self.pushes.len()
+    }
+
+    /// Replies that came and were not asked for yet.
+    pub fn waiting_replies(&self) -> usize {
+        self.replies.len()
+    }
+
     fn take_in(&mut self, payload: &[u8]) {
         assert!(payload.len() < 1024 * 1024, "older SDKs close on a frame of {}", payload.len());
         for line in std::str::from_utf8(payload).unwrap().lines() {
@@ -232,19 +261,13 @@ impl Client {
                 None => {
                     self.pings += 1;
                     if self.answers_pings {
-                        self.send_if_open("{}");
+                        self.send("{}");
                     }
                 }
                 Some(Line::Push(text)) => self.pushes.push_back(text),
                 Some(Line::Reply(text)) => self.replies.push_back(text),
             }
         }
-    }
-
-    /// A pong; the server may have closed in the meantime, which the next read shows.
-    fn send_if_open(&mut self, text: &str) {
-        let bytes = super::websocket::frame(TEXT, true, true, text.as_bytes());
-        let _ = std::io::Write::write_all(&mut self.websocket.socket, &bytes);
     }
 }
 

@@ -28,6 +28,19 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Tells a body of a test how often to ping, ever more slowly, until it says that this machine can
+/// answer pings that fast. What it judges must hold at every pace.
+#[track_caller]
+pub fn at_a_pace_it_can_answer(mut body: impl FnMut(&str) -> bool) {
+    let paces = [("60ms", "40ms"), ("600ms", "500ms"), ("6s", "5s"), ("20s", "19s")];
+    let kept = paces.iter().any(|(ping, pong)| {
+        body(&format!(
+            "[client]\nping_interval = \"{ping}\"\npong_timeout = \"{pong}\"\nstall_timeout = \"10m\"\n"
+        ))
+    });
+    assert!(kept, "a client that answers pings is taken for dead, however much time it has");
+}
+
 /// Sends a signal to a process that a test started.
 pub fn signal(name: &str, pid: u32) {
     let status =

@@ -170,6 +170,16 @@ impl TestServer {
         client
     }
 
+    /// Waits until the server has sent so many pings to somebody, one after the other.
+    pub fn pass_pings(&self, count: usize) {
+        let mut passed = 0;
+        while passed < count {
+            let mut witness = self.connect("witness");
+            witness.receive_until(|witness| passed + witness.pings >= count);
+            passed += witness.pings;
+        }
+    }
+
     pub fn get(&self, path: &str) -> Answer {
         http::request(self.address, "GET", path, "", "")
     }

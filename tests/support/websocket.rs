@@ -1,6 +1,6 @@
 //! WebSocket frames, right ones and wrong ones.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
@@ -68,8 +68,12 @@ impl WebSocket {
         self.send_bytes(&frame(TEXT, true, true, text.as_bytes()));
     }
 
+    /// The server may have hung up in the meantime; the next read shows it.
     pub fn send_bytes(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).unwrap();
+        match self.socket.write_all(bytes) {
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            sent => sent.unwrap(),
+        }
     }
 
     /// The next frame, or `None` when the server closed the socket.
@@ -84,8 +88,8 @@ impl WebSocket {
             match self.socket.read(&mut chunk) {
                 Ok(0) => return None,
                 Ok(count) => self.received.extend_from_slice(&chunk[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("the server sent nothing: {error}"),
             }
         }
