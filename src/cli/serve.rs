@@ -148,7 +148,7 @@ fn database(config: &Config) -> String {
         DatabaseUrl::Sqlite(_) => "SQLite",
         DatabaseUrl::Postgres(_) => "PostgreSQL",
     };
-    format!("{} ({kind}, durability {})", config.database.url, config.database.durability.name())
+    format!("{} ({kind}, durability {})", config.database.url, config.database.durability.as_str())
 }
 
 fn mode(config: &Config) -> &'static str {

@@ -1,285 +1,220 @@
-//! Turns what was given into a legal configuration: defaults, ranges, and what must fit together.
+//! Rules between settings, and legal settings that deserve a warning.
 //!
 //! The check goes on after a problem, with a legal value in place of the wrong one, so that an
 //! operator sees all problems at once.
 
-mod namespaces;
-mod rules;
+use super::database_url::DatabaseUrl;
+use super::error::Problem;
+use super::namespaces::DIRECT_NAMESPACE;
+use super::root::{Config, Mode, RawConfig};
+use super::secret::Secret;
+use super::sections::Namespace;
+use super::setting::{Problems, location};
 
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::time::Duration;
+/// Commit lanes on PostgreSQL, which commits in parallel, when nobody asks for another number.
+const POSTGRES_LANES: usize = 4;
+/// Bytes of a command besides the payload: channel, tags, and the command itself.
+const ENVELOPE_BYTES: usize = 4 * 1024;
+/// A shorter key can be guessed by trying.
+const SECRET_BYTES_MIN: usize = 16;
 
-use super::defaults as d;
-use super::raw::{Given, Place, RawApi, RawClient, RawConfig, RawDatabase, RawLog, RawRooms};
-use super::value::ByteSize;
-use super::{Api, Client, Config, Database, DatabaseUrl, Log, Origin, Problem, Rooms, Secret};
-
-/// Shorter timers would only burn the processor.
-const TIMER_MIN: Duration = Duration::from_millis(10);
-/// Longer timers are typing errors, and could overflow the clock.
-const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Rooms may leave memory sooner than other timers fire: eviction costs nothing but the next look-up.
-const IDLE_MIN: Duration = Duration::from_millis(1);
-/// A fan-out that takes longer than this is no longer a matter of strategy.
-const COST_MAX: Duration = Duration::from_secs(10);
-/// Above this, sizes of one message or queue are typing errors.
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Above this, counts are typing errors.
-const COUNT_MAX: u64 = 1_000_000_000;
-
-/// What the check found.
+/// The result of a check; the configuration is only to be used when there are no problems.
 pub(super) struct Checked {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
 }
 
-/// Checks everything; the configuration is only to be used when there are no problems.
+/// Checks everything.
 pub(super) fn check(raw: &RawConfig) -> Checked {
-    let mut checker = Checker::default();
-    let config = checker.config(raw);
-    checker.check_relations(raw, &config);
-    checker.warn(&config);
-    Checked { config, problems: checker.problems, warnings: checker.warnings }
+    let mut problems = Problems::default();
+    let mut config = raw.checked(&mut problems);
+    resolve_workers(&mut config);
+    resolve_commit_lanes(raw, &mut config, &mut problems);
+    check_reach(raw, &config, &mut problems);
+    check_pong(raw, &config, &mut problems);
+    check_thresholds(raw, &config, &mut problems);
+    for namespace in config.namespaces.iter() {
+        check_message_size(raw, &config, namespace, &mut problems);
+    }
+    let Problems(problems) = problems;
+    if problems.is_empty() {
+        assert_legal(&config);
+    }
+    Checked { warnings: warnings(&config), config, problems }
 }
 
-#[derive(Default)]
-struct Checker {
-    problems: Vec<Problem>,
-    warnings: Vec<String>,
+/// States what the rest of the program may rely on.
+fn assert_legal(config: &Config) {
+    let Config { client, database, rooms, namespaces, .. } = config;
+    debug_assert!(config.workers >= 1, "no worker");
+    debug_assert!(config.mode() != Mode::Open || is_loopback(config), "open to other machines");
+    debug_assert!(client.pong_timeout < client.ping_interval, "two pings wait for an answer");
+    debug_assert!(client.connections_max != Some(0), "no connection may come");
+    debug_assert!(
+        client.token_hmac_secret.as_ref().is_none_or(|key| !key.expose().is_empty()),
+        "empty secret"
+    );
+    debug_assert!(database.commit_lanes >= 1, "no commit lane");
+    debug_assert!(
+        database.commit_lanes == 1 || matches!(database.url, DatabaseUrl::Postgres(_)),
+        "SQLite has one writer"
+    );
+    debug_assert!(rooms.inline_max_listeners < rooms.parallel_min_listeners, "two strategies for one size");
+    debug_assert!(namespaces.default.name.is_empty(), "the default namespace has a name");
+    debug_assert!(namespaces.named.contains_key(DIRECT_NAMESPACE), "`direct` is missing");
+    for (name, namespace) in &namespaces.named {
+        debug_assert_eq!(name, &namespace.name, "a namespace under another name");
+    }
+    for namespace in namespaces.iter() {
+        assert_namespace_legal(config, namespace);
+    }
 }
 
-impl Checker {
-    fn config(&mut self, raw: &RawConfig) -> Config {
-        Config {
-            listen: given_or(&raw.server.listen, d::LISTEN),
-            workers: self.workers(raw),
-            shutdown_grace: self.duration(
-                &raw.server.shutdown_grace,
-                d::SHUTDOWN_GRACE,
-                Duration::ZERO..=TIMER_MAX,
+fn assert_namespace_legal(config: &Config, namespace: &Namespace) {
+    let name = &namespace.name;
+    debug_assert!(
+        namespace.persist || namespace.retention().keeps_all(),
+        "{name:?}: retention of what is not stored"
+    );
+    debug_assert!(
+        namespace.message_bytes_max < config.client.message_bytes_max,
+        "{name:?}: a legal message fits no frame"
+    );
+    if name == DIRECT_NAMESPACE {
+        debug_assert!(
+            namespace.persist && !namespace.auto_create && !namespace.personal,
+            "direct was opened"
+        );
+    }
+}
+
+fn resolve_workers(config: &mut Config) {
+    if config.workers == 0 {
+        config.workers = std::thread::available_parallelism().map_or(1, usize::from);
+    }
+}
+
+fn resolve_commit_lanes(raw: &RawConfig, config: &mut Config, problems: &mut Problems) {
+    let wanted = config.database.commit_lanes;
+    config.database.commit_lanes = match &config.database.url {
+        DatabaseUrl::Postgres(_) if wanted == 0 => POSTGRES_LANES,
+        DatabaseUrl::Postgres(_) => wanted,
+        DatabaseUrl::Sqlite(_) => 1,
+    };
+    if matches!(config.database.url, DatabaseUrl::Sqlite(_)) && wanted > 1 {
+        problems.refuse(
+            location(raw.database.commit_lanes.as_ref(), "database.commit_lanes"),
+            format!("SQLite has one writer, so only 1 is possible, got {wanted}; leave it out"),
+        );
+    }
+}
+
+/// Open mode has no authentication, so it may only bind to loopback.
+fn check_reach(raw: &RawConfig, config: &Config, problems: &mut Problems) {
+    if config.mode() == Mode::Open && !is_loopback(config) {
+        problems.refuse(
+            location(raw.server.listen.as_ref(), "listen"),
+            format!(
+                "{} can be reached from other machines, and anyone there could read and write everything. \
+                 Set client.token_hmac_secret (ROOMCAST_CLIENT_TOKEN_HMAC_SECRET) to let in only clients \
+                 with a token, or client.insecure = true (--insecure) to let in everyone, or listen on \
+                 127.0.0.1",
+                config.listen
             ),
-            database: self.database(&raw.database),
-            client: self.client(&raw.client),
-            api: api(&raw.api),
-            rooms: self.rooms(&raw.rooms),
-            log: self.log(&raw.log),
-            namespaces: self.namespaces(raw),
-        }
-    }
-
-    fn workers(&mut self, raw: &RawConfig) -> usize {
-        match self.count(&raw.server.workers, d::WORKERS, 0..=1024) {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            workers => workers,
-        }
-    }
-
-    fn database(&mut self, raw: &RawDatabase) -> Database {
-        let url = given_or(&raw.url, DatabaseUrl::Sqlite(PathBuf::from(d::DATABASE_FILE)));
-        Database {
-            durability: given_or(&raw.durability, d::DURABILITY),
-            read_connections: self.count(&raw.read_connections, d::READ_CONNECTIONS, 1..=256),
-            commit_lanes: self.commit_lanes(raw, &url),
-            batch_rows_max: self.count(&raw.batch_rows_max, d::BATCH_ROWS_MAX, 1..=65_536),
-            batch_bytes_max: self.bytes(&raw.batch_bytes_max, d::BATCH_BYTES_MAX, 1024),
-            url,
-        }
-    }
-
-    fn commit_lanes(&mut self, raw: &RawDatabase, url: &DatabaseUrl) -> usize {
-        let wanted: usize = self.count(&raw.commit_lanes, 0, 0..=64);
-        match url {
-            DatabaseUrl::Postgres(_) if wanted == 0 => d::COMMIT_LANES_POSTGRES,
-            DatabaseUrl::Postgres(_) => wanted,
-            DatabaseUrl::Sqlite(_) => {
-                if wanted > d::COMMIT_LANES_SQLITE {
-                    self.refuse(
-                        place(&raw.commit_lanes, "database.commit_lanes"),
-                        format!("SQLite has one writer, so only 1 is possible, got {wanted}; leave it out"),
-                    );
-                }
-                d::COMMIT_LANES_SQLITE
-            }
-        }
-    }
-
-    fn client(&mut self, raw: &RawClient) -> Client {
-        let timer = TIMER_MIN..=TIMER_MAX;
-        Client {
-            insecure: given_or(&raw.insecure, d::INSECURE),
-            token_hmac_secret: secret(&raw.token_hmac_secret),
-            token_audience: text(&raw.token_audience),
-            token_issuer: text(&raw.token_issuer),
-            allow_anonymous: given_or(&raw.allow_anonymous, d::ALLOW_ANONYMOUS),
-            allowed_origins: self.allowed_origins(raw),
-            ping_interval: self.duration(&raw.ping_interval, d::PING_INTERVAL, timer.clone()),
-            pong_timeout: self.duration(&raw.pong_timeout, d::PONG_TIMEOUT, timer.clone()),
-            connect_timeout: self.duration(&raw.connect_timeout, d::CONNECT_TIMEOUT, timer.clone()),
-            expired_close_delay: self.duration(
-                &raw.expired_close_delay,
-                d::EXPIRED_CLOSE_DELAY,
-                Duration::ZERO..=TIMER_MAX,
-            ),
-            channels_max: self.count(&raw.channels_max, d::CHANNELS_MAX, 1..=COUNT_MAX),
-            message_bytes_max: self.bytes(&raw.message_bytes_max, d::CLIENT_MESSAGE_BYTES_MAX, 1024),
-            outbox_bytes_max: self.bytes(&raw.outbox_bytes_max, d::OUTBOX_BYTES_MAX, 1024),
-            stall_timeout: self.duration(&raw.stall_timeout, d::STALL_TIMEOUT, timer),
-            commands_per_second_max: self.count(
-                &raw.commands_per_second_max,
-                d::COMMANDS_PER_SECOND_MAX,
-                1..=COUNT_MAX,
-            ),
-            connections_max: Some(self.count(&raw.connections_max, d::CONNECTIONS_MAX, 0..=COUNT_MAX))
-                .filter(|count| *count > 0),
-        }
-    }
-
-    fn rooms(&mut self, raw: &RawRooms) -> Rooms {
-        Rooms {
-            idle_timeout: self.duration(&raw.idle_timeout, d::IDLE_TIMEOUT, IDLE_MIN..=TIMER_MAX),
-            inline_max_listeners: self.count(
-                &raw.inline_max_listeners,
-                d::INLINE_MAX_LISTENERS,
-                0..=COUNT_MAX,
-            ),
-            inline_max_cost: self.duration(
-                &raw.inline_max_cost,
-                d::INLINE_MAX_COST,
-                Duration::ZERO..=COST_MAX,
-            ),
-            parallel_min_cost: self.duration(
-                &raw.parallel_min_cost,
-                d::PARALLEL_MIN_COST,
-                Duration::ZERO..=COST_MAX,
-            ),
-            parallel_min_listeners: self.count(
-                &raw.parallel_min_listeners,
-                d::PARALLEL_MIN_LISTENERS,
-                1..=COUNT_MAX,
-            ),
-            catch_up_workers: self.count(&raw.catch_up_workers, d::CATCH_UP_WORKERS, 1..=256),
-        }
-    }
-
-    fn log(&mut self, raw: &RawLog) -> Log {
-        let filter = given_or(&raw.filter, d::LOG_FILTER.to_owned());
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-            self.refuse(
-                place(&raw.filter, "log.filter"),
-                format!(r#"expected a filter such as "info" or "info,roomcast=debug": {error}"#),
-            );
-        }
-        Log { filter, json: given_or(&raw.json, d::LOG_JSON) }
-    }
-
-    fn allowed_origins(&mut self, raw: &RawClient) -> Vec<String> {
-        let origins = raw.allowed_origins.as_ref().map_or(&[][..], |given| &given.value);
-        for origin in origins {
-            if let Some(flaw) = flaw_of_origin(origin) {
-                self.refuse(
-                    place(&raw.allowed_origins, "client.allowed_origins"),
-                    format!(
-                        r#"{origin:?} {flaw}; an origin is like "https://chat.example.com" or "https://*.example.com""#
-                    ),
-                );
-            }
-        }
-        origins.iter().map(|origin| origin.to_ascii_lowercase()).collect()
-    }
-
-    /// A whole number in `range`, or the default.
-    fn count<T>(&mut self, given: &Option<Given<u64>>, default: T, range: RangeInclusive<u64>) -> T
-    where
-        T: TryFrom<u64>,
-    {
-        let Some(Given { value, place }) = given else { return default };
-        match T::try_from(*value) {
-            Ok(count) if range.contains(value) => count,
-            _ => {
-                self.refuse(place.clone(), out_of(range.start(), range.end(), value));
-                default
-            }
-        }
-    }
-
-    /// A size of at least `min` bytes, or the default.
-    fn bytes(&mut self, given: &Option<Given<ByteSize>>, default: usize, min: u64) -> usize {
-        let Some(Given { value: ByteSize(value), place }) = given else { return default };
-        match usize::try_from(*value) {
-            Ok(bytes) if (min..=BYTES_MAX).contains(value) => bytes,
-            _ => {
-                let shown = format!("{} bytes", out_of(min, BYTES_MAX, value));
-                self.refuse(place.clone(), shown);
-                default
-            }
-        }
-    }
-
-    /// A duration in `range`, or the default.
-    fn duration(
-        &mut self,
-        given: &Option<Given<Duration>>,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
-        let Some(Given { value, place }) = given else { return default };
-        if range.contains(value) {
-            return *value;
-        }
-        let shown = |duration: &Duration| humantime::format_duration(*duration).to_string();
-        self.refuse(place.clone(), out_of(shown(range.start()), shown(range.end()), shown(value)));
-        default
-    }
-
-    fn refuse(&mut self, place: Place, message: String) {
-        self.problems.push(place.problem(message));
+        );
     }
 }
 
-fn api(raw: &RawApi) -> Api {
-    Api { key: secret(&raw.key) }
-}
-
-fn out_of(min: impl Display, max: impl Display, got: impl Display) -> String {
-    format!("must be between {min} and {max}, got {got}")
-}
-
-fn given_or<T: Clone>(given: &Option<Given<T>>, default: T) -> T {
-    given.as_ref().map_or(default, |given| given.value.clone())
-}
-
-/// An empty secret is none: it is what an example file holds.
-fn secret(given: &Option<Given<Secret>>) -> Option<Secret> {
-    given.as_ref().map(|given| given.value.clone()).filter(|secret| !secret.expose().is_empty())
-}
-
-fn text(given: &Option<Given<String>>) -> Option<String> {
-    given.as_ref().map(|given| given.value.clone()).filter(|text| !text.is_empty())
-}
-
-/// Where a key was given, or that it was not.
-fn place<T>(given: &Option<Given<T>>, key: &str) -> Place {
-    match given {
-        Some(given) => given.place.clone(),
-        None => Place { origin: Origin::Default, key: key.to_owned() },
+fn check_pong(raw: &RawConfig, config: &Config, problems: &mut Problems) {
+    let (pong, ping) = (config.client.pong_timeout, config.client.ping_interval);
+    if pong < ping {
+        return;
     }
+    // The setting to blame is the one that was set, not a default that no longer fits.
+    let blamed = match &raw.client.pong_timeout {
+        None => location(raw.client.ping_interval.as_ref(), "client.ping_interval"),
+        given => location(given.as_ref(), "client.pong_timeout"),
+    };
+    let [pong, ping] = [pong, ping].map(humantime::format_duration);
+    problems.refuse(
+        blamed,
+        format!("client.pong_timeout ({pong}) must be shorter than client.ping_interval ({ping})"),
+    );
 }
 
-/// What keeps a browser's `Origin` header from ever matching this pattern.
-fn flaw_of_origin(origin: &str) -> Option<&'static str> {
-    if origin.contains('*') && !origin.contains("://") {
-        return (!origin.trim_matches('*').is_empty()).then_some("has no scheme");
+fn check_thresholds(raw: &RawConfig, config: &Config, problems: &mut Problems) {
+    let (inline, parallel) = (config.rooms.inline_max_listeners, config.rooms.parallel_min_listeners);
+    if inline < parallel {
+        return;
     }
-    match origin.split_once("://") {
-        None if origin == "null" => None,
-        None => Some("has no scheme"),
-        Some(("", _)) => Some("has no scheme"),
-        Some((_, "")) => Some("has no host"),
-        Some((_, host)) if host.contains('/') => Some("has a path"),
-        Some((_, host)) if host.contains(|c: char| c.is_whitespace() || c == '@') => Some("is no host"),
-        Some(_) => None,
+    let blamed = match &raw.rooms.inline_max_listeners {
+        None => location(raw.rooms.parallel_min_listeners.as_ref(), "rooms.parallel_min_listeners"),
+        given => location(given.as_ref(), "rooms.inline_max_listeners"),
+    };
+    problems.refuse(
+        blamed,
+        format!(
+            "rooms.inline_max_listeners ({inline}) must be less than rooms.parallel_min_listeners ({parallel})"
+        ),
+    );
+}
+
+/// A message the namespace allows must fit the command that carries it.
+fn check_message_size(raw: &RawConfig, config: &Config, namespace: &Namespace, problems: &mut Problems) {
+    let (frame, message) = (config.client.message_bytes_max, namespace.message_bytes_max);
+    if frame >= message.saturating_add(ENVELOPE_BYTES) {
+        return;
     }
+    let own = raw.namespaces.get(&namespace.name).and_then(|options| options.message_bytes_max.as_ref());
+    let blamed = match own {
+        Some(given) => given.location.clone(),
+        None => location(raw.client.message_bytes_max.as_ref(), "client.message_bytes_max"),
+    };
+    problems.refuse(
+        blamed,
+        format!(
+            "client.message_bytes_max ({frame}) must be at least {ENVELOPE_BYTES} more than \
+             {}.message_bytes_max ({message})",
+            namespace.section()
+        ),
+    );
+}
+
+fn warnings(config: &Config) -> Vec<String> {
+    let client = &config.client;
+    let mut warnings = Vec::new();
+    warnings.extend(short("client.token_hmac_secret", client.token_hmac_secret.as_ref()));
+    warnings.extend(short("api.key", config.api.key.as_ref()));
+    if config.mode() == Mode::Insecure && !is_loopback(config) {
+        warnings.push(format!(
+            "client.insecure is true and {} can be reached from other machines: anyone there can read and \
+             write every room except the direct ones",
+            config.listen
+        ));
+    }
+    if client.token_hmac_secret.is_none() {
+        let ineffective = [
+            ("client.token_audience", client.token_audience.is_some()),
+            ("client.token_issuer", client.token_issuer.is_some()),
+            ("client.allow_anonymous", client.allow_anonymous),
+        ];
+        let set = ineffective.into_iter().filter(|(_, set)| *set);
+        warnings.extend(set.map(|(key, _)| format!("{key} has no effect without client.token_hmac_secret")));
+    }
+    warnings
+}
+
+fn short(key: &str, secret: Option<&Secret>) -> Option<String> {
+    secret.filter(|secret| secret.expose().len() < SECRET_BYTES_MIN).map(|_| {
+        format!(
+            "{key} is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; \
+             `openssl rand -hex 32` makes a good one"
+        )
+    })
+}
+
+/// Also for IPv4 addresses written as IPv6.
+fn is_loopback(config: &Config) -> bool {
+    config.listen.ip().to_canonical().is_loopback()
 }

@@ -1,10 +1,17 @@
-//! How `database.url` is read, and how it is shown without its password.
+//! The value of `database.url`: parsing, and display without the password.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::DatabaseUrl;
+/// The database of `database.url`. Shown without the password.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// A file of the embedded SQLite.
+    Sqlite(PathBuf),
+    /// A libpq connection URL.
+    Postgres(String),
+}
 
 const EXPECTED: &str =
     r#"expected "sqlite:FILE" such as "sqlite:roomcast.db", or "postgres://USER:PASSWORD@HOST/DATABASE""#;
@@ -25,7 +32,7 @@ impl FromStr for DatabaseUrl {
             return Err(format!("{EXPECTED}; the file name is missing"));
         }
         if path.starts_with(":memory:") {
-            return Err("an in-memory SQLite can not be shared by the connections; name a file".to_owned());
+            return Err("an in-memory SQLite cannot be shared by the connections; name a file".to_owned());
         }
         if path.contains(['?', '\0']) {
             return Err(format!("{EXPECTED}; parameters after the file name are not supported"));

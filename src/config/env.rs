@@ -6,17 +6,18 @@
 
 use std::ffi::{OsStr, OsString};
 
+use super::error::{Origin, Problem};
+use super::kind::Literal;
 use super::nearest::nearest;
-use super::raw::{NAMED, RawConfig, Refusal, keys};
-use super::value::Literal;
-use super::{Origin, Problem};
+use super::root::{NAMED, RawConfig, keys};
+use super::setting::Refusal;
 
 const PREFIX: &str = "ROOMCAST_";
 
 /// Variable that names the configuration file when `--config` does not; read by the command line.
 pub const CONFIG_FILE: &str = "ROOMCAST_CONFIG";
 
-/// Takes every variable that is ours. An empty one counts as not set.
+/// Takes every variable of ours. An empty one counts as not set.
 pub(super) fn read(variables: &[(OsString, OsString)], raw: &mut RawConfig, problems: &mut Vec<Problem>) {
     for (name, value) in variables {
         let name = name.to_string_lossy();
@@ -43,7 +44,7 @@ fn take(name: &str, value: &OsStr, raw: &mut RawConfig) -> Result<(), String> {
     }
 }
 
-/// Section and key that a variable means.
+/// Section and key of a variable.
 fn key_of(variable: &str) -> Option<(String, &'static str)> {
     let fixed = keys().find(|key| key.section != NAMED && key.variable() == variable);
     if let Some(key) = fixed {

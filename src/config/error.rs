@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where it was given.
+//! Problems of a configuration, each with the source of the value.
 
 use std::fmt;
 use std::path::Path;
@@ -14,18 +14,18 @@ pub struct ConfigError {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where the value came from.
+    /// Source of the value.
     pub origin: Origin,
     /// The path of the key, such as `client.ping_interval`; empty when the whole file is meant.
     pub key: String,
-    /// What is wrong and what is allowed.
+    /// The problem and the legal values.
     pub message: String,
 }
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// No source set it.
     Default,
     /// The configuration file.
     File {
@@ -58,6 +58,7 @@ impl fmt::Display for Problem {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug_assert!(!self.problems.is_empty(), "an error without a problem");
         for (index, problem) in self.problems.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{problem}")?;

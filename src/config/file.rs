@@ -8,13 +8,11 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::error::{Origin, Problem};
+use super::kind::Literal;
 use super::nearest::nearest;
-use super::raw::{NAMED, RawConfig, Refusal, join, keys};
-use super::value::Literal;
-use super::{Origin, Problem};
-
-/// Sections with a fixed name; `namespace` holds one per name.
-const SECTIONS: &[&str] = &["database", "client", "api", "rooms", "log", "default_namespace", "namespace"];
+use super::root::{NAMED, RawConfig, keys};
+use super::setting::{Refusal, join};
 
 /// Takes every value of the file at `path`.
 pub(super) fn read(path: &Path, raw: &mut RawConfig, problems: &mut Vec<Problem>) {
@@ -23,7 +21,7 @@ pub(super) fn read(path: &Path, raw: &mut RawConfig, problems: &mut Vec<Problem>
         Err(error) => problems.push(Problem {
             origin: Origin::File { path: Arc::from(path), line: 0 },
             key: String::new(),
-            message: format!("the configuration file can not be read: {error}"),
+            message: format!("the configuration file cannot be read: {error}"),
         }),
     }
 }
@@ -54,7 +52,7 @@ impl Reader<'_> {
     fn top(&mut self, document: &DeTable<'_>) {
         for (name, value) in document {
             let section: &str = name.get_ref();
-            match (SECTIONS.contains(&section), value.get_ref()) {
+            match (sections().contains(&section), value.get_ref()) {
                 (true, DeValue::Table(table)) if section == "namespace" => self.namespaces(table),
                 (true, DeValue::Table(table)) => self.section(section, table),
                 (true, _) => self.problem(
@@ -72,7 +70,7 @@ impl Reader<'_> {
         for (name, value) in table {
             let key = join("namespace", name.get_ref());
             match value.get_ref() {
-                DeValue::Table(options) => match self.raw.namespace(name.get_ref()) {
+                DeValue::Table(options) => match self.raw.namespaces.entry(name.get_ref()) {
                     Ok(_) => self.section(&key, options),
                     Err(message) => self.problem(name.span().start, key, message),
                 },
@@ -108,10 +106,10 @@ impl Reader<'_> {
     }
 
     fn unknown_section(&mut self, name: &Name<'_>) {
-        let hint = match nearest(name.get_ref(), SECTIONS.iter().copied()) {
+        let hint = match nearest(name.get_ref(), sections().into_iter()) {
             Some("namespace") => "did you mean [namespace.NAME]?".to_owned(),
             Some(section) => format!("did you mean [{section}]?"),
-            None => format!("the known ones are {}", SECTIONS.join(", ")),
+            None => format!("the known ones are {}", sections().join(", ")),
         };
         self.problem(name.span().start, name.get_ref().to_string(), format!("unknown section; {hint}"));
     }
@@ -122,9 +120,18 @@ impl Reader<'_> {
     }
 
     fn origin(&self, start: usize) -> Origin {
+        debug_assert!(start <= self.text.len(), "a position behind the end");
         let line = self.text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
         Origin::File { path: Arc::clone(&self.path), line }
     }
+}
+
+/// The tables a document may hold; `namespace` holds one per name.
+fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<_> = keys().filter_map(|key| key.section.split('.').next()).collect();
+    sections.retain(|section| !section.is_empty());
+    sections.dedup();
+    sections
 }
 
 /// True for keys outside any section.

@@ -3,16 +3,19 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::raw::{RawConfig, Refusal};
-use super::value::Literal;
-use super::{Config, ConfigError, Origin, Problem, check, env, file};
+use super::check::check;
+use super::error::{ConfigError, Origin, Problem};
+use super::kind::Literal;
+use super::root::{Config, RawConfig};
+use super::setting::Refusal;
+use super::{env, file};
 
-/// Where a configuration comes from, in rising precedence.
+/// The sources of a configuration, in rising precedence.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// A TOML file.
     pub file: Option<PathBuf>,
-    /// Environment variables; the ones that are not ours are passed over.
+    /// Environment variables; those of other programs are passed over.
     pub variables: Vec<(OsString, OsString)>,
     /// Command-line flags.
     pub flags: Vec<Flag>,
@@ -21,7 +24,7 @@ pub struct Sources {
 /// A command-line flag that sets a key.
 #[derive(Debug, Clone)]
 pub struct Flag {
-    /// As the user typed it: `--listen`.
+    /// Name as typed: `--listen`.
     pub name: &'static str,
     /// Section of the key; empty for the top.
     pub section: &'static str,
@@ -31,7 +34,7 @@ pub struct Flag {
     pub value: String,
 }
 
-/// A legal configuration, and what an operator should still hear about it.
+/// A legal configuration, and warnings for the operator.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The configuration.
@@ -44,7 +47,7 @@ impl Sources {
     /// Reads and checks everything.
     ///
     /// # Errors
-    /// [`ConfigError`] lists all problems found, each with the place and what is allowed.
+    /// [`ConfigError`] lists all problems found, each with its location and the legal values.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let mut raw = RawConfig::default();
         let mut problems = Vec::new();
@@ -71,7 +74,7 @@ fn set_flag(flag: &Flag, raw: &mut RawConfig, problems: &mut Vec<Problem>) {
 
 /// The check runs even after problems of reading, so that one look shows them all.
 fn checked(raw: &RawConfig, mut problems: Vec<Problem>) -> Result<Loaded, ConfigError> {
-    let checked = check::check(raw);
+    let checked = check(raw);
     problems.extend(checked.problems);
     if problems.is_empty() {
         Ok(Loaded { config: checked.config, warnings: checked.warnings })
@@ -81,8 +84,8 @@ fn checked(raw: &RawConfig, mut problems: Vec<Problem>) -> Result<Loaded, Config
 }
 
 impl Config {
-    /// Reads a configuration from TOML, for programs that embed the server; `name` is what messages
-    /// call the text.
+    /// Reads a configuration from TOML, for programs that embed the server; messages
+    /// call the text `name`.
     ///
     /// # Errors
     /// [`ConfigError`] lists all problems found.
@@ -95,8 +98,8 @@ impl Config {
 }
 
 impl Default for Config {
-    /// Open mode on loopback with every default: what an empty file says.
+    /// Open mode on loopback with every default: the same as an empty file.
     fn default() -> Self {
-        check::check(&RawConfig::default()).config
+        check(&RawConfig::default()).config
     }
 }

@@ -1,6 +1,6 @@
 //! A text that must never be shown: token keys and API keys.
 //!
-//! There is no `Display`, and `Debug` shows only that there is one, so a secret can not reach a log
+//! There is no `Display`, and `Debug` shows only that there is one, so a secret cannot reach a log
 //! by way of the struct that holds it.
 
 use std::fmt;

@@ -1,5 +1,8 @@
 //! The configuration as an operator meets it: files, variables and flags in, settings or refusals out.
 
+mod documents;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
@@ -258,5 +261,5 @@ fn unknown_variables_and_bad_values_are_refused_by_name() {
 #[test]
 fn a_missing_file_is_named() {
     let missing = sources(Some("/nowhere/r.toml".into()), &[], Vec::new()).load().unwrap_err();
-    assert!(missing.to_string().starts_with("/nowhere/r.toml: the configuration file can not be read"));
+    assert!(missing.to_string().starts_with("/nowhere/r.toml: the configuration file cannot be read"));
 }
