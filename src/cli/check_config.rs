@@ -1,4 +1,4 @@
-//! `roomcast check-config`: what is in effect, without secrets, or what is wrong.
+//! `roomcast check-config`: the configuration in effect, without secrets, or its problems.
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use crate::config::{Loaded, Mode};
 const EXAMPLES: &str = "\
 Examples:
   roomcast check-config
-        what the environment alone says
+        the defaults and the environment alone
   roomcast check-config --config roomcast.toml && systemctl restart roomcast
         restart only with a configuration that works
 
@@ -18,7 +18,7 @@ Prints TOML on standard output, warnings as comments above it. Ends with 1 when 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CheckConfigArgs {
-    /// Where the configuration comes from.
+    /// Source of the configuration.
     #[command(flatten)]
     pub file: ConfigFile,
 }
@@ -32,7 +32,7 @@ fn report(loaded: &Loaded) -> String {
     let mode = match loaded.config.mode() {
         Mode::Open => "open: everybody on this machine",
         Mode::Insecure => "insecure: everybody who can reach the address",
-        Mode::Secured => "secured: who has a token",
+        Mode::Secured => "secured: clients with a token",
     };
     let warnings: Vec<String> =
         loaded.warnings.iter().map(|warning| format!("# warning: {warning}\n")).collect();

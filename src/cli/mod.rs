@@ -1,4 +1,4 @@
-//! The command line: what a person types, what is printed, and which exit code results.
+//! The command line: parsing, output, and exit codes.
 //!
 //! Results go to standard output, everything else to standard error. One file per command.
 
@@ -25,7 +25,7 @@ use sources::ConfigFile;
 #[command(name = "roomcast", version, propagate_version = false, after_help = NEXT_STEPS)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     command: Command,
 }
@@ -66,7 +66,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Nobody is left to be told when the terminal is gone.
+            // When the terminal is gone, there is nowhere to report it.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -95,7 +95,7 @@ fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("standard output can not be written: {error}")))
+            Err(Failure::new(format!("standard output cannot be written: {error}")))
         }
         _ => Ok(()),
     }

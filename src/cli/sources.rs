@@ -1,4 +1,4 @@
-//! Where the commands take their configuration from.
+//! The sources of the configuration of a command: file, environment and flags.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ impl ConfigFile {
     /// The file, this process's environment, and the given flags.
     ///
     /// # Errors
-    /// When anything in them is wrong; the failure lists all of it.
+    /// When any of them is wrong; the failure lists every problem.
     pub fn load(&self, flags: Vec<Flag>) -> Result<Loaded, Failure> {
         // An empty variable counts as not set, as everywhere; clap would refuse it.
         let named = || std::env::var_os(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);

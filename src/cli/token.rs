@@ -16,7 +16,7 @@ Examples:
   roomcast token --user ann
         lets the user \"ann\" connect for an hour
   roomcast token --user ann --expires never --info '{\"name\":\"Ann\"}' --channels news,lobby
-        for ever, with a name the others see, and two rooms the server subscribes at connect
+        valid for ever, with a name the others see, and two rooms the server subscribes at connect
   roomcast token --user ann --channel '$board'
         lets \"ann\" subscribe to the room \"$board\", which needs a subscription token
 
@@ -27,7 +27,7 @@ ROOMCAST_CLIENT_TOKEN_HMAC_SECRET. Only the token is printed, so TOKEN=$(roomcas
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TokenArgs {
-    /// Where the configuration comes from.
+    /// Source of the configuration.
     #[command(flatten)]
     pub file: ConfigFile,
     /// Id of the user
@@ -47,7 +47,7 @@ pub struct TokenArgs {
     pub channels: Vec<String>,
 }
 
-/// How long a token holds.
+/// Lifetime of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
     /// For ever.
@@ -62,7 +62,7 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), Failure> {
     print(&format!("{token}\n"))
 }
 
-/// The token those arguments ask for.
+/// The token for those arguments.
 fn token(args: &TokenArgs, client: &Client, now: i64) -> Result<String, Failure> {
     let secret = client.token_hmac_secret.as_ref().ok_or_else(|| {
         Failure::new(
@@ -96,7 +96,7 @@ fn token(args: &TokenArgs, client: &Client, now: i64) -> Result<String, Failure>
     })
 }
 
-/// What the server would refuse is refused here, where the message reaches the one who typed it.
+/// Refuses what the server would refuse, here where the message reaches the person who typed it.
 fn check(args: &TokenArgs) -> Result<(), Failure> {
     if args.user.len() > USER_ID_BYTES_MAX {
         return Err(Failure::new(format!("--user is longer than {USER_ID_BYTES_MAX} bytes")));
