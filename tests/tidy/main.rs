@@ -9,6 +9,7 @@
 mod documents;
 mod graph;
 mod levels;
+mod measures;
 mod rules;
 mod tree;
 

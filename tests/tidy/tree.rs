@@ -93,7 +93,7 @@ pub fn docs(attributes: &[Attribute]) -> Vec<String> {
 }
 
 /// True for `#[cfg(…)]` that never holds outside tests, and for `#[test]`.
-fn is_for_tests(attributes: &[Attribute]) -> bool {
+pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg") => {
             holds_outside_tests(&list.parse_args().unwrap()) == Some(false)
