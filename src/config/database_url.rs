@@ -61,15 +61,15 @@ impl fmt::Debug for DatabaseUrl {
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
     let rest = match rest.rsplit_once('@') {
-        Some((who, place)) => match who.split_once(':') {
-            Some((user, _)) => format!("{user}:***@{place}"),
+        Some((login, server)) => match login.split_once(':') {
+            Some((user, _)) => format!("{user}:***@{server}"),
             None => rest.to_owned(),
         },
         None => rest.to_owned(),
     };
-    let Some((place, query)) = rest.split_once('?') else { return format!("{scheme}://{rest}") };
+    let Some((address, query)) = rest.split_once('?') else { return format!("{scheme}://{rest}") };
     let parameters: Vec<String> = query.split('&').map(without_secret_value).collect();
-    format!("{scheme}://{place}?{}", parameters.join("&"))
+    format!("{scheme}://{address}?{}", parameters.join("&"))
 }
 
 /// `password=x` → `password=***`; libpq decodes names, so an escaped name is hidden too.

@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-/// How values of type `T` are read, checked and written. The kind holds its range.
+/// Reads, checks and writes values of type `T`. The kind holds its range.
 pub(super) trait Kind<T> {
     /// Reads a value and checks it on its own; rules between settings are in `check`.
     fn read(&self, literal: Literal<'_>) -> Result<T, Flaw>;

@@ -1,4 +1,4 @@
-//! What an operator can set: the checked configuration, one struct a section.
+//! The configuration: settings an operator can change, checked, one struct a section.
 //!
 //! `sections` and `root` hold the table of settings, which `setting` turns into types. `file` and
 //! `env` read what was given, `load` puts the sources together, `check` holds the rules between

@@ -81,7 +81,7 @@ impl RawNamespaces {
         Ok(self.named.entry(name.to_owned()).or_default())
     }
 
-    /// What was given for a namespace; the empty name is the default one.
+    /// The options given for a namespace; the empty name is the default one.
     pub(super) fn get(&self, name: &str) -> Option<&RawNamespace> {
         if name.is_empty() { Some(&self.default) } else { self.named.get(name) }
     }

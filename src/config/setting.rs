@@ -50,7 +50,7 @@ pub(super) struct Given<T> {
     pub(super) location: Location,
 }
 
-/// Where a value was given, and for which key.
+/// The source of a value, and its key.
 #[derive(Debug, Clone)]
 pub(super) struct Location {
     pub(super) origin: Origin,
@@ -80,7 +80,7 @@ impl<T> Given<T> {
     }
 }
 
-/// Where a value was given, or that it was not.
+/// The location of a value; that of the default when none was given.
 pub(super) fn location<T>(given: Option<&Given<T>>, key: &str) -> Location {
     match given {
         Some(given) => given.location.clone(),

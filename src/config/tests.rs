@@ -65,9 +65,9 @@ fn the_example_file_holds_every_key_with_its_default() {
     assert_eq!(from_toml(own).to_toml(), Config::default().to_toml());
     for key in keys() {
         let section = if key.section.is_empty() { String::new() } else { format!("\n[{}]\n", key.section) };
-        let place = own.find(&section).map(|at| &own[at + section.len()..]);
+        let section = own.find(&section).map(|at| &own[at + section.len()..]);
         if !key.section.contains("NAME") {
-            let body = place.unwrap().split("\n[").next().unwrap();
+            let body = section.unwrap().split("\n[").next().unwrap();
             let line = format!("{} = {}", key.name, key.default);
             assert!(body.lines().any(|given| given == line), "{line} is missing in [{}]", key.section);
         }
