@@ -5,14 +5,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
-use crate::auth::Verifier;
 use crate::config::Config;
-use crate::net::{Acceptor, Capacity, Services};
+use crate::net::{Acceptor, Capacity, Router, SocketLimits};
 use crate::node::{Node, StartError};
 use crate::protocol::code::{Close, CloseCode};
 
@@ -33,12 +29,16 @@ impl Server {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let capacity = Capacity::of_system().at_most(config.client.connections_max);
         let node = Node::open(&config)?;
-        let services = Arc::new(services(&config, &node));
-        match Acceptor::start(config.listen, capacity.connections, services) {
+        let router = Router::new(&config, node.handle().clone());
+        let limits = SocketLimits {
+            connections_max: capacity.connections,
+            stall_timeout: config.client.stall_timeout,
+        };
+        match Acceptor::start(config.listen, limits, router, node.metrics().clone()) {
             Ok(acceptor) => Ok(Self { node, acceptor, capacity, grace: config.shutdown_grace }),
             Err(error) => {
                 node.stop();
-                Err(StartError::System(at_address(&error, config.listen)))
+                Err(StartError::Listen(at_address(&error, config.listen)))
             }
         }
     }
@@ -71,29 +71,8 @@ impl Server {
     }
 }
 
-fn services(config: &Config, node: &Node) -> Services {
-    let client = config.client.clone();
-    let verifier = client.token_hmac_secret.as_ref().map(|secret| {
-        Verifier::new(secret.expose(), client.token_audience.clone(), client.token_issuer.clone())
-    });
-    Services {
-        engine: node.engine().clone(),
-        store: node.store().clone(),
-        verifier,
-        client,
-        api: config.api.clone(),
-        mode: config.mode(),
-        drainer: node.drainer(),
-        metrics: node.metrics().clone(),
-        flush_grace: config.shutdown_grace,
-        node_id: Uuid::new_v4().to_string(),
-        node_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        started_at: Instant::now(),
-    }
-}
-
 /// Says which address could not be listened on, and what to do.
-fn at_address(error: &io::Error, address: SocketAddr) -> io::Error {
+fn at_address(error: &io::Error, address: SocketAddr) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "; another program uses the port: stop it or choose another with --listen"
@@ -103,5 +82,5 @@ fn at_address(error: &io::Error, address: SocketAddr) -> io::Error {
         }
         _ => "",
     };
-    io::Error::new(error.kind(), format!("can not listen on {address}: {error}{advice}"))
+    format!("cannot listen on {address}: {error}{advice}")
 }

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Services, reader_thread, routes};
+use super::reader_thread;
+use super::routes::Router;
 use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::protocol::code::{Close, CloseCode};
 use crate::sync::Striped;
@@ -39,10 +41,19 @@ const FULL: &[u8] =
 
 /// The accepting thread and everything it started.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     address: SocketAddr,
     sockets: Arc<Sockets>,
     thread: JoinHandle<()>,
+}
+
+/// What sockets are held to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SocketLimits {
+    /// Most sockets at a time.
+    pub(crate) connections_max: usize,
+    /// Longest time a socket may take no byte.
+    pub(crate) stall_timeout: Duration,
 }
 
 /// Sockets being served.
@@ -64,28 +75,34 @@ enum Open {
 }
 
 impl Acceptor {
-    /// Starts to accept on `address` (port 0: a free one), at most `connections_max` at a time.
+    /// Starts to accept on `address` (port 0: a free one).
     ///
     /// # Errors
     /// When the address cannot be used or the system gives no thread.
-    pub fn start(address: SocketAddr, connections_max: usize, services: Arc<Services>) -> io::Result<Self> {
+    pub(crate) fn start(
+        address: SocketAddr,
+        limits: SocketLimits,
+        router: Router,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let listener = bind(address)?;
         let address = listener.local_addr()?;
         let sockets = Arc::new(Sockets::default());
-        let loop_ = AcceptLoop { listener, sockets: sockets.clone(), connections_max, services };
-        let thread = thread::Builder::new().name("acceptor".into()).spawn(move || loop_.run())?;
+        let accepting =
+            AcceptLoop { listener, sockets: sockets.clone(), limits, router: Arc::new(router), metrics };
+        let thread = thread::Builder::new().name("acceptor".into()).spawn(move || accepting.run())?;
         Ok(Self { address, sockets, thread })
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Accepts no more, tells every client goodbye and waits for them to go; who is still there at
     /// `deadline` is cut off.
-    pub fn stop(self, goodbye: &Close, deadline: Instant) {
+    pub(crate) fn stop(self, goodbye: &Close, deadline: Instant) {
         self.sockets.stopping.store(true, Ordering::Release);
         // The thread sits in accept; a connection of our own wakes it.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
@@ -158,8 +175,9 @@ impl Sockets {
 struct AcceptLoop {
     listener: TcpListener,
     sockets: Arc<Sockets>,
-    connections_max: usize,
-    services: Arc<Services>,
+    limits: SocketLimits,
+    router: Arc<Router>,
+    metrics: Arc<Metrics>,
 }
 
 impl AcceptLoop {
@@ -183,18 +201,19 @@ impl AcceptLoop {
     }
 
     fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        if self.sockets.count.load(Ordering::Acquire) >= self.connections_max {
-            self.services.metrics.sockets_refused_total.inc();
+        if self.sockets.count.load(Ordering::Acquire) >= self.limits.connections_max {
+            self.metrics.sockets_refused_total.inc();
             return refuse(&socket);
         }
-        find_dead_peer(&socket, self.services.client.stall_timeout + DEAD_PEER_MARGIN);
+        find_dead_peer(&socket, self.limits.stall_timeout + DEAD_PEER_MARGIN);
         let id = ConnectionId::next();
         let socket = Arc::new(socket);
         self.sockets.insert(id, &socket);
-        self.services.metrics.sockets.inc();
-        let place = Place { id, sockets: self.sockets.clone(), services: self.services.clone() };
+        self.metrics.sockets.inc();
+        let place = Place { id, sockets: self.sockets.clone(), metrics: self.metrics.clone() };
+        let router = self.router.clone();
         // A thread that cannot be started drops its task, and with it the place.
-        reader_thread::spawn(id, READER_STACK_BYTES, move || routes::serve(&socket, peer, &place))
+        reader_thread::spawn(id, READER_STACK_BYTES, move || router.serve(&socket, peer, &place))
     }
 }
 
@@ -224,7 +243,7 @@ fn refuse(socket: &TcpStream) -> io::Result<()> {
 pub(super) struct Place {
     id: ConnectionId,
     sockets: Arc<Sockets>,
-    pub(super) services: Arc<Services>,
+    metrics: Arc<Metrics>,
 }
 
 impl Place {
@@ -244,7 +263,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.services.metrics.sockets.dec();
+        self.metrics.sockets.dec();
         self.sockets.remove(self.id);
     }
 }

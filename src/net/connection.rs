@@ -12,12 +12,13 @@ use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 use super::acceptor::Place;
+use super::client_rules::ClientRules;
 use super::http::is_timeout;
-use super::services::Services;
 use super::session::{Flow, Session};
 use super::split::Split;
 use super::timers::{Due, Timers};
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::node::NodeHandle;
 use crate::outbox::{Ended, Outbox, frame};
 use crate::protocol::code::CloseCode;
 use crate::protocol::push;
@@ -33,12 +34,15 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
 
 /// Serves a WebSocket until it ends. `early` are bytes that came behind the upgrade request.
-pub(super) fn serve(socket: &Arc<TcpStream>, early: Vec<u8>, place: &Place) {
-    let services = &place.services;
-    let client = &services.client;
-    let Ok(outbox) =
-        Outbox::for_socket(place.id(), socket.clone(), client.outbox_bytes_max, services.drainer.clone())
-    else {
+pub(super) fn serve(
+    socket: &Arc<TcpStream>,
+    early: Vec<u8>,
+    place: &Place,
+    node: &Arc<NodeHandle>,
+    rules: &Arc<ClientRules>,
+) {
+    let client = &rules.client;
+    let Ok(outbox) = node.outbox_for_socket(place.id(), socket.clone()) else {
         return; // The client is gone already.
     };
     place.upgraded(&outbox);
@@ -56,10 +60,11 @@ pub(super) fn serve(socket: &Arc<TcpStream>, early: Vec<u8>, place: &Place) {
             client.ping_interval,
             client.pong_timeout,
         ),
-        session: Session::new(outbox.clone(), services.clone()),
+        session: Session::new(outbox.clone(), node.clone(), rules.clone()),
         timeout: None,
         outbox,
-        services: services.clone(),
+        node: node.clone(),
+        rules: rules.clone(),
     };
     connection.run();
     connection.end();
@@ -73,7 +78,8 @@ struct Connection {
     /// The socket's read timeout.
     timeout: Option<Duration>,
     outbox: Arc<Outbox>,
-    services: Arc<Services>,
+    node: Arc<NodeHandle>,
+    rules: Arc<ClientRules>,
 }
 
 /// Why reading stopped.
@@ -258,7 +264,7 @@ impl Connection {
     /// reads slowly gets the last frames long after the kernel took them; whether it is alive is
     /// decided by the stall timeout until then.
     fn is_answerable(&self) -> bool {
-        !self.outbox.was_blocked_within(self.services.client.stall_timeout)
+        !self.outbox.was_blocked_within(self.rules.client.stall_timeout)
     }
 
     /// Listens for nothing but the client's close frame, which it waits to be answered.
@@ -284,7 +290,7 @@ impl Connection {
 
     fn close(&self, close: Close) {
         if let Some(kind) = close.kind {
-            self.services.metrics.bad_input_total.with_label_values(&[kind]).inc();
+            self.node.metrics().bad_input_total.with_label_values(&[kind]).inc();
         }
         self.outbox.close(close.code, close.reason);
     }
@@ -293,7 +299,7 @@ impl Connection {
     fn end(&mut self) {
         self.session.leave_all();
         if let Some(socket) = self.outbox.socket() {
-            self.outbox.wait_flushed(Instant::now() + self.services.flush_grace);
+            self.outbox.wait_flushed(Instant::now() + self.rules.flush_grace);
             drain(socket, Instant::now() + GOODBYE);
         }
         let code = match self.outbox.ended() {
@@ -301,7 +307,7 @@ impl Connection {
             Some(Ended::Stalled) => CloseCode::Slow.number(),
             Some(Ended::Broken) | None => CloseCode::ConnectionClosed.number(),
         };
-        self.services.metrics.disconnects_total.with_label_values(&[&code.to_string()]).inc();
+        self.node.metrics().disconnects_total.with_label_values(&[&code.to_string()]).inc();
         self.outbox.abort();
     }
 }

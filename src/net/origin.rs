@@ -2,16 +2,23 @@
 
 use super::glob;
 use super::http::{Head, Response};
-use super::services::Services;
+use crate::metrics::Metrics;
 
-impl Services {
+/// The pages of other servers that may connect.
+#[derive(Debug)]
+pub(super) struct Origins {
+    /// Patterns in which `*` stands for any run of characters.
+    pub(super) allowed: Vec<String>,
+}
+
+impl Origins {
     /// Refuses a request that a page of another server makes.
-    pub(super) fn check_origin(&self, head: &Head) -> Result<(), Response> {
+    pub(super) fn check(&self, head: &Head, metrics: &Metrics) -> Result<(), Response> {
         let Some(page) = head.header("origin") else { return Ok(()) };
-        if is_allowed(page, head.header("host"), &self.client.allowed_origins) {
+        if is_allowed(page, head.header("host"), &self.allowed) {
             return Ok(());
         }
-        self.metrics.bad_input_total.with_label_values(&["origin"]).inc();
+        metrics.bad_input_total.with_label_values(&["origin"]).inc();
         Err(Response::text(403, "pages of this origin may not connect; add it to client.allowed_origins"))
     }
 }

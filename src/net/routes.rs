@@ -6,9 +6,13 @@ use std::sync::Arc;
 use tungstenite::handshake::derive_accept_key;
 
 use super::acceptor::Place;
+use super::api::ApiKey;
+use super::client_rules::ClientRules;
 use super::http::{BadRequest, Head, RequestReader, Response, write_all};
-use super::services::Services;
+use super::origin::Origins;
 use super::{api, connection, page};
+use crate::config::Config;
+use crate::node::NodeHandle;
 use crate::store::Health;
 
 /// Where clients speak the WebSocket protocol.
@@ -18,82 +22,118 @@ const WEBSOCKET_PATH: &str = "/connection/websocket";
 const JSON_SUBPROTOCOL: &str = "centrifuge-json";
 const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 
-/// Serves one accepted socket until it ends.
-pub(super) fn serve(socket: &Arc<TcpStream>, peer: SocketAddr, place: &Place) {
-    let services = &place.services;
-    let mut requests = RequestReader::new(socket);
-    let mut first = true;
-    loop {
-        let head = match requests.head(first) {
-            Ok(head) => head,
-            Err(bad) => return refuse(socket, bad, services),
-        };
-        first = false;
-        if head.path == WEBSOCKET_PATH {
-            match upgrade(&head, services) {
-                Ok(answer) => {
-                    let early = requests.into_rest();
-                    if write_all(socket, answer.as_bytes()).is_ok() {
-                        connection::serve(socket, early, place);
-                    }
-                }
-                Err(response) => drop(answer(socket, &head, &response, false, services)),
+/// What sockets are served with.
+#[derive(Debug)]
+pub(crate) struct Router {
+    node: Arc<NodeHandle>,
+    client_rules: Arc<ClientRules>,
+    api_key: ApiKey,
+    origins: Origins,
+}
+
+impl Router {
+    /// A router to a node, under the rules that the configuration sets.
+    pub(crate) fn new(config: &Config, node: Arc<NodeHandle>) -> Self {
+        Self {
+            node,
+            client_rules: Arc::new(ClientRules::new(config)),
+            api_key: ApiKey::new(config),
+            origins: Origins { allowed: config.client.allowed_origins.clone() },
+        }
+    }
+
+    /// Serves one accepted socket until it ends.
+    pub(super) fn serve(&self, socket: &Arc<TcpStream>, peer: SocketAddr, place: &Place) {
+        let mut requests = RequestReader::new(socket);
+        let mut first = true;
+        loop {
+            let head = match requests.head(first) {
+                Ok(head) => head,
+                Err(bad) => return self.refuse(socket, bad),
+            };
+            first = false;
+            if head.path == WEBSOCKET_PATH {
+                return self.serve_websocket(socket, &head, requests.into_rest(), place);
             }
-            return;
+            if let Some(Err(response)) = api_method(&head).map(|_| self.authorize(&head)) {
+                // Its body is not read, so nothing can follow it on this connection.
+                return drop(self.answer(socket, &head, &response, false));
+            }
+            let body = match requests.body(&head) {
+                Ok(body) => body,
+                Err(bad) => return self.refuse(socket, bad),
+            };
+            let response = match api_method(&head) {
+                Some(method) => api::respond(&head, method, &body, &self.node),
+                None => self.respond(&head),
+            };
+            tracing::debug!(%peer, method = head.method, path = head.path, status = response.status, "http");
+            if self.answer(socket, &head, &response, head.keep_alive()).is_err() || !head.keep_alive() {
+                return;
+            }
         }
-        if let Some(Err(response)) = api_method(&head).map(|_| api::admit(&head, services)) {
-            // Its body is not read, so nothing can follow it on this connection.
-            return drop(answer(socket, &head, &response, false, services));
+    }
+
+    fn serve_websocket(&self, socket: &Arc<TcpStream>, head: &Head, early: Vec<u8>, place: &Place) {
+        match upgrade(head, || self.origins.check(head, self.node.metrics())) {
+            Ok(answer) => {
+                if write_all(socket, answer.as_bytes()).is_ok() {
+                    connection::serve(socket, early, place, &self.node, &self.client_rules);
+                }
+            }
+            Err(response) => drop(self.answer(socket, head, &response, false)),
         }
-        let body = match requests.body(&head) {
-            Ok(body) => body,
-            Err(bad) => return refuse(socket, bad, services),
-        };
-        let response = match api_method(&head) {
-            Some(method) => api::respond(&head, method, &body, services),
-            None => respond(&head, services),
-        };
-        tracing::debug!(%peer, method = head.method, path = head.path, status = response.status, "http");
-        if answer(socket, &head, &response, head.keep_alive(), services).is_err() || !head.keep_alive() {
-            return;
+    }
+
+    /// Lets a request pass that may use the API. The origin counts too, because a page that somebody
+    /// visits could otherwise post to a server on the same machine.
+    fn authorize(&self, head: &Head) -> Result<(), Response> {
+        api::authorize(head, &self.api_key)?;
+        self.origins.check(head, self.node.metrics())
+    }
+
+    fn answer(
+        &self,
+        socket: &TcpStream,
+        head: &Head,
+        response: &Response,
+        keep_alive: bool,
+    ) -> std::io::Result<()> {
+        self.count(response.status);
+        response.write(socket, keep_alive, head.method == "HEAD")
+    }
+
+    fn refuse(&self, socket: &TcpStream, bad: BadRequest) {
+        if let BadRequest::Status(status, words) = bad {
+            self.count(status);
+            // The peer may be gone by now; it was told if it is not.
+            let _ = Response::text(status, words).write(socket, false, false);
+        }
+    }
+
+    fn count(&self, status: u16) {
+        self.node.metrics().http_requests_total.with_label_values(&[&status.to_string()]).inc();
+    }
+
+    fn respond(&self, head: &Head) -> Response {
+        let reading = matches!(head.method.as_str(), "GET" | "HEAD");
+        match head.path.as_str() {
+            "/" | "/index.html" if reading => Response::new(200, "text/html; charset=utf-8", page::HTML),
+            "/health" if reading => health(&self.node),
+            "/metrics" if reading => metrics(head, &self.node),
+            "/" | "/index.html" | "/health" | "/metrics" => Response::method_not_allowed("GET, HEAD"),
+            _ => Response::text(
+                404,
+                "nothing is here; the page is at /, the WebSocket at /connection/websocket",
+            ),
         }
     }
 }
 
-fn answer(
-    socket: &TcpStream,
-    head: &Head,
-    response: &Response,
-    keep_alive: bool,
-    services: &Services,
-) -> std::io::Result<()> {
-    services.metrics.http_requests_total.with_label_values(&[&response.status.to_string()]).inc();
-    response.write(socket, keep_alive, head.method == "HEAD")
-}
-
-fn refuse(socket: &TcpStream, bad: BadRequest, services: &Services) {
-    if let BadRequest::Status(status, words) = bad {
-        services.metrics.http_requests_total.with_label_values(&[&status.to_string()]).inc();
-        // The peer may be gone by now; it was told if it is not.
-        let _ = Response::text(status, words).write(socket, false, false);
-    }
-}
-
-fn respond(head: &Head, services: &Services) -> Response {
-    let reading = matches!(head.method.as_str(), "GET" | "HEAD");
-    match head.path.as_str() {
-        "/" | "/index.html" if reading => Response::new(200, "text/html; charset=utf-8", page::HTML),
-        "/health" if reading => health(services),
-        "/metrics" if reading => metrics(head, services),
-        "/" | "/index.html" | "/health" | "/metrics" => Response::method_not_allowed("GET, HEAD"),
-        _ => Response::text(404, "nothing is here; the page is at /, the WebSocket at /connection/websocket"),
-    }
-}
-
-fn metrics(head: &Head, services: &Services) -> Response {
-    let mut text = services.metrics.render();
+fn metrics(head: &Head, node: &NodeHandle) -> Response {
+    let mut text = node.metrics().render();
     if let Some(wanted) = head.query_value("rooms") {
-        match api::room_metrics(wanted, services) {
+        match api::room_metrics(wanted, node) {
             Some(rooms) => text.push_str(&rooms),
             None => return Response::text(400, "rooms is how many of the busiest rooms to list, 1 to 1000"),
         }
@@ -107,8 +147,8 @@ fn api_method(head: &Head) -> Option<&str> {
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
-fn health(services: &Services) -> Response {
-    match services.store.health() {
+fn health(node: &NodeHandle) -> Response {
+    match node.health() {
         Health::Up => Response::json(200, "{}"),
         Health::Down { reason, .. } => {
             let problem = format!("the database does not answer: {reason}");
@@ -119,7 +159,7 @@ fn health(services: &Services) -> Response {
 }
 
 /// The answer that makes the socket a WebSocket, or the one that says why it does not become one.
-fn upgrade(head: &Head, services: &Services) -> Result<String, Response> {
+fn upgrade(head: &Head, check_origin: impl FnOnce() -> Result<(), Response>) -> Result<String, Response> {
     if head.method != "GET" {
         return Err(Response::method_not_allowed("GET"));
     }
@@ -131,7 +171,7 @@ fn upgrade(head: &Head, services: &Services) -> Result<String, Response> {
     if head.header("sec-websocket-version") != Some("13") {
         return Err(Response::text(426, "only WebSocket version 13 is spoken here"));
     }
-    services.check_origin(head)?;
+    check_origin()?;
     let wants_protobuf = head.has_token("sec-websocket-protocol", PROTOBUF_SUBPROTOCOL)
         || head.query_value("format") == Some("protobuf")
         || head.query_value("cf_protocol") == Some("protobuf");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::config::{Namespace, Namespaces};
+use crate::config::Namespaces;
 use crate::ids::Channel;
 use crate::publication::Retention;
 use crate::store::{PruneWalk, Pruned, Store};
@@ -30,7 +30,7 @@ impl Pruner {
     /// Starts the thread if any namespace forgets anything.
     pub(super) fn start(store: Arc<Store>, namespaces: &Namespaces) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
-        let forgets = namespaces.iter().any(|namespace| !retention_of(namespace).keeps_all());
+        let forgets = namespaces.iter().any(|namespace| !namespace.retention().keeps_all());
         let thread = match forgets {
             false => None,
             true => {
@@ -50,14 +50,10 @@ impl Pruner {
     }
 }
 
-fn retention_of(namespace: &Namespace) -> Retention {
-    Retention { size: namespace.history_size, ttl: namespace.history_ttl }
-}
-
 fn run(store: &Store, namespaces: &Namespaces, stopped: &Receiver<()>) {
     // Rooms of a namespace that is no longer configured keep what they have.
     let rule = |channel: &Channel| {
-        namespaces.get(channel.namespace()).map_or(Retention::default(), |options| retention_of(options))
+        namespaces.get(channel.namespace()).map_or(Retention::default(), |namespace| namespace.retention())
     };
     let mut walk = PruneWalk::default();
     loop {

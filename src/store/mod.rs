@@ -33,8 +33,8 @@ pub use error::{AppendError, OpenError, StoreError};
 pub use health::Health;
 pub use history::{History, HistoryLimit, HistoryQuery};
 pub use message::{Appended, CommitSink, NewMessage};
-pub use models::member::Role;
-pub use models::room::RoomKind;
+pub use models::member::{Member, Role};
+pub use models::room::{Room, RoomKind};
 pub use prune::{PruneWalk, Pruned};
 
 /// An open database.

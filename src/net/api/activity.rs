@@ -3,84 +3,75 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Refusal, done};
+use super::refusal::{Refusal, done};
 use crate::clock;
 use crate::engine::{Lagging, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy};
 use crate::ids::Channel;
 use crate::metrics;
 use crate::net::glob;
-use crate::net::services::Services;
+use crate::node::NodeHandle;
 use crate::protocol::api::activity::{
     ActiveRoom, LIMIT_MAX, LaggingParams, LaggingResult, LaggingSubscription, RoomStrategyParams, RoomsOrder,
     RoomsParams, RoomsResult,
 };
 use crate::protocol::api::params::{ChannelsParams, NoParams};
 use crate::protocol::api::results::{ChannelsResult, Done, InfoResult, NodeInfo};
-use crate::protocol::code::ErrorCode;
 
-pub(super) fn channels(
-    params: &ChannelsParams,
-    services: &Services,
-    out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
+pub(super) fn channels(params: &ChannelsParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let query = RoomQuery { matches: matcher(params.pattern.clone()), ..RoomQuery::all() };
-    let rooms = services.engine.rooms(&query).into_iter().filter(|room| room.listeners > 0);
+    let rooms = node.active_rooms(&query).into_iter().filter(|room| room.listeners > 0);
     let mut rooms: Vec<_> = rooms.map(|room| (room.channel, room.listeners as u64)).collect();
     rooms.sort();
     done(out, &ChannelsResult(&rooms))
 }
 
-pub(super) fn info(_: NoParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let rooms = services.engine.rooms(&RoomQuery::all());
-    let uptime = services.started_at.elapsed().as_secs();
+pub(super) fn info(_: NoParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let status = node.status();
     let node = NodeInfo {
-        uid: services.node_id.as_str(),
-        name: services.node_name.as_str(),
+        uid: status.id,
+        name: status.name,
         version: env!("CARGO_PKG_VERSION"),
-        num_clients: u64::try_from(services.metrics.connections.get()).unwrap_or(0),
-        num_users: services.engine.users_count() as u64,
-        num_channels: rooms.iter().filter(|room| room.listeners > 0).count() as u64,
-        num_subs: rooms.iter().map(|room| room.listeners as u64).sum(),
-        uptime,
+        num_clients: status.connections,
+        num_users: status.users as u64,
+        num_channels: status.rooms as u64,
+        num_subs: status.subscriptions as u64,
+        uptime: status.uptime.as_secs(),
     };
     done(out, &InfoResult(&[node]))
 }
 
-pub(super) fn rooms(params: &RoomsParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
+pub(super) fn rooms(params: &RoomsParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let order = match params.order {
         RoomsOrder::Rate => RoomOrder::Rate,
         RoomsOrder::Listeners => RoomOrder::Listeners,
         RoomsOrder::Activity => RoomOrder::Activity,
     };
     let query = RoomQuery { matches: matcher(params.pattern.clone()), order, limit: params.limit };
-    let rooms: Vec<ActiveRoom> = services.engine.rooms(&query).into_iter().map(describe).collect();
+    let rooms: Vec<ActiveRoom> = node.active_rooms(&query).into_iter().map(describe).collect();
     done(out, &RoomsResult(&rooms))
 }
 
-pub(super) fn lagging(params: &LaggingParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let (total, lagging) = services.engine.lagging(params.limit);
+pub(super) fn lagging(params: &LaggingParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let (total, lagging) = node.lagging(params.limit);
     let subscriptions: Vec<LaggingSubscription<'_>> = lagging.iter().map(describe_lagging).collect();
     done(out, &LaggingResult { total: total as u64, subscriptions: &subscriptions })
 }
 
 pub(super) fn room_strategy(
     params: &RoomStrategyParams,
-    services: &Services,
+    node: &NodeHandle,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    services.options(&params.channel)?;
-    if !services.engine.wish(&params.channel, params.strategy) {
-        return Err(ErrorCode::LimitExceeded.into());
-    }
+    node.set_strategy(&params.channel, params.strategy)?;
     done(out, &Done)
 }
 
 /// The metrics of the busiest rooms, one series a room, for `GET /metrics?rooms=N`. Nobody gets them
 /// who did not ask, because every room is a time series more.
-pub(in crate::net) fn room_metrics(wanted: &str, services: &Services) -> Option<String> {
+pub(in crate::net) fn room_metrics(wanted: &str, node: &NodeHandle) -> Option<String> {
     let limit = wanted.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit))?;
     let query = RoomQuery { order: RoomOrder::Rate, limit, ..RoomQuery::all() };
-    let rooms = services.engine.rooms(&query).into_iter().map(describe);
+    let rooms = node.active_rooms(&query).into_iter().map(describe);
     let sample = |room: ActiveRoom| metrics::RoomSample {
         channel: room.channel.as_str().to_owned(),
         listeners: room.listeners,

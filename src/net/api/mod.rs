@@ -1,17 +1,15 @@
 //! `POST /api/<method>`: the server API, for the backends of applications.
 //!
-//! [`admit`] checks the caller before the body is read: the key, which only the open mode does without,
+//! [`authorize`] checks the caller before the body is read: the key, which only the open mode does without,
 //! and the origin, because a page that somebody visits could otherwise post to a server on the same
 //! machine. Errors come in a 200 body unless the caller asks for transport errors.
 
 mod activity;
+mod key;
+mod refusal;
 
-use std::sync::Arc;
-
-use crate::clock;
-use crate::config::{Mode, Namespace};
-use crate::ids::Channel;
-use crate::protocol::Members;
+use crate::ids::{Channel, Seq};
+use crate::node::{Caller, ClientSelector, Draft, NodeHandle, RequestError, RoomDescription};
 use crate::protocol::api::params::{
     ApiMessage, BroadcastParams, ContactParams, DisconnectParams, NewRoomKind, PublishParams,
     RoomCreateParams, UnsubscribeParams, UserParams,
@@ -19,35 +17,35 @@ use crate::protocol::api::params::{
 use crate::protocol::api::results::{
     BroadcastResult, ContactsResult, Done, PublishResult, RoomMember, RoomResult,
 };
-use crate::protocol::api::{self, ApiError, BadParams, ErrorMode};
-use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
+use crate::protocol::api::{self, ApiError, ErrorMode};
+use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ChannelRequest, HistoryRequest};
 use crate::protocol::reply::{HistoryResult, PresenceResult, PublicationList};
-use crate::publication::Publication;
-use crate::store::{AppendError, Appended, NewMessage, Role, RoomKind, StoreError};
+use crate::store::{Role, RoomKind};
 
 pub(super) use activity::room_metrics;
+pub(super) use key::ApiKey;
 
 use super::http::{Head, Response};
-use super::services::Services;
-use super::session::{check_size, code_of, stats};
+use super::session::stats;
+use refusal::{Refusal, describe, done};
 
-/// Lets a request pass whose sender may use the API, or says why not.
-pub(super) fn admit(head: &Head, services: &Services) -> Result<(), Response> {
+/// Lets a request pass that may use the API, or returns the answer that says why not.
+pub(super) fn authorize(head: &Head, key: &ApiKey) -> Result<(), Response> {
     if head.method != "POST" {
         return Err(Response::method_not_allowed("POST"));
     }
-    if !is_authorized(head, services) {
+    if !key.authorizes(head) {
         return Err(Response::new(401, "text/plain; charset=utf-8", ""));
     }
-    services.check_origin(head)
+    Ok(())
 }
 
 /// Answers one API request that was admitted.
-pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Services) -> Response {
+pub(super) fn respond(head: &Head, method: &str, body: &[u8], node: &NodeHandle) -> Response {
     let mode = ErrorMode::from_header(head.header("x-centrifugo-error-mode"));
     let mut out = Vec::new();
-    match call(method, body, services, &mut out) {
+    match call(method, body, node, &mut out) {
         Ok(()) => Response::json(200, out),
         Err(Refusal::UnknownMethod) => {
             Response::text(404, "there is no such API method; see docs/http-api.md")
@@ -55,102 +53,47 @@ pub(super) fn respond(head: &Head, method: &str, body: &[u8], services: &Service
         Err(Refusal::Malformed(detail)) => Response::text(400, &detail),
         Err(Refusal::Error(error)) => {
             let code = error.code.number().to_string();
-            services.metrics.errors_total.with_label_values(&[&code]).inc();
+            node.metrics().errors_total.with_label_values(&[&code]).inc();
             let status = api::error(&mut out, mode, &error);
             Response::json(status, out)
         }
     }
 }
 
-/// True when the request carries the key, in any of the three places it may stand.
-fn is_authorized(head: &Head, services: &Services) -> bool {
-    let Some(key) = &services.api.key else { return services.mode == Mode::Open };
-    let bearer = head.header("authorization").and_then(|value| value.strip_prefix("apikey "));
-    let given = head.header("x-api-key").or(bearer).or_else(|| head.query_value("api_key"));
-    given.is_some_and(|given| same_text(given.as_bytes(), key.expose().as_bytes()))
-}
-
-/// Compares without telling by its duration where the first difference is.
-fn same_text(left: &[u8], right: &[u8]) -> bool {
-    let differences = left.iter().zip(right).fold(0, |found, (left, right)| found | (left ^ right));
-    left.len() == right.len() && differences == 0
-}
-
-/// Why a call has no result.
-enum Refusal {
-    UnknownMethod,
-    Malformed(String),
-    Error(ApiError),
-}
-
-impl From<BadParams> for Refusal {
-    fn from(error: BadParams) -> Self {
-        match error {
-            BadParams::Malformed(_) => Self::Malformed(error.to_string()),
-            BadParams::Rejected(detail) => Self::Error(ApiError { code: ErrorCode::BadRequest, detail }),
-        }
-    }
-}
-
-impl From<ApiError> for Refusal {
-    fn from(error: ApiError) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        let detail = error.to_string();
-        Self::Error(ApiError { code: error.into(), detail })
-    }
-}
-
-impl From<ErrorCode> for Refusal {
-    fn from(code: ErrorCode) -> Self {
-        Self::Error(code.into())
-    }
-}
-
-fn call(method: &str, body: &[u8], services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn call(method: &str, body: &[u8], node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     match method {
-        "publish" => publish(&api::decode(body)?, services, out),
-        "broadcast" => broadcast(&api::decode(body)?, services, out),
-        "history" => history(&api::decode(body)?, services, out),
-        "presence" => presence(&api::decode(body)?, services, out),
-        "presence_stats" => presence_stats(&api::decode(body)?, services, out),
-        "channels" => activity::channels(&api::decode(body)?, services, out),
-        "info" => activity::info(api::decode(body)?, services, out),
-        "rooms" => activity::rooms(&api::decode(body)?, services, out),
-        "lagging" => activity::lagging(&api::decode(body)?, services, out),
-        "room_strategy" => activity::room_strategy(&api::decode(body)?, services, out),
-        "disconnect" => disconnect(&api::decode(body)?, services, out),
-        "unsubscribe" => unsubscribe(&api::decode(body)?, services, out),
-        "contact_add" => contact_add(&api::decode(body)?, services, out),
-        "contact_remove" => contact_remove(&api::decode(body)?, services, out),
-        "contacts" => contacts(&api::decode(body)?, services, out),
-        "room_create" => room_create(&api::decode(body)?, services, out),
-        "room_info" => room_info(&api::decode::<ChannelRequest>(body)?.channel, services, out),
+        "publish" => publish(&api::decode(body)?, node, out),
+        "broadcast" => broadcast(&api::decode(body)?, node, out),
+        "history" => history(&api::decode(body)?, node, out),
+        "presence" => presence(&api::decode(body)?, node, out),
+        "presence_stats" => presence_stats(&api::decode(body)?, node, out),
+        "channels" => activity::channels(&api::decode(body)?, node, out),
+        "info" => activity::info(api::decode(body)?, node, out),
+        "rooms" => activity::rooms(&api::decode(body)?, node, out),
+        "lagging" => activity::lagging(&api::decode(body)?, node, out),
+        "room_strategy" => activity::room_strategy(&api::decode(body)?, node, out),
+        "disconnect" => disconnect(&api::decode(body)?, node, out),
+        "unsubscribe" => unsubscribe(&api::decode(body)?, node, out),
+        "contact_add" => contact_add(&api::decode(body)?, node, out),
+        "contact_remove" => contact_remove(&api::decode(body)?, node, out),
+        "contacts" => contacts(&api::decode(body)?, node, out),
+        "room_create" => room_create(&api::decode(body)?, node, out),
+        "room_info" => room_info(&api::decode::<ChannelRequest>(body)?.channel, node, out),
         _ => Err(Refusal::UnknownMethod),
     }
 }
 
-/// Writes a result; the last step of every method.
-fn done(out: &mut Vec<u8>, result: &impl Members) -> Result<(), Refusal> {
-    api::result(out, result);
-    Ok(())
-}
-
-fn publish(params: &PublishParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn publish(params: &PublishParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let channels = std::slice::from_ref(&params.channel);
-    match publish_to(channels, &params.message, services).pop() {
+    match publish_to(channels, &params.message, node).pop() {
         Some(Ok(result)) => done(out, &result),
         Some(Err(error)) => Err(error.into()),
-        None => Err(ErrorCode::Internal.into()),
+        None => Err(ApiError::from(ErrorCode::Internal).into()),
     }
 }
 
-fn broadcast(params: &BroadcastParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let results = publish_to(&params.channels, &params.message, services);
+fn broadcast(params: &BroadcastParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let results = publish_to(&params.channels, &params.message, node);
     done(out, &BroadcastResult(&results))
 }
 
@@ -158,145 +101,84 @@ fn broadcast(params: &BroadcastParams, services: &Services, out: &mut Vec<u8>) -
 fn publish_to<'a>(
     channels: &[Channel],
     message: &ApiMessage,
-    services: &'a Services,
+    node: &'a NodeHandle,
 ) -> Vec<Result<PublishResult<'a>, ApiError>> {
-    let mut results = Vec::with_capacity(channels.len());
-    let mut batch = Vec::new();
-    let mut places = Vec::new();
-    for channel in channels {
-        results.push(accept(channel, message, services).map(|stored| {
-            if let Some(stored) = stored {
-                places.push(results.len());
-                batch.push(stored);
-            }
-            PublishResult::default()
-        }));
-    }
-    for (place, result) in places.into_iter().zip(services.store.append(batch, &*services.engine)) {
-        results[place] = match result {
-            Ok(Appended::New(offset) | Appended::Duplicate(offset)) => {
-                Ok(PublishResult { offset, epoch: services.engine.epoch() })
-            }
-            Err(error) => Err(describe(error)),
-        };
-    }
-    results
+    let drafts = channels.iter().map(|channel| draft(channel.clone(), message.clone()));
+    let outcomes = node.publish(Caller::Operator, drafts);
+    debug_assert_eq!(outcomes.len(), channels.len(), "every channel has an outcome");
+    let result = |seq: Seq| PublishResult { offset: seq, epoch: if seq == 0 { "" } else { node.epoch() } };
+    outcomes.into_iter().map(|outcome| outcome.map(result).map_err(describe)).collect()
 }
 
-/// Checks a message for one channel; gives what is to be stored, or passes it on at once.
-fn accept(
-    channel: &Channel,
-    message: &ApiMessage,
-    services: &Services,
-) -> Result<Option<NewMessage>, ApiError> {
-    let options: &Arc<Namespace> = services.options(channel)?;
-    check_size(options, &message.data)?;
-    let ApiMessage { data, tags, idempotency_key, skip_history } = message.clone();
-    if options.persist && skip_history {
-        return Err(ApiError {
-            code: ErrorCode::NotAvailable,
-            detail: "this namespace stores every message; use one with persist = false".into(),
-        });
-    }
-    if options.persist {
-        let (channel, auto_create) = (channel.clone(), options.auto_create);
-        return Ok(Some(NewMessage { channel, auto_create, data, info: None, tags, key: idempotency_key }));
-    }
-    services.engine.publish_ephemeral(Publication {
-        channel: channel.clone(),
-        seq: 0,
-        data,
-        info: None,
-        tags,
-        created_at_ms: clock::unix_ms(),
-    });
-    Ok(None)
+fn draft(channel: Channel, message: ApiMessage) -> Draft {
+    let ApiMessage { data, tags, idempotency_key, skip_history } = message;
+    Draft { channel, data, info: None, tags, key: idempotency_key, skip_history }
 }
 
-fn describe(error: AppendError) -> ApiError {
-    let code = code_of(&error);
-    let detail = match error {
-        AppendError::Rejected(reason) => reason,
-        AppendError::UnknownRoom => "the room does not exist; create it with room_create".into(),
-        AppendError::Unavailable => "the database does not answer; nothing was published".into(),
-    };
-    ApiError { code, detail }
-}
-
-fn history(params: &HistoryRequest, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let history = services.read_history(params)?;
+fn history(params: &HistoryRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let history = node.history(Caller::Operator, params)?;
     let publications: PublicationList = history.publications.iter().collect();
-    let epoch = services.engine.epoch();
-    done(out, &HistoryResult { publications: &publications, epoch, offset: history.head })
+    done(out, &HistoryResult { publications: &publications, epoch: node.epoch(), offset: history.head })
 }
 
-fn presence(params: &ChannelRequest, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let presence = ask_presence(&params.channel, services)?;
+fn presence(params: &ChannelRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let presence = node.presence(Caller::Operator, &params.channel)?;
     if presence.too_large {
-        let detail = "the room has more listeners than presence_max_listeners; ask presence_stats".into();
-        return Err(ApiError { code: ErrorCode::NotAvailable, detail }.into());
+        let detail = "the room has more listeners than presence_max_listeners; ask presence_stats";
+        return Err(Refusal::with_detail(ErrorCode::NotAvailable, detail));
     }
     done(out, &PresenceResult(&presence.clients))
 }
 
-fn presence_stats(params: &ChannelRequest, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    done(out, &stats(&ask_presence(&params.channel, services)?))
+fn presence_stats(params: &ChannelRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    done(out, &stats(&node.presence(Caller::Operator, &params.channel)?))
 }
 
-fn ask_presence(channel: &Channel, services: &Services) -> Result<crate::engine::Presence, ErrorCode> {
-    if !services.options(channel)?.presence {
-        return Err(ErrorCode::NotAvailable);
-    }
-    Ok(services.engine.presence(channel))
-}
-
-fn disconnect(params: &DisconnectParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn disconnect(params: &DisconnectParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let close = params.disconnect.clone().unwrap_or_else(|| CloseCode::ForceDisconnect.into());
-    let client = params.client.as_deref();
-    services.engine.disconnect_user(&params.user, client, &params.whitelist, &close);
+    let whom = ClientSelector { user: &params.user, client: params.client.as_deref() };
+    node.disconnect_user(whom, &params.whitelist, &close);
     done(out, &Done)
 }
 
-fn unsubscribe(params: &UnsubscribeParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let code = UnsubscribeCode::Server;
-    services.engine.unsubscribe_user(&params.user, params.client.as_deref(), &params.channel, code);
+fn unsubscribe(params: &UnsubscribeParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let whom = ClientSelector { user: &params.user, client: params.client.as_deref() };
+    node.unsubscribe_user(whom, &params.channel);
     done(out, &Done)
 }
 
-fn contact_add(params: &ContactParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    done(out, &services.add_contact(&params.user, &params.contact)?)
+fn contact_add(params: &ContactParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    done(out, &node.add_contact(&params.user, &params.contact)?)
 }
 
-fn contact_remove(params: &ContactParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    services.remove_contact(&params.user, &params.contact)?;
+fn contact_remove(params: &ContactParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    node.remove_contact(&params.user, &params.contact)?;
     done(out, &Done)
 }
 
-fn contacts(params: &UserParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    done(out, &ContactsResult(&services.contacts(&params.user)?))
+fn contacts(params: &UserParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    done(out, &ContactsResult(&node.contacts(&params.user)?))
 }
 
-fn room_create(params: &RoomCreateParams, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let options = services.options(&params.channel)?;
-    if !options.persist || options.name == crate::config::DIRECT_NAMESPACE {
-        let detail = "rooms of this namespace can not be created by hand".into();
-        return Err(ApiError { code: ErrorCode::NotAvailable, detail }.into());
-    }
+fn room_create(params: &RoomCreateParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let kind = match params.kind() {
         NewRoomKind::Group => RoomKind::Group,
         NewRoomKind::Public => RoomKind::Public,
     };
     let members: Vec<(&str, Role)> = params.members.iter().map(|user| (&**user, Role::Member)).collect();
-    services.store.create_room(&params.channel, kind, &members)?;
-    room_info(&params.channel, services, out)
+    match node.create_room(&params.channel, kind, &members) {
+        Ok(()) => room_info(&params.channel, node, out),
+        Err(RequestError::NotAvailable) => Err(Refusal::with_detail(
+            ErrorCode::NotAvailable,
+            "rooms of this namespace cannot be created by hand",
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
-fn room_info(channel: &Channel, services: &Services, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let room = services
-        .store
-        .room(channel)?
-        .ok_or(ApiError { code: ErrorCode::UnknownChannel, detail: "the room does not exist".into() })?;
-    let members = services.store.members(channel)?.into_iter();
+fn room_info(channel: &Channel, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let RoomDescription { room, members, listeners_count } = node.room(channel)?;
+    let members = members.into_iter();
     let members: Vec<RoomMember> =
         members.map(|member| RoomMember { user: member.user.into(), last_read: member.last_read }).collect();
     done(
@@ -305,10 +187,10 @@ fn room_info(channel: &Channel, services: &Services, out: &mut Vec<u8>) -> Resul
             channel,
             kind: room.kind.as_str(),
             head: room.head,
-            epoch: services.engine.epoch(),
+            epoch: node.epoch(),
             created_at_ms: room.created_ms,
             last_activity_ms: room.last_active_ms,
-            num_clients: services.engine.presence(channel).clients_count as u64,
+            num_clients: listeners_count as u64,
             members: &members,
         },
     )

@@ -3,19 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
-use uuid::Uuid;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::{Failure, Session, ttl_seconds};
 use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
-use crate::engine::{Answer, Extra, JoinRequest, Joined, Listener, Recover};
+use crate::engine::{Answer, Extra, Joined, Listener};
 use crate::ids::Channel;
+use crate::node::{Caller, Position, SubscribeOptions};
 use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
 use crate::protocol::reply::{self, ConnectResult};
-use crate::publication::ClientInfo;
 
 /// Longest wait for the positions of server-side subscriptions; a client waits no longer either.
 const SUBSCRIPTIONS_WAIT: Duration = Duration::from_secs(5);
@@ -39,12 +38,9 @@ struct Identity {
 impl Session {
     pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), Failure> {
         let identity = self.identify(&request)?;
-        let client: Arc<str> = Uuid::new_v4().to_string().into();
         let Identity { user, conn_info, expires_at, subscriptions } = identity;
-        let info = Arc::new(ClientInfo { user, client: client.clone(), conn_info, chan_info: None });
-        let listener = Listener::new(info, self.outbox.clone());
+        let listener = self.node.connect(self.outbox.clone(), user, conn_info);
         self.listener = Some(listener.clone());
-        self.services.engine.connect(&listener);
 
         let joined = self.join_server_side(&listener, subscriptions, &request.subs)?;
         if let Some(expires_at) = expires_at {
@@ -57,12 +53,12 @@ impl Session {
             .map(|((channel, one), publications)| (channel.clone(), one.to_wire(publications)))
             .collect();
         let result = ConnectResult {
-            client: &client,
+            client: &listener.info.client,
             version: env!("CARGO_PKG_VERSION"),
             ttl_seconds: expires_at.map(ttl_seconds),
             data: None,
             subs: &subs,
-            ping_seconds: ping_seconds(self.services.client.ping_interval),
+            ping_seconds: ping_seconds(self.rules.client.ping_interval),
             pong: true,
         };
         let mut text = Vec::new();
@@ -75,7 +71,7 @@ impl Session {
         let Some(token) = request.token.as_deref().filter(|token| !token.is_empty()) else {
             return self.identify_without_token(request);
         };
-        let Some(verifier) = &self.services.verifier else {
+        let Some(verifier) = &self.rules.verifier else {
             tracing::debug!("a token came, but client.token_hmac_secret is not set");
             return Err(CloseCode::InvalidToken.into());
         };
@@ -109,7 +105,7 @@ impl Session {
             return Err(CloseCode::BadRequest.into());
         }
         // Without tokens there is nothing to prove an identity by, so the client's word is taken.
-        let claimed = if self.services.is_open() { request.named_user().ok() } else { None };
+        let claimed = if self.node.is_open() { request.named_user().ok() } else { None };
         let user = claimed.unwrap_or_default();
         let mut subscriptions = Vec::new();
         self.add_personal(&user, &mut subscriptions);
@@ -117,7 +113,7 @@ impl Session {
     }
 
     fn admits_anonymous(&self) -> bool {
-        self.services.is_open() || self.services.client.allow_anonymous
+        self.node.is_open() || self.rules.client.allow_anonymous
     }
 
     /// Adds the user's own channel in every namespace that has them.
@@ -125,7 +121,7 @@ impl Session {
         if user.is_empty() {
             return;
         }
-        for channel in self.services.engine.personal_channels(user) {
+        for channel in self.node.personal_channels(user) {
             if !subscriptions.iter().any(|one| one.channel == channel) {
                 subscriptions.push(ServerSide { channel, chan_info: None, data: None });
             }
@@ -140,39 +136,40 @@ impl Session {
         previous: &[(Channel, RecoverRequest)],
     ) -> Result<Vec<(Channel, Joined)>, Failure> {
         let (sender, answers) = unbounded();
-        let mut awaited = 0;
-        for ServerSide { channel, chan_info, data } in subscriptions {
-            if self.services.options(&channel).is_err() {
-                tracing::warn!(%channel, "a server-side subscription names an unknown namespace");
-                return Err(CloseCode::BadRequest.into());
-            }
-            let recover = previous.iter().find(|(name, one)| *name == channel && one.recover);
-            let info = match chan_info {
-                Some(chan_info) => {
-                    Arc::new(ClientInfo { chan_info: Some(chan_info), ..(*listener.info).clone() })
-                }
-                None => listener.info.clone(),
-            };
-            let request = JoinRequest {
-                channel,
-                info,
-                recover: recover.map(|(_, one)| Recover {
-                    after: one.offset,
-                    epoch: one.epoch.clone(),
-                    permitted: true,
-                    reject_unrecovered: false,
-                }),
-                extra: Extra { ttl_seconds: None, data },
-                answer: Answer::Collect(sender.clone()),
-                server_side: true,
-            };
-            match self.services.engine.join(listener, request, self.services.client.channels_max) {
-                Ok(()) => awaited += 1,
-                Err(_) => return Err(CloseCode::ChannelLimit.into()),
-            }
+        let awaited = subscriptions.len();
+        for subscription in subscriptions {
+            let returns = previous.iter().find(|(name, one)| *name == subscription.channel && one.recover);
+            self.subscribe_server_side(listener, subscription, returns.map(|(_, one)| one), sender.clone())?;
         }
         drop(sender);
         collect(&answers, awaited)
+    }
+
+    fn subscribe_server_side(
+        &self,
+        listener: &Arc<Listener>,
+        subscription: ServerSide,
+        previous: Option<&RecoverRequest>,
+        sender: Sender<(Channel, Result<Joined, ErrorCode>)>,
+    ) -> Result<(), Failure> {
+        let ServerSide { channel, chan_info, data } = subscription;
+        let Ok(right) = self.node.check_subscribe(Caller::Operator, &channel, false) else {
+            tracing::warn!(%channel, "a server-side subscription names an unknown namespace");
+            return Err(CloseCode::BadRequest.into());
+        };
+        let position = |previous: &RecoverRequest| Position {
+            after: previous.offset,
+            epoch: previous.epoch.clone(),
+            reject_unrecovered: false,
+        };
+        let how = SubscribeOptions {
+            chan_info,
+            position: previous.map(position),
+            extra: Extra { ttl_seconds: None, data },
+            answer: Answer::Collect(sender),
+            server_side: true,
+        };
+        self.node.subscribe(listener, right, how).map_err(|_| CloseCode::ChannelLimit.into())
     }
 }
 

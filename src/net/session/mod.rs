@@ -12,24 +12,22 @@ mod refresh;
 mod rpc;
 mod subscribe;
 
-pub(super) use publish::{check_size, code_of};
 pub(super) use query::stats;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::access::Asker;
-use super::services::Services;
+use super::client_rules::ClientRules;
 use crate::clock;
 use crate::engine::Listener;
 use crate::ids::Channel;
 use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::node::{AccessError, Caller, NodeHandle, PublishError, RequestError, SubscribeError};
 use crate::outbox::Outbox;
 use crate::outbox::frame::LineFrames;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
 use crate::protocol::reply;
-use crate::store::StoreError;
 use publish::PendingPublishes;
 use rate::RateLimit;
 use refresh::Expiries;
@@ -58,9 +56,27 @@ impl From<ErrorCode> for Failure {
     }
 }
 
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Error(error.into())
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        Self::Error(error.code())
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        Self::Error(error.code())
+    }
+}
+
+impl From<SubscribeError> for Failure {
+    fn from(error: SubscribeError) -> Self {
+        Self::Error(error.code())
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        Self::Error(error.code())
     }
 }
 
@@ -72,7 +88,8 @@ impl From<CloseCode> for Failure {
 
 /// See the module.
 pub(super) struct Session {
-    services: Arc<Services>,
+    node: Arc<NodeHandle>,
+    rules: Arc<ClientRules>,
     outbox: Arc<Outbox>,
     /// Present once connected.
     listener: Option<Arc<Listener>>,
@@ -86,10 +103,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(outbox: Arc<Outbox>, services: Arc<Services>) -> Self {
-        let rate = RateLimit::new(services.client.commands_per_second_max, Instant::now());
+    pub(super) fn new(outbox: Arc<Outbox>, node: Arc<NodeHandle>, rules: Arc<ClientRules>) -> Self {
+        let rate = RateLimit::new(rules.client.commands_per_second_max, Instant::now());
         Self {
-            services,
+            node,
+            rules,
             outbox,
             listener: None,
             expiries: Expiries::default(),
@@ -131,7 +149,7 @@ impl Session {
     /// Leaves every room; the connection ends.
     pub(super) fn leave_all(&mut self) {
         if let Some(listener) = &self.listener {
-            self.services.engine.disconnect(listener);
+            self.node.disconnect(listener);
         }
     }
 
@@ -155,7 +173,7 @@ impl Session {
     }
 
     fn on_command(&mut self, Command { id, method }: Command) -> Flow {
-        self.services.metrics.commands_total.with_label_values(&[method.as_str()]).inc();
+        self.node.metrics().commands_total.with_label_values(&[method.as_str()]).inc();
         if matches!(method, Method::Pong) {
             self.saw_pong = true;
             return Flow::Continue;
@@ -215,14 +233,14 @@ impl Session {
                 self.disconnect(CloseCode::BadRequest, "order")
             }
             BadCommand::Refuse { id, connect: false } => {
-                self.services.metrics.bad_input_total.with_label_values(&["parameters"]).inc();
+                self.node.metrics().bad_input_total.with_label_values(&["parameters"]).inc();
                 self.fail(id, ErrorCode::BadRequest)
             }
         }
     }
 
     fn disconnect(&self, code: CloseCode, kind: &str) -> Flow {
-        self.services.metrics.bad_input_total.with_label_values(&[kind]).inc();
+        self.node.metrics().bad_input_total.with_label_values(&[kind]).inc();
         Flow::Disconnect(code)
     }
 
@@ -233,7 +251,7 @@ impl Session {
     }
 
     fn fail(&mut self, id: u32, code: ErrorCode) -> Flow {
-        self.services.metrics.errors_total.with_label_values(&[&code.number().to_string()]).inc();
+        self.node.metrics().errors_total.with_label_values(&[&code.number().to_string()]).inc();
         // Commands without a reply have no id.
         if id != 0 {
             self.reply(|out| reply::error(out, id, code));
@@ -261,17 +279,21 @@ impl Session {
         self.listener.as_ref().ok_or(Failure::Close(CloseCode::BadRequest))
     }
 
-    fn asker(&self, channel: &Channel) -> Asker<'_> {
-        self.listener.as_ref().map_or(Asker { user: "", subscribed: false }, |listener| Asker {
-            user: &listener.info.user,
-            subscribed: listener.subscription(channel).is_some(),
+    /// This client as the one who asks something about a channel.
+    fn caller(&self, channel: &Channel) -> Caller<'_> {
+        self.listener.as_ref().map_or(Caller::Client { user: "", subscribed: false }, |listener| {
+            Caller::Client { user: &listener.info.user, subscribed: listener.subscription(channel).is_some() }
         })
+    }
+
+    fn is_subscribed(&self, channel: &Channel) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.subscription(channel).is_some())
     }
 
     /// The instant a token's grace is over, by its expiry in Unix seconds.
     fn end_of_grace(&self, expires_at: i64) -> Instant {
         let left = Duration::from_secs(u64::try_from(expires_at - clock::unix_seconds()).unwrap_or(0));
-        Instant::now() + left + self.services.client.expired_close_delay
+        Instant::now() + left + self.rules.client.expired_close_delay
     }
 }
 

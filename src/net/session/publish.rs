@@ -1,26 +1,20 @@
 //! The publish command, and the batch of publishes that a turn commits together.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Failure, Session};
-use crate::clock;
-use crate::config::Namespace;
-use crate::engine::Listener;
-use crate::ids::Channel;
+use crate::ids::Seq;
 use crate::limits::TURN_BYTES_MAX;
+use crate::node::{Caller, CheckedMessage, Draft, PublishError};
 use crate::protocol::api::params::RpcPublishParams;
 use crate::protocol::api::results::PublishResult;
-use crate::protocol::code::ErrorCode;
 use crate::protocol::command::PublishRequest;
 use crate::protocol::reply;
-use crate::publication::{ClientInfo, Publication};
-use crate::store::{AppendError, Appended, NewMessage};
 
 /// Publishes that are checked and wait for the end of the turn.
 #[derive(Debug, Default)]
 pub(super) struct PendingPublishes {
-    messages: Vec<NewMessage>,
+    messages: Vec<CheckedMessage>,
     waiting: Vec<Waiting>,
     bytes: usize,
 }
@@ -46,8 +40,8 @@ impl PendingPublishes {
         self.bytes >= TURN_BYTES_MAX
     }
 
-    fn push(&mut self, message: NewMessage, waiting: Waiting) {
-        self.bytes += message.data.len();
+    fn push(&mut self, message: CheckedMessage, waiting: Waiting) {
+        self.bytes += message.size_bytes();
         self.messages.push(message);
         self.waiting.push(waiting);
     }
@@ -58,50 +52,40 @@ impl Session {
         if let Some(code) = request.unsupported() {
             return Err(code.into());
         }
-        self.accept(id, AckKind::Publish, &request.channel, request.data, None)
+        let PublishRequest { channel, data, .. } = request;
+        let draft = Draft { channel, data, info: None, tags: None, key: None, skip_history: false };
+        self.publish_draft(id, AckKind::Publish, draft)
     }
 
     pub(super) fn rpc_publish(&mut self, id: u32, params: RpcPublishParams) -> Result<(), Failure> {
-        self.accept(id, AckKind::Rpc, &params.channel, params.data, params.key)
+        let RpcPublishParams { channel, data, key } = params;
+        let draft = Draft { channel, data, info: None, tags: None, key, skip_history: false };
+        self.publish_draft(id, AckKind::Rpc, draft)
     }
 
-    /// Checks a publish and puts it where its room wants it.
-    fn accept(
-        &mut self,
-        id: u32,
-        kind: AckKind,
-        channel: &Channel,
-        data: Arc<str>,
-        key: Option<Arc<str>>,
-    ) -> Result<(), Failure> {
-        let options = self.services.options(channel)?.clone();
-        self.services.check(channel, options.publish, self.asker(channel))?;
-        check_size(&options, &data)?;
-        let info = sender(self.listener()?, channel);
-        if options.persist {
-            let message = NewMessage {
-                channel: channel.clone(),
-                auto_create: options.auto_create,
-                data,
-                info: Some(info),
-                tags: None,
-                key,
-            };
+    /// Checks a message; it is committed when the turn ends if it is stored, or else at once.
+    fn publish_draft(&mut self, id: u32, kind: AckKind, draft: Draft) -> Result<(), Failure> {
+        let message = self.check_publish(draft)?;
+        if message.is_stored() {
             self.publishes.push(message, Waiting { id, kind, since: Instant::now() });
             return Ok(());
         }
         // Nothing to commit, but the order of a client's commands holds.
         self.flush_publishes();
-        self.services.engine.publish_ephemeral(Publication {
-            channel: channel.clone(),
-            seq: 0,
-            data,
-            info: Some(info),
-            tags: None,
-            created_at_ms: clock::unix_ms(),
-        });
-        self.acknowledge(id, &kind, &PublishResult::default());
+        for outcome in self.node.clone().commit(vec![message]) {
+            self.acknowledge(id, &kind, outcome);
+        }
         Ok(())
+    }
+
+    /// Checks a message in the name of this client, as it is known in the room.
+    fn check_publish(&self, draft: Draft) -> Result<CheckedMessage, Failure> {
+        let listener = self.listener()?;
+        let subscription = listener.subscription(&draft.channel);
+        let caller = Caller::Client { user: &listener.info.user, subscribed: subscription.is_some() };
+        let info =
+            subscription.map_or_else(|| listener.info.clone(), |subscription| subscription.info.clone());
+        Ok(self.node.check_publish(caller, Draft { info: Some(info), ..draft })?)
     }
 
     /// Commits what is pending and acknowledges it.
@@ -110,46 +94,29 @@ impl Session {
         if messages.is_empty() {
             return;
         }
-        let results = self.services.store.append(messages, &*self.services.engine);
-        let epoch = self.services.engine.epoch().clone();
-        for (Waiting { id, kind, since }, result) in waiting.into_iter().zip(results) {
-            self.services.metrics.publish_ack_seconds.observe(since.elapsed().as_secs_f64());
-            match result {
-                Ok(Appended::New(offset) | Appended::Duplicate(offset)) => {
-                    self.acknowledge(id, &kind, &PublishResult { offset, epoch: &epoch });
-                }
-                Err(error) => {
-                    let _ = self.fail(id, code_of(&error));
-                }
+        let outcomes = self.node.commit(messages);
+        debug_assert_eq!(outcomes.len(), waiting.len(), "every publish of a turn is answered once");
+        for (Waiting { id, kind, since }, outcome) in waiting.into_iter().zip(outcomes) {
+            self.node.metrics().publish_ack_seconds.observe(since.elapsed().as_secs_f64());
+            self.acknowledge(id, &kind, outcome);
+        }
+    }
+
+    fn acknowledge(&mut self, id: u32, kind: &AckKind, outcome: Result<Seq, PublishError>) {
+        let offset = match outcome {
+            Ok(seq) => seq,
+            Err(error) => {
+                let _ = self.fail(id, error.code());
+                return;
+            }
+        };
+        match kind {
+            AckKind::Publish => self.reply(|out| reply::publish(out, id)),
+            AckKind::Rpc => {
+                let node = self.node.clone();
+                let epoch = if offset == 0 { "" } else { node.epoch() };
+                self.reply(|out| reply::rpc_result(out, id, &PublishResult { offset, epoch }));
             }
         }
     }
-
-    fn acknowledge(&mut self, id: u32, kind: &AckKind, result: &PublishResult<'_>) {
-        match kind {
-            AckKind::Publish => self.reply(|out| reply::publish(out, id)),
-            AckKind::Rpc => self.reply(|out| reply::rpc_result(out, id, result)),
-        }
-    }
-}
-
-/// Refuses a payload that is larger than the namespace allows.
-pub(in crate::net) fn check_size(options: &Namespace, data: &str) -> Result<(), ErrorCode> {
-    if data.len() > options.message_bytes_max { Err(ErrorCode::LimitExceeded) } else { Ok(()) }
-}
-
-/// What a client is told when its message was not stored.
-pub(in crate::net) fn code_of(error: &AppendError) -> ErrorCode {
-    match error {
-        AppendError::UnknownRoom => ErrorCode::UnknownChannel,
-        AppendError::Rejected(_) => ErrorCode::BadRequest,
-        AppendError::Unavailable => ErrorCode::Internal,
-    }
-}
-
-/// Who others see as the sender: the client as it is known in the room.
-fn sender(listener: &Listener, channel: &Channel) -> Arc<ClientInfo> {
-    listener
-        .subscription(channel)
-        .map_or_else(|| listener.info.clone(), |subscription| subscription.info.clone())
 }

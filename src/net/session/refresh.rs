@@ -63,7 +63,7 @@ impl Session {
 
     pub(super) fn refresh(&mut self, id: u32, token: &Option<String>) -> Result<(), Failure> {
         let token = token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
-        let verifier = self.services.verifier.as_ref().ok_or(CloseCode::InvalidToken)?;
+        let verifier = self.rules.verifier.as_ref().ok_or(CloseCode::InvalidToken)?;
         let verified = verifier.verify_connection(token, clock::unix_seconds()).map_err(|error| {
             tracing::debug!(%error, "a refresh was refused");
             match error {
@@ -87,7 +87,7 @@ impl Session {
     /// ones; if not, it has to connect anew to get them.
     fn holds_all<'a>(&self, granted: impl Iterator<Item = &'a Channel>) -> bool {
         let Some(listener) = &self.listener else { return false };
-        let personal = self.services.engine.personal_channels(&listener.info.user);
+        let personal = self.node.personal_channels(&listener.info.user);
         let mut wanted: Vec<&Channel> = granted.filter(|channel| !personal.contains(channel)).collect();
         let mut held = listener.server_side_channels();
         held.retain(|channel| !personal.contains(channel));
@@ -102,7 +102,7 @@ impl Session {
         }
         let token =
             request.token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
-        let verifier = self.services.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
+        let verifier = self.rules.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
         let user = self.listener()?.info.user.clone();
         let now = clock::unix_seconds();
         let verified = match verifier.verify_subscription(token, now, &user, request.channel.as_ref()) {
@@ -112,7 +112,7 @@ impl Session {
             Err(TokenError::Invalid(_)) => return Err(ErrorCode::PermissionDenied.into()),
         };
         let channel = verified.channel().clone();
-        if !self.asker(&channel).subscribed {
+        if !self.is_subscribed(&channel) {
             return Err(ErrorCode::PermissionDenied.into());
         }
         let expires_at = verified.expires_at();
@@ -127,7 +127,7 @@ impl Session {
     /// An expired token in `sub_refresh`: every SDK takes an error here as the end of the
     /// subscription, so the client is told to subscribe again, which makes it fetch a new token.
     fn refuse_expired(&mut self, channel: Option<&Channel>) -> Result<(), Failure> {
-        let Some(channel) = channel.filter(|channel| self.asker(channel).subscribed).cloned() else {
+        let Some(channel) = channel.filter(|channel| self.is_subscribed(channel)).cloned() else {
             return Err(ErrorCode::TokenExpired.into());
         };
         self.unsubscribe_expired(&channel);

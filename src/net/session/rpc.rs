@@ -39,35 +39,34 @@ impl Session {
 
     fn add_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
         let params: UserParams = decode_rpc(data)?;
-        let contact = self.services.add_contact(self.user()?, &params.user)?;
+        let contact = self.node.add_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &contact));
         Ok(())
     }
 
     fn remove_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
         let params: UserParams = decode_rpc(data)?;
-        self.services.remove_contact(self.user()?, &params.user)?;
+        self.node.remove_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &Done));
         Ok(())
     }
 
     fn list_contacts(&mut self, id: u32) -> Result<(), Failure> {
-        let contacts: Vec<Contact> = self.services.contacts(self.user()?)?;
+        let contacts: Vec<Contact> = self.node.contacts(self.user()?)?;
         self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
         Ok(())
     }
 
     fn set_read(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
         let params: RoomsReadParams = decode_rpc(data)?;
-        let options = self.services.options(&params.channel)?.clone();
-        self.services.check(&params.channel, options.read_history, self.asker(&params.channel))?;
-        let result: ReadResult = self.services.set_read(&params.channel, self.user()?, params.seq)?;
+        let result: ReadResult =
+            self.node.set_read(self.caller(&params.channel), &params.channel, params.seq)?;
         self.reply(|out| reply::rpc_result(out, id, &result));
         Ok(())
     }
 
     fn list_unread(&mut self, id: u32) -> Result<(), Failure> {
-        let rooms = self.services.unread(self.user()?)?;
+        let rooms = self.node.unread(self.user()?)?;
         self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
         Ok(())
     }

@@ -1,17 +1,14 @@
 //! The subscribe and unsubscribe commands: may the client listen, and since when.
 
-use std::sync::Arc;
-
 use super::{Failure, Session, ttl_seconds};
 use crate::auth::{TokenError, VerifiedSubscription};
 use crate::clock;
-use crate::config::Namespace;
-use crate::engine::{Answer, Extra, JoinRequest, Recover, Refused};
+use crate::engine::{Answer, Extra};
 use crate::ids::Channel;
+use crate::node::{Position, SubscribeOptions};
 use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::SubscribeRequest;
-use crate::publication::ClientInfo;
 
 impl Session {
     /// Subscribes; the reply comes from the room's shard, before anything the room sends.
@@ -20,33 +17,21 @@ impl Session {
             return Err(code.into());
         }
         let channel = request.channel.clone();
-        let options = self.services.options(&channel)?.clone();
-        let grant = self.admit(&request, &options)?;
-        let listener = self.listener()?.clone();
+        let token = request.token.as_deref().filter(|token| !token.is_empty());
+        let right = self.node.check_subscribe(self.caller(&channel), &channel, token.is_some())?;
+        let grant = token.map(|token| self.verify_subscription(token, &channel)).transpose()?;
         let expires_at = grant.as_ref().and_then(VerifiedSubscription::expires_at);
-        let chan_info = grant.as_ref().and_then(VerifiedSubscription::info).cloned();
-        let info = match chan_info {
-            Some(_) => Arc::new(ClientInfo { chan_info, ..(*listener.info).clone() }),
-            None => listener.info.clone(),
-        };
-        let extra = Extra {
-            ttl_seconds: expires_at.map(ttl_seconds),
-            data: grant.as_ref().and_then(VerifiedSubscription::data).cloned(),
-        };
-        let join = JoinRequest {
-            recover: self.recover(&request, &options, grant.is_some()),
-            channel: channel.clone(),
-            info,
-            extra,
+        let how = SubscribeOptions {
+            chan_info: grant.as_ref().and_then(VerifiedSubscription::info).cloned(),
+            position: position(&request),
+            extra: Extra {
+                ttl_seconds: expires_at.map(ttl_seconds),
+                data: grant.as_ref().and_then(VerifiedSubscription::data).cloned(),
+            },
             answer: Answer::Reply(id),
             server_side: false,
         };
-        self.services.engine.join(&listener, join, self.services.client.channels_max).map_err(|refused| {
-            match refused {
-                Refused::AlreadySubscribed => ErrorCode::AlreadySubscribed,
-                Refused::LimitExceeded => ErrorCode::LimitExceeded,
-            }
-        })?;
+        self.node.subscribe(self.listener()?, right, how)?;
         if let Some(expires_at) = expires_at {
             self.expiries.set_subscription(channel, self.end_of_grace(expires_at));
         }
@@ -58,45 +43,14 @@ impl Session {
     pub(super) fn unsubscribe(&mut self, channel: &Channel, farewell: &[u8]) {
         self.expiries.forget(channel);
         let Some(listener) = &self.listener else { return };
-        if !self.services.engine.leave(listener, channel, frame::text(farewell)) {
+        if !self.node.unsubscribe(listener, channel, frame::text(farewell)) {
             self.reply(|out| out.extend_from_slice(farewell));
         }
     }
 
-    /// Checks that the client may listen; gives its token if that is what allows it.
-    fn admit(
-        &self,
-        request: &SubscribeRequest,
-        options: &Namespace,
-    ) -> Result<Option<VerifiedSubscription>, Failure> {
-        let channel = &request.channel;
-        let asker = self.asker(channel);
-        if asker.subscribed {
-            return Err(ErrorCode::AlreadySubscribed.into());
-        }
-        let grant = match request.token.as_deref().filter(|token| !token.is_empty()) {
-            Some(token) => {
-                self.services.check_privacy(channel, asker.user)?;
-                Some(self.verify_subscription(token, channel)?)
-            }
-            None if (options.token_required || channel.is_private()) && !self.services.is_open() => {
-                return Err(ErrorCode::PermissionDenied.into());
-            }
-            None => {
-                self.services.check(channel, options.subscribe, asker)?;
-                None
-            }
-        };
-        if options.persist && !options.auto_create {
-            let room = self.services.store.room(channel).map_err(|_| ErrorCode::Internal)?;
-            room.ok_or(ErrorCode::UnknownChannel)?;
-        }
-        Ok(grant)
-    }
-
     fn verify_subscription(&self, token: &str, channel: &Channel) -> Result<VerifiedSubscription, Failure> {
-        let verifier = self.services.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
-        let user = self.asker(channel).user;
+        let verifier = self.rules.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
+        let user = &self.listener()?.info.user;
         verifier.verify_subscription(token, clock::unix_seconds(), user, Some(channel)).map_err(|error| {
             tracing::debug!(%channel, %error, "a subscription token was refused");
             match error {
@@ -106,19 +60,13 @@ impl Session {
             }
         })
     }
+}
 
-    fn recover(&self, request: &SubscribeRequest, options: &Namespace, granted: bool) -> Option<Recover> {
-        if !request.recover {
-            return None;
-        }
-        // Who resumes is about to be a subscriber, so it is judged as one.
-        let asker = super::Asker { subscribed: true, ..self.asker(&request.channel) };
-        let permitted = granted || self.services.check(&request.channel, options.read_history, asker).is_ok();
-        Some(Recover {
-            after: request.offset,
-            epoch: request.epoch.clone(),
-            permitted,
-            reject_unrecovered: request.rejects_unrecovered(),
-        })
-    }
+/// Where the client returns from, if it asks for what it missed.
+fn position(request: &SubscribeRequest) -> Option<Position> {
+    request.recover.then(|| Position {
+        after: request.offset,
+        epoch: request.epoch.clone(),
+        reject_unrecovered: request.rejects_unrecovered(),
+    })
 }

@@ -1,0 +1,32 @@
+//! The key that callers of the server API show.
+
+use crate::config::{Config, Mode, Secret};
+use crate::net::http::Head;
+
+/// Decides which requests may use the API.
+#[derive(Debug)]
+pub(in crate::net) struct ApiKey {
+    key: Option<Secret>,
+    /// Without a key, the API is for the open mode only.
+    is_open: bool,
+}
+
+impl ApiKey {
+    pub(in crate::net) fn new(config: &Config) -> Self {
+        Self { key: config.api.key.clone(), is_open: config.mode() == Mode::Open }
+    }
+
+    /// True when the request carries the key, in any of the three places it may stand.
+    pub(super) fn authorizes(&self, head: &Head) -> bool {
+        let Some(key) = &self.key else { return self.is_open };
+        let bearer = head.header("authorization").and_then(|value| value.strip_prefix("apikey "));
+        let given = head.header("x-api-key").or(bearer).or_else(|| head.query_value("api_key"));
+        given.is_some_and(|given| same_text(given.as_bytes(), key.expose().as_bytes()))
+    }
+}
+
+/// Compares in a time that does not depend on where the first difference is.
+fn same_text(left: &[u8], right: &[u8]) -> bool {
+    let differences = left.iter().zip(right).fold(0, |found, (left, right)| found | (left ^ right));
+    left.len() == right.len() && differences == 0
+}

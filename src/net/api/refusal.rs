@@ -1,0 +1,77 @@
+//! Why an API call has no result, and how a result is written.
+
+use crate::node::{PublishError, RequestError};
+use crate::protocol::Members;
+use crate::protocol::api::{self, ApiError, BadParams};
+use crate::protocol::code::ErrorCode;
+use crate::store::{AppendError, StoreError};
+
+/// Why a call has no result.
+pub(super) enum Refusal {
+    UnknownMethod,
+    Malformed(String),
+    Error(ApiError),
+}
+
+impl Refusal {
+    /// A refusal that says more than its code does.
+    pub(super) fn with_detail(code: ErrorCode, detail: &str) -> Self {
+        Self::Error(ApiError { code, detail: detail.to_owned() })
+    }
+}
+
+impl From<BadParams> for Refusal {
+    fn from(error: BadParams) -> Self {
+        match error {
+            BadParams::Malformed(_) => Self::Malformed(error.to_string()),
+            BadParams::Rejected(detail) => Self::Error(ApiError { code: ErrorCode::BadRequest, detail }),
+        }
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        let code = error.code();
+        match error {
+            RequestError::Store(StoreError::UnknownRoom) => {
+                Self::with_detail(code, "the room does not exist")
+            }
+            RequestError::Store(error) => Self::with_detail(code, &error.to_string()),
+            _ => Self::Error(code.into()),
+        }
+    }
+}
+
+/// What the caller is told about a message that was not published.
+pub(super) fn describe(error: PublishError) -> ApiError {
+    let code = error.code();
+    let detail = match error {
+        PublishError::AlwaysStored => {
+            "this namespace stores every message; use one with persist = false".into()
+        }
+        PublishError::Store(AppendError::Rejected(reason)) => reason,
+        PublishError::Store(AppendError::UnknownRoom) => {
+            "the room does not exist; create it with room_create".into()
+        }
+        PublishError::Store(AppendError::Unavailable) => {
+            "the database does not answer; nothing was published".into()
+        }
+        PublishError::UnknownNamespace
+        | PublishError::Forbidden
+        | PublishError::Json(_)
+        | PublishError::TooLarge => String::new(),
+    };
+    ApiError { code, detail }
+}
+
+/// Writes a result; the last step of every method.
+pub(super) fn done(out: &mut Vec<u8>, result: &impl Members) -> Result<(), Refusal> {
+    api::result(out, result);
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! The rights table: who may do what, by the rules of namespaces, private rooms and limited channels.
+//!
+//! The open modes lift what a namespace restricts; they never lift the privacy of a direct room or
+//! of a channel that is limited to named users. Decides, and changes nothing.
+
+use std::sync::Arc;
+
+use super::error::AccessError;
+use super::handle::NodeHandle;
+use crate::config::{Audience, DIRECT_NAMESPACE, Namespace};
+use crate::ids::Channel;
+
+/// On whose behalf a request is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Caller<'a> {
+    /// The operator, through the HTTP API or a program that embeds the node: may do everything.
+    Operator,
+    /// A client.
+    Client {
+        /// User id; empty for the anonymous user.
+        user: &'a str,
+        /// The connection is subscribed to the channel, which proves that it may know it.
+        subscribed: bool,
+    },
+}
+
+impl NodeHandle {
+    /// The options of a channel's namespace.
+    pub(super) fn namespace(&self, channel: &Channel) -> Result<&Arc<Namespace>, AccessError> {
+        self.engine.namespace(channel).ok_or(AccessError::UnknownNamespace)
+    }
+
+    /// Lets the caller pass when the channel is open to it and it belongs to the audience.
+    pub(super) fn check_audience(
+        &self,
+        caller: Caller<'_>,
+        channel: &Channel,
+        audience: Audience,
+    ) -> Result<(), AccessError> {
+        let Caller::Client { user, subscribed } = caller else { return Ok(()) };
+        if !subscribed {
+            self.check_privacy(channel, user)?;
+        }
+        let belongs = self.is_open()
+            || match audience {
+                Audience::Nobody => false,
+                Audience::Everyone => true,
+                Audience::Users => !user.is_empty(),
+                Audience::Subscribers => subscribed,
+                Audience::Members => self.is_member(channel, user)?,
+            };
+        if belongs { Ok(()) } else { Err(AccessError::Forbidden) }
+    }
+
+    /// Lets a user pass that may know the channel: a member of a direct room, or a user that a
+    /// limited channel names.
+    pub(super) fn check_privacy(&self, channel: &Channel, user: &str) -> Result<(), AccessError> {
+        if let Some(mut users) = channel.limited_to()
+            && (user.is_empty() || !users.any(|named| named == user))
+        {
+            return Err(AccessError::Forbidden);
+        }
+        if channel.namespace() == DIRECT_NAMESPACE && !self.is_member(channel, user)? {
+            return Err(AccessError::Forbidden);
+        }
+        Ok(())
+    }
+
+    fn is_member(&self, channel: &Channel, user: &str) -> Result<bool, AccessError> {
+        if user.is_empty() {
+            return Ok(false);
+        }
+        self.store.is_member(channel, user).map_err(|_| AccessError::Unavailable)
+    }
+}

@@ -1,0 +1,244 @@
+//! Why a request was refused, one enum a kind of request, and the code a client is told for each.
+//!
+//! The only place where a refusal becomes a code.
+
+use std::fmt;
+use std::io;
+
+use crate::engine::Refused;
+use crate::protocol::code::ErrorCode;
+use crate::store::{AppendError, OpenError, StoreError};
+
+/// Why a node does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The database cannot be used.
+    Store(OpenError),
+    /// The server cannot listen on its address; the text names it and says what to do.
+    Listen(String),
+    /// The system gives no thread or poller.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => write!(f, "{error}"),
+            Self::Listen(reason) => f.write_str(reason),
+            Self::System(error) => write!(f, "the system refuses a thread or poller: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// The caller may not do something with a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccessError {
+    /// The channel's namespace is not configured.
+    UnknownNamespace,
+    /// The caller is not among those who may.
+    Forbidden,
+    /// The database that knows the members does not answer.
+    Unavailable,
+}
+
+impl AccessError {
+    /// The code a client is told.
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::UnknownNamespace => ErrorCode::UnknownChannel,
+            Self::Forbidden => ErrorCode::PermissionDenied,
+            Self::Unavailable => ErrorCode::Internal,
+        }
+    }
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishError {
+    /// The channel's namespace is not configured.
+    UnknownNamespace,
+    /// The client is not among those who may publish there; never for an embedding program.
+    Forbidden,
+    /// The payload is not JSON that every client can read.
+    Json(String),
+    /// The payload is larger than the namespace's `message_bytes_max`.
+    TooLarge,
+    /// The message was not to be stored, but its namespace stores every message.
+    AlwaysStored,
+    /// The store did not take it; nobody has seen it.
+    Store(AppendError),
+}
+
+impl PublishError {
+    /// The code a client is told.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownNamespace | Self::Store(AppendError::UnknownRoom) => ErrorCode::UnknownChannel,
+            Self::Forbidden => ErrorCode::PermissionDenied,
+            Self::Json(_) | Self::Store(AppendError::Rejected(_)) => ErrorCode::BadRequest,
+            Self::TooLarge => ErrorCode::LimitExceeded,
+            Self::AlwaysStored => ErrorCode::NotAvailable,
+            Self::Store(AppendError::Unavailable) => ErrorCode::Internal,
+        }
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownNamespace => write!(f, "the namespace of the channel is not configured"),
+            Self::Forbidden => write!(f, "the client may not publish in this channel"),
+            Self::Json(reason) => write!(f, "the payload cannot be sent: {reason}"),
+            Self::TooLarge => write!(f, "the payload is larger than message_bytes_max allows"),
+            Self::AlwaysStored => write!(f, "the namespace of the channel stores every message"),
+            Self::Store(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+impl From<AccessError> for PublishError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::UnknownNamespace => Self::UnknownNamespace,
+            AccessError::Forbidden => Self::Forbidden,
+            AccessError::Unavailable => Self::Store(AppendError::Unavailable),
+        }
+    }
+}
+
+/// Why a subscription was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeError {
+    /// The channel's namespace is not configured.
+    UnknownNamespace,
+    /// The room does not exist, and in this namespace only the API creates rooms.
+    UnknownRoom,
+    /// The client is not among those who may listen there; never for an embedding program.
+    Forbidden,
+    /// The connection is subscribed to the channel already.
+    AlreadySubscribed,
+    /// The connection holds as many subscriptions as it may.
+    TooManyChannels,
+    /// The messages after the given seq are no longer kept.
+    Unrecoverable,
+    /// The database does not answer just now.
+    Unavailable,
+}
+
+impl SubscribeError {
+    /// The code a client is told.
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::UnknownNamespace | Self::UnknownRoom => ErrorCode::UnknownChannel,
+            Self::Forbidden => ErrorCode::PermissionDenied,
+            Self::AlreadySubscribed => ErrorCode::AlreadySubscribed,
+            Self::TooManyChannels => ErrorCode::LimitExceeded,
+            Self::Unrecoverable => ErrorCode::UnrecoverablePosition,
+            Self::Unavailable => ErrorCode::Internal,
+        }
+    }
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownNamespace => "the namespace of the channel is not configured",
+            Self::UnknownRoom => "the room does not exist",
+            Self::Forbidden => "the client may not subscribe to this channel",
+            Self::AlreadySubscribed => "the connection is subscribed to the channel already",
+            Self::TooManyChannels => "the connection holds as many subscriptions as it may",
+            Self::Unrecoverable => "the messages asked for are no longer kept",
+            Self::Unavailable => "the database does not answer",
+        })
+    }
+}
+
+impl std::error::Error for SubscribeError {}
+
+impl From<AccessError> for SubscribeError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::UnknownNamespace => Self::UnknownNamespace,
+            AccessError::Forbidden => Self::Forbidden,
+            AccessError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<Refused> for SubscribeError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::AlreadySubscribed => Self::AlreadySubscribed,
+            Refused::LimitExceeded => Self::TooManyChannels,
+        }
+    }
+}
+
+/// Why a question was not answered, or a change other than a publish or subscribe not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestError {
+    /// The caller may not.
+    Access(AccessError),
+    /// The namespace does not offer it.
+    NotAvailable,
+    /// The position makes no sense in the direction asked for.
+    BadPosition,
+    /// The position belongs to another database.
+    Unrecoverable,
+    /// There are as many of these as there may be.
+    LimitExceeded,
+    /// The store did not do it.
+    Store(StoreError),
+}
+
+impl RequestError {
+    /// The code a client is told.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Access(error) => error.code(),
+            Self::NotAvailable => ErrorCode::NotAvailable,
+            Self::BadPosition => ErrorCode::BadRequest,
+            Self::Unrecoverable => ErrorCode::UnrecoverablePosition,
+            Self::LimitExceeded => ErrorCode::LimitExceeded,
+            Self::Store(error) => code_of_store(error),
+        }
+    }
+}
+
+fn code_of_store(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Unavailable(_) => ErrorCode::Internal,
+        StoreError::UnknownRoom => ErrorCode::UnknownChannel,
+        StoreError::NotMember => ErrorCode::PermissionDenied,
+        StoreError::RoomExists => ErrorCode::RoomExists,
+        StoreError::DirectRoom | StoreError::BadUser | StoreError::OwnContact => ErrorCode::BadRequest,
+    }
+}
+
+impl From<AccessError> for RequestError {
+    fn from(error: AccessError) -> Self {
+        Self::Access(error)
+    }
+}
+
+impl From<StoreError> for RequestError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

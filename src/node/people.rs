@@ -1,0 +1,71 @@
+//! Contacts, read positions and unread messages of users.
+
+use super::access::Caller;
+use super::error::{AccessError, RequestError};
+use super::handle::NodeHandle;
+use crate::ids::{Channel, Seq};
+use crate::protocol::api::results::{Contact, ReadResult, UnreadRoom};
+
+impl NodeHandle {
+    /// Makes two users contacts and returns the room of the two, which is not activated by it.
+    ///
+    /// # Errors
+    /// [`RequestError::Store`]
+    pub(crate) fn add_contact(&self, user: &str, contact: &str) -> Result<Contact, RequestError> {
+        let room = self.store.add_contact(user, contact)?;
+        Ok(Contact { user: contact.into(), channel: room.channel })
+    }
+
+    /// Takes a user out of another's list. Their room and its messages stay.
+    ///
+    /// # Errors
+    /// [`RequestError::Store`]
+    pub(crate) fn remove_contact(&self, user: &str, contact: &str) -> Result<(), RequestError> {
+        self.store.remove_contact(user, contact)?;
+        Ok(())
+    }
+
+    /// A user's contacts.
+    ///
+    /// # Errors
+    /// [`RequestError::Store`]
+    pub(crate) fn contacts(&self, user: &str) -> Result<Vec<Contact>, RequestError> {
+        let contacts = self.store.contacts(user)?.into_iter();
+        Ok(contacts.map(|contact| Contact { user: contact.user.into(), channel: contact.channel }).collect())
+    }
+
+    /// Moves the read position of the calling user forward and says what is left to read.
+    ///
+    /// # Errors
+    /// [`RequestError`]
+    pub(crate) fn set_read(
+        &self,
+        caller: Caller<'_>,
+        channel: &Channel,
+        seq: Seq,
+    ) -> Result<ReadResult, RequestError> {
+        let options = self.namespace(channel)?;
+        self.check_audience(caller, channel, options.read_history)?;
+        let position = self.store.set_last_read(channel, named_user(caller)?, seq)?;
+        Ok(ReadResult { last_read: position.last_read, unread: position.count() })
+    }
+
+    /// The rooms of a user with the position it has read up to.
+    ///
+    /// # Errors
+    /// [`RequestError::Store`]
+    pub(crate) fn unread(&self, user: &str) -> Result<Vec<UnreadRoom>, RequestError> {
+        let rooms = self.store.unread(user)?.into_iter();
+        Ok(rooms
+            .map(|room| UnreadRoom { channel: room.channel, head: room.head, last_read: room.last_read })
+            .collect())
+    }
+}
+
+/// The user a request is made for; the anonymous user and the operator read nothing.
+fn named_user(caller: Caller<'_>) -> Result<&str, AccessError> {
+    match caller {
+        Caller::Client { user, .. } if !user.is_empty() => Ok(user),
+        Caller::Client { .. } | Caller::Operator => Err(AccessError::Forbidden),
+    }
+}

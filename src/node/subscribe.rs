@@ -1,0 +1,145 @@
+//! Subscribing: the one way a listener takes into a room, whoever asks.
+//!
+//! A rule about who may listen belongs into [`NodeHandle::check_subscribe`], which alone makes a
+//! [`SubscribeRight`]; what holds for every subscription belongs into [`NodeHandle::subscribe`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::access::Caller;
+use super::error::SubscribeError;
+use super::handle::NodeHandle;
+use crate::config::Namespace;
+use crate::engine::{Answer, Extra, JoinRequest, Listener, Recover};
+use crate::ids::{Channel, Seq};
+use crate::publication::ClientInfo;
+
+/// The right to listen to one channel. Only [`NodeHandle::check_subscribe`] makes one.
+#[derive(Debug)]
+pub(crate) struct SubscribeRight {
+    channel: Channel,
+    options: Arc<Namespace>,
+    origin: Origin,
+}
+
+/// Where a right to listen comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The operator asks.
+    Operator,
+    /// A subscription token, which the caller of the node verifies.
+    Token,
+    /// The client is in the namespace's audience.
+    Audience,
+}
+
+/// The position a subscriber returns from.
+#[derive(Debug, Clone)]
+pub(crate) struct Position {
+    /// The last seq it saw; 0 = none.
+    pub(crate) after: Seq,
+    /// The epoch it saw it in; empty = any.
+    pub(crate) epoch: String,
+    /// Refuse what cannot be recovered, instead of starting at the head.
+    pub(crate) reject_unrecovered: bool,
+}
+
+/// How a subscription is made.
+#[derive(Debug)]
+pub(crate) struct SubscribeOptions {
+    /// JSON about the client in this room, compact.
+    pub(crate) chan_info: Option<Arc<str>>,
+    /// Where the client was before, if it was.
+    pub(crate) position: Option<Position>,
+    /// What the answer carries besides the position.
+    pub(crate) extra: Extra,
+    /// How the outcome is told.
+    pub(crate) answer: Answer,
+    /// Made by the server, not asked for by the client.
+    pub(crate) server_side: bool,
+}
+
+impl NodeHandle {
+    /// Decides whether the caller may listen to a channel. With `has_token` only the privacy of the
+    /// channel is checked: the token, verified by the caller of the node, allows the rest.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]
+    pub(crate) fn check_subscribe(
+        &self,
+        caller: Caller<'_>,
+        channel: &Channel,
+        has_token: bool,
+    ) -> Result<SubscribeRight, SubscribeError> {
+        let options = self.namespace(channel)?.clone();
+        let origin = match caller {
+            Caller::Operator => Origin::Operator,
+            Caller::Client { subscribed: true, .. } => return Err(SubscribeError::AlreadySubscribed),
+            Caller::Client { user, .. } if has_token => {
+                self.check_privacy(channel, user)?;
+                Origin::Token
+            }
+            Caller::Client { .. } => {
+                if (options.token_required || channel.is_private()) && !self.is_open() {
+                    return Err(SubscribeError::Forbidden);
+                }
+                self.check_audience(caller, channel, options.subscribe)?;
+                Origin::Audience
+            }
+        };
+        Ok(SubscribeRight { channel: channel.clone(), options, origin })
+    }
+
+    /// Puts a listener into a room. The outcome comes as [`SubscribeOptions::answer`] says, before
+    /// anything else of the room.
+    ///
+    /// # Errors
+    /// [`SubscribeError`], and then no answer comes.
+    pub(crate) fn subscribe(
+        &self,
+        listener: &Arc<Listener>,
+        right: SubscribeRight,
+        how: SubscribeOptions,
+    ) -> Result<(), SubscribeError> {
+        if right.origin != Origin::Operator {
+            self.check_room_exists(&right)?;
+        }
+        let SubscribeOptions { chan_info, position, extra, answer, server_side } = how;
+        let recover = position.map(|position| self.recover(&listener.info.user, &right, position));
+        let info = match chan_info {
+            Some(_) => Arc::new(ClientInfo { chan_info, ..(*listener.info).clone() }),
+            None => listener.info.clone(),
+        };
+        let request = JoinRequest { channel: right.channel, info, recover, extra, answer, server_side };
+        Ok(self.engine.join(listener, request, self.channels_max)?)
+    }
+
+    /// Ends a subscription and sends the client `last_frame` behind the last message of the room.
+    /// False when there was no such subscription; then nothing is sent.
+    pub(crate) fn unsubscribe(&self, listener: &Listener, channel: &Channel, last_frame: Bytes) -> bool {
+        self.engine.leave(listener, channel, last_frame)
+    }
+
+    /// Rooms come into being with their first message, or else only through the API.
+    fn check_room_exists(&self, right: &SubscribeRight) -> Result<(), SubscribeError> {
+        if !right.options.persist || right.options.auto_create {
+            return Ok(());
+        }
+        match self.store.room(&right.channel) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(SubscribeError::UnknownRoom),
+            Err(_) => Err(SubscribeError::Unavailable),
+        }
+    }
+
+    /// What is to be recovered: all that was missed if the listener may read history.
+    fn recover(&self, user: &str, right: &SubscribeRight, position: Position) -> Recover {
+        // A client that resumes is about to be a subscriber, so it is judged as one.
+        let caller = Caller::Client { user, subscribed: true };
+        let permitted = right.origin != Origin::Audience
+            || self.check_audience(caller, &right.channel, right.options.read_history).is_ok();
+        let Position { after, epoch, reject_unrecovered } = position;
+        Recover { after, epoch, permitted, reject_unrecovered }
+    }
+}
