@@ -53,7 +53,7 @@ use room::change::{Leave, RoomChange};
 use shard::Shard;
 use threads::Threads;
 
-pub use catch_up::directory::{Cause, Lagging};
+pub use catch_up::directory::Lagging;
 pub use delivery::choice::{Reason, Strategy};
 pub use inspect::{Presence, RoomOrder, RoomQuery, RoomStatus};
 pub use join::{Answer, Extra, Joined, Recover};

@@ -384,7 +384,10 @@ fn who_lags_is_named_until_it_is_live_again() {
     rig.engine.presence(&room);
     let (total, lagging) = rig.engine.lagging(10);
     assert_eq!((total, lagging.len()), (1, 1));
-    assert_eq!((lagging[0].subscription.channel.as_str(), lagging[0].cause), ("room", Cause::Slow));
+    assert_eq!(
+        (lagging[0].subscription.channel.as_str(), lagging[0].cause),
+        ("room", catch_up::directory::Cause::Slow)
+    );
     assert_eq!(lagging[0].subscription.connection(), slow.listener.id());
     assert!(rig.engine.lagging(0).1.is_empty());
     slow.hear_until(200);

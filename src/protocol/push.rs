@@ -10,7 +10,6 @@ use serde_json::value::RawValue;
 
 use super::code::UnsubscribeCode;
 use super::object::{Members, Object};
-use super::reply::SubscribeResult;
 use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
 
@@ -37,12 +36,6 @@ pub fn unsubscribe(out: &mut Vec<u8>, channel: &Channel, code: UnsubscribeCode) 
     channel_push(out, channel, "unsubscribe", &Reason { code: code.number(), reason: code.as_str() });
 }
 
-/// The server subscribed the client. Tells position, epoch and data; a new subscription recovers
-/// nothing and does not expire.
-pub fn subscribe(out: &mut Vec<u8>, channel: &Channel, result: &SubscribeResult<'_>) {
-    channel_push(out, channel, "subscribe", &Fresh(result));
-}
-
 struct Info<'a>(&'a ClientInfo);
 
 impl Members for Info<'_> {
@@ -60,22 +53,6 @@ impl Members for Reason<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.number("code", u64::from(self.code));
         object.string("reason", self.reason);
-    }
-}
-
-struct Fresh<'a>(&'a SubscribeResult<'a>);
-
-impl Members for Fresh<'_> {
-    fn write(&self, object: &mut Object<'_>) {
-        SubscribeResult {
-            recoverable: self.0.recoverable,
-            positioned: self.0.positioned,
-            epoch: self.0.epoch,
-            offset: self.0.offset,
-            data: self.0.data,
-            ..SubscribeResult::default()
-        }
-        .write(object);
     }
 }
 
@@ -235,28 +212,5 @@ mod tests {
             assert_eq!(text(|out| unsubscribe(out, &channel(), *code)), wanted);
         }
         assert_eq!(UnsubscribeCode::ALL.len(), 3);
-    }
-
-    #[test]
-    fn subscribes_are_pushed() {
-        let result = SubscribeResult {
-            ttl_seconds: Some(5),
-            recoverable: true,
-            positioned: true,
-            epoch: "aXbYcZdW",
-            offset: 1,
-            was_recovering: true,
-            recovered: true,
-            publications: None,
-            data: Some("[]"),
-        };
-        assert_eq!(
-            text(|out| subscribe(out, &channel(), &result)),
-            r#"{"push":{"channel":"news","subscribe":{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":1,"data":[]}}}"#
-        );
-        assert_eq!(
-            text(|out| subscribe(out, &channel(), &SubscribeResult::default())),
-            r#"{"push":{"channel":"news","subscribe":{}}}"#
-        );
     }
 }
