@@ -214,7 +214,7 @@ impl Graph {
             open.extend(
                 here.public_children
                     .iter()
-                    .map(|name| Target::Module([&module[..], &[name.clone()]].concat())),
+                    .map(|name| Target::Module([&module[..], std::slice::from_ref(name)].concat())),
             );
             for import in here.imports.iter().chain(&here.globs).filter(|import| import.is_public) {
                 open.extend(self.resolve(&module, &import.path, &mut BTreeSet::new()));
@@ -349,7 +349,7 @@ impl Reader<'_> {
                 continue;
             };
             let follows = |mark| at > 0 && is(at - 1, mark);
-            let is_free = !follows('$') && !follows('\'') && !(at > 1 && follows(':') && is(at - 2, ':'));
+            let is_free = !(follows('$') || follows('\'') || at > 1 && follows(':') && is(at - 2, ':'));
             let mut path = vec![first];
             at += 1;
             while is(at, ':') && is(at + 1, ':') {

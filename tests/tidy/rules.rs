@@ -181,7 +181,7 @@ fn lines_with(text: &str, needle: &str) -> Vec<String> {
     lines.map(|(index, _)| format!("line {}: `{needle}`", index + 1)).collect()
 }
 
-mod rules {
+mod examples {
     //! Each rule is shown what it forbids, and what only looks like it.
 
     use super::*;
