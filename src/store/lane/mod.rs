@@ -2,10 +2,11 @@
 //!
 //! SQLite has one lane, for it has one writer; PostgreSQL has several, and a room is always in the
 //! same one. `group_commit` shares a lane among the calling threads, `writer` keeps the lane's
-//! connection and finds bad rows, `transaction` is the SQL, `rows` the types it shares with the
+//! connection, `isolate` finds bad rows, `transaction` is the SQL, `rows` the types it shares with the
 //! statements of both databases.
 
 mod group_commit;
+mod isolate;
 mod postgres;
 mod rows;
 mod sqlite;

@@ -1,8 +1,7 @@
 //! The inside of a commit: gives each message of a batch its index in its room and writes it.
 //!
 //! Runs between BEGIN and COMMIT. Takes its locks in one order everywhere — users by id, rooms by
-//! row, messages — so that no two lanes, and no two servers on one database, wait for each other
-//! in a circle.
+//! row, messages — so that no two lanes, and no two servers on one database, deadlock.
 
 use std::sync::Arc;
 
@@ -40,6 +39,7 @@ pub(super) fn store(
         let outcome = stored.outcomes[first].clone();
         stored.outcomes[index] = outcome.map(|outcome| outcome.map(|first| Appended::Duplicate(first.seq())));
     }
+    debug_assert!(stored.outcomes.iter().all(Option::is_some), "every message has its outcome");
     stored.publications = rows.iter().map(|row| publication(row, now_ms)).collect();
     Ok(stored)
 }
@@ -55,6 +55,7 @@ fn add_senders(
     let unknown: HashSet<&Arc<str>> = senders.filter(|user| !user.is_empty() && !is_known(user)).collect();
     let mut users: Vec<Arc<str>> = unknown.into_iter().cloned().collect();
     users.sort_unstable();
+    debug_assert!(users.is_sorted_by(|a, b| a < b), "users are locked in order, each once");
     match connection {
         _ if users.is_empty() => {}
         Connection::Sqlite(sqlite) => sqlite::insert_users(sqlite, &users, now_ms)?,
@@ -132,6 +133,7 @@ fn number_rows<'m>(
     heads: &[Option<RoomHead>],
     stored: &mut Stored,
 ) -> Vec<NewRow<'m>> {
+    debug_assert_eq!(heads.len(), shares.len(), "one head a room");
     let mut rows = Vec::with_capacity(messages.len());
     for (share, room) in shares.iter().zip(heads) {
         let Some(room) = room else {
@@ -141,6 +143,7 @@ fn number_rows<'m>(
             continue;
         };
         let before = room.head - share.indices.len() as i64;
+        debug_assert!(before >= 0, "a head counts every message of its room");
         stored.grown.push(Grown {
             channel: share.channel.clone(),
             before: before as Seq,

@@ -1,11 +1,9 @@
-//! One lane's connection: keeps it alive, turns a batch into commits, finds the rows that can not
-//! be stored, and remembers what it does not know.
+//! One lane's connection: keeps it alive, runs transactions, and tracks commits of unknown outcome.
 //!
-//! What it may not know is whether a commit that broke off has happened. It keeps the range of
-//! numbers such a commit would have used per room, and looks there before it hands anything else
-//! on: what is stored after all reaches the listeners first and in order.
+//! A commit that broke off is in doubt: its rows may be stored. The writer keeps the range of
+//! numbers it would have used in each room, and reads those ranges back before it passes anything
+//! else on, so that stored messages reach the listeners first and in order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,17 +12,17 @@ use diesel::QueryResult;
 use diesel::result::Error as DieselError;
 
 use crate::clock;
-use crate::ids::{Channel, Seq};
-use crate::limits::{INFO_BYTES_MAX, PUBLISH_KEY_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::ids::Channel;
 use crate::publication::Publication;
 use crate::store::connection::{Connection, Purpose, Target};
-use crate::store::error::{AppendError, Fault, StoreError};
+use crate::store::error::{Fault, StoreError};
 use crate::store::file::FileIdentity;
 use crate::store::health::{Monitor, Side};
 use crate::store::message::NewMessage;
 use crate::store::models::message;
 
-use super::rows::{Outcome, Stored};
+use super::isolate::{self, Failed, Written};
+use super::rows::{Grown, Stored};
 use super::{postgres, transaction};
 
 /// Senders a lane remembers to be rows of `users`, so that it need not ask per message.
@@ -37,23 +35,6 @@ const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RECONNECT_PAUSE_MIN`].
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What became of a batch.
-pub(super) struct Written {
-    pub(super) outcomes: Vec<Outcome>,
-    /// For the sink, in commit order.
-    pub(super) publications: Vec<Publication>,
-    /// What failed, if it was not a row's own fault.
-    pub(super) store_failure: Option<String>,
-}
-
-/// Why an attempt to store rows failed.
-enum Failed {
-    /// One of the rows is to blame, certainly or perhaps.
-    Rows { reason: String, certain: bool },
-    /// The store is to blame.
-    Store(String),
-}
-
 /// The connection of a lane and what it remembers.
 pub(super) struct Writer {
     target: Target,
@@ -61,8 +42,8 @@ pub(super) struct Writer {
     reconnect_at: Option<Instant>,
     file: Option<FileIdentity>,
     known_users: HashSet<Arc<str>>,
-    /// Per room the numbers (after, until] that a commit with unknown outcome would have used.
-    unsure: BTreeMap<Channel, (Seq, Seq)>,
+    /// Per room the numbers that a commit of unknown outcome would have used.
+    in_doubt: Vec<Grown>,
     /// Time of the last batch: `created_at` never runs backwards within a room.
     last_ms: i64,
     monitor: Arc<Monitor>,
@@ -77,54 +58,24 @@ impl Writer {
             reconnect_at: None,
             file,
             known_users: HashSet::default(),
-            unsure: BTreeMap::new(),
+            in_doubt: Vec::new(),
             last_ms: 0,
             monitor,
         }
     }
 
-    /// Stores what can be stored of the messages. Rows that can not are refused one by one.
+    /// Stores what can be stored of the messages. Rows that cannot are refused one by one.
     pub(super) fn write(&mut self, messages: &[NewMessage]) -> Written {
         self.last_ms = clock::unix_ms().max(self.last_ms);
-        let mut batch = Batch::new(messages);
-        match self.recover_unsure() {
-            Ok(recovered) => batch.publications = recovered,
-            // Anything handed on now would overtake what may be stored.
-            Err(reason) => batch.store_failure = Some(reason),
-        }
-        let places = batch.open_places();
-        if !places.is_empty() {
-            self.write_isolating(&mut batch, &places);
-        }
-        let any_committed = batch.any_committed;
-        let written = batch.finish();
+        // Anything passed on while a commit is in doubt would overtake what may be stored.
+        let recovered = self.recover_in_doubt();
+        let written = isolate::write(messages, recovered, |messages| self.attempt(messages));
         match &written.store_failure {
             Some(reason) => self.monitor.failed(Side::Write, reason),
-            None if any_committed => self.monitor.succeeded(Side::Write),
+            None if written.any_committed => self.monitor.succeeded(Side::Write),
             None => {}
         }
         written
-    }
-
-    /// Stores the rows at these places; when one of them is in the way, halves them until it is
-    /// alone. Halves are stored in order, so the order of the batch holds.
-    fn write_isolating(&mut self, batch: &mut Batch<'_>, places: &[usize]) {
-        if batch.store_failure.is_some() {
-            return;
-        }
-        match self.attempt(&batch.messages_at(places)) {
-            Ok(stored) => batch.settle(places, stored),
-            Err(Failed::Rows { reason, certain }) => match places {
-                [place] if batch.may_be_overtaken(*place) => self.write_isolating(batch, places),
-                [place] => batch.blame(*place, reason, certain),
-                _ => {
-                    let (first, second) = places.split_at(places.len() / 2);
-                    self.write_isolating(batch, first);
-                    self.write_isolating(batch, second);
-                }
-            },
-            Err(Failed::Store(reason)) => batch.store_failure = Some(reason),
-        }
     }
 
     /// One transaction over all the rows. A connection that turns out to be dead before anything
@@ -139,9 +90,10 @@ impl Writer {
         }
     }
 
-    /// The connection is out of its place while it is used, so that a panic can not leave it
+    /// The connection is out of its place while it is used, so that a panic cannot leave it
     /// behind in the middle of a transaction.
     fn attempt_once(&mut self, messages: &[&NewMessage]) -> Result<Stored, (Failed, Stage)> {
+        debug_assert!(self.in_doubt.is_empty(), "nothing is stored while a commit is in doubt");
         let mut connection =
             self.take_connection().map_err(|reason| (Failed::Store(reason), Stage::BeforeCommit))?;
         let stored = connection.begin().and_then(|()| {
@@ -159,7 +111,7 @@ impl Writer {
                 Err(error) => {
                     let failed = self.give_up(connection, &error);
                     if self.connection.is_none() {
-                        self.doubt(&stored);
+                        self.note_in_doubt(stored);
                     }
                     Err((failed, Stage::Commit))
                 }
@@ -213,27 +165,28 @@ impl Writer {
             self.known_users.clear();
         }
         self.known_users.extend(users.iter().cloned());
+        debug_assert!(self.known_users.len() <= KNOWN_USERS_MAX.max(users.len()), "the memory is bounded");
     }
 
     /// Notes that a commit may or may not have happened.
-    fn doubt(&mut self, stored: &Stored) {
-        for grown in &stored.grown {
-            let range = self.unsure.entry(grown.channel.clone()).or_insert((grown.before, grown.head));
-            range.1 = range.1.max(grown.head);
-        }
+    fn note_in_doubt(&mut self, stored: Stored) {
+        debug_assert!(self.connection.is_none(), "a live connection knows the outcome of its commit");
+        debug_assert!(self.in_doubt.is_empty(), "one commit in doubt at a time");
+        debug_assert!(stored.grown.iter().all(|grown| grown.before < grown.head), "a range holds numbers");
+        self.in_doubt = stored.grown;
     }
 
-    /// Reads back what doubtful commits did store. Keeps the doubt when that fails.
-    fn recover_unsure(&mut self) -> Result<Vec<Publication>, String> {
-        if self.unsure.is_empty() {
+    /// Reads back what a commit in doubt did store. It stays in doubt when that fails.
+    fn recover_in_doubt(&mut self) -> Result<Vec<Publication>, String> {
+        if self.in_doubt.is_empty() {
             return Ok(Vec::new());
         }
         let mut connection = self.take_connection()?;
         let recovered = connection
-            .transaction(|connection| read_unsure(connection, &self.unsure))
+            .transaction(|connection| read_in_doubt(connection, &self.in_doubt))
             .map_err(|error: DieselError| error.to_string())?;
         self.connection = Some(connection);
-        self.unsure.clear();
+        self.in_doubt.clear();
         Ok(recovered)
     }
 
@@ -277,122 +230,17 @@ enum Stage {
     Commit,
 }
 
-/// Waits for transactions that are still at work in these rooms, then reads the doubtful ranges.
-fn read_unsure(
-    connection: &mut Connection,
-    unsure: &BTreeMap<Channel, (Seq, Seq)>,
-) -> QueryResult<Vec<Publication>> {
+/// Waits for transactions that are still at work in these rooms, then reads the ranges in doubt.
+fn read_in_doubt(connection: &mut Connection, in_doubt: &[Grown]) -> QueryResult<Vec<Publication>> {
     if let Connection::Postgres(postgres) = connection {
-        postgres::lock_rooms(postgres, unsure.keys().map(Channel::as_str))?;
+        postgres::lock_rooms(postgres, in_doubt.iter().map(|grown| Channel::as_str(&grown.channel)))?;
     }
     let mut publications = Vec::new();
-    for (channel, (after, until)) in unsure {
-        publications.extend(message::range(connection, channel, *after, *until)?);
+    for Grown { channel, before, head } in in_doubt {
+        let found = message::range(connection, channel, *before, *head)?;
+        debug_assert!(found.is_sorted_by(|a, b| a.seq < b.seq), "a range is read in order");
+        debug_assert!(found.iter().all(|row| row.seq > *before && row.seq <= *head), "only the range");
+        publications.extend(found);
     }
     Ok(publications)
-}
-
-/// A batch while it is being written.
-struct Batch<'m> {
-    messages: &'m [NewMessage],
-    outcomes: Vec<Option<Outcome>>,
-    publications: Vec<Publication>,
-    /// Rows that failed alone, without the database saying whose fault it was.
-    suspects: Vec<(usize, String)>,
-    /// At least one transaction was committed.
-    any_committed: bool,
-    store_failure: Option<String>,
-    /// A row that was given a second try because of its key.
-    second_try: Option<usize>,
-}
-
-impl<'m> Batch<'m> {
-    fn new(messages: &'m [NewMessage]) -> Self {
-        let refused = |message| refusal(message).map(|reason| Err(AppendError::Rejected(reason.to_owned())));
-        Self {
-            messages,
-            outcomes: messages.iter().map(refused).collect(),
-            publications: Vec::new(),
-            suspects: Vec::new(),
-            any_committed: false,
-            store_failure: None,
-            second_try: None,
-        }
-    }
-
-    fn open_places(&self) -> Vec<usize> {
-        (0..self.messages.len()).filter(|place| self.outcomes[*place].is_none()).collect()
-    }
-
-    fn messages_at(&self, places: &[usize]) -> Vec<&'m NewMessage> {
-        places.iter().map(|place| &self.messages[*place]).collect()
-    }
-
-    fn settle(&mut self, places: &[usize], stored: Stored) {
-        for (place, outcome) in places.iter().zip(stored.outcomes) {
-            self.outcomes[*place] = outcome;
-        }
-        self.publications.extend(stored.publications);
-        self.any_committed = true;
-    }
-
-    /// True once for a row with a key: another server may have stored the same key in a room that
-    /// this batch was about to create, when there was no row to lock. A second try finds it.
-    fn may_be_overtaken(&mut self, place: usize) -> bool {
-        self.messages[place].key.is_some() && self.second_try.replace(place) != Some(place)
-    }
-
-    /// A row failed alone. When the database does not say whose fault that is, a second such row
-    /// while none was stored speaks against the store.
-    fn blame(&mut self, place: usize, reason: String, certain: bool) {
-        if certain {
-            self.outcomes[place] = Some(Err(AppendError::Rejected(reason)));
-            return;
-        }
-        if !self.any_committed && !self.suspects.is_empty() {
-            self.store_failure = Some(reason.clone());
-        }
-        self.suspects.push((place, reason));
-    }
-
-    /// Judges the suspects: bad rows if others could be stored, else victims.
-    fn finish(mut self) -> Written {
-        if self.any_committed && self.store_failure.is_none() {
-            for (place, reason) in self.suspects.drain(..) {
-                self.outcomes[place] = Some(Err(AppendError::Rejected(reason)));
-            }
-        }
-        let store_failure = self.store_failure.or_else(|| self.suspects.pop().map(|(_, reason)| reason));
-        let outcomes =
-            self.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(AppendError::Unavailable)));
-        Written { outcomes: outcomes.collect(), publications: self.publications, store_failure }
-    }
-}
-
-/// Why a message can not be stored on either database, if so; found before any statement runs.
-fn refusal(message: &NewMessage) -> Option<&'static str> {
-    let info = message.info.as_deref();
-    let texts = [
-        Some(&message.data),
-        message.tags.as_ref(),
-        message.key.as_ref(),
-        info.map(|info| &info.user),
-        info.map(|info| &info.client),
-        info.and_then(|info| info.conn_info.as_ref()),
-        info.and_then(|info| info.chan_info.as_ref()),
-    ];
-    let longer = |text: Option<&Arc<str>>, max: usize| text.is_some_and(|text| text.len() > max);
-    if texts.into_iter().flatten().any(|text| text.contains('\0')) {
-        Some("it holds a NUL character")
-    } else if longer(message.key.as_ref(), PUBLISH_KEY_BYTES_MAX) {
-        Some("its key is too long")
-    } else if longer(info.map(|info| &info.user), USER_ID_BYTES_MAX) {
-        Some("its sender's user id is too long")
-    } else if longer(info.and_then(|info| info.conn_info.as_ref()), INFO_BYTES_MAX)
-        || longer(info.and_then(|info| info.chan_info.as_ref()), INFO_BYTES_MAX)
-    {
-        Some("its sender's info is too long")
-    } else {
-        None
-    }
 }
