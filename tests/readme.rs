@@ -6,26 +6,26 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of a test fail by panic, as the tests do")]
 
+#[path = "support/mod.rs"]
+#[allow(dead_code, reason = "shared with the tests of the server")]
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use diesel::deserialize::{self, FromSql, QueryableByName};
 use diesel::row::{Field, NamedRow, Row};
 use diesel::sql_types::Text;
 use diesel::sqlite::{Sqlite, SqliteConnection};
 use diesel::{Connection, RunQueryDsl};
-use tungstenite::{Message, WebSocket};
+
+use support::TempDir;
+use support::websocket::WebSocket;
 
 /// The address documents use.
 const DOCUMENTED: &str = "127.0.0.1:8000";
-
-/// Longest wait for an answer that has to come.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn the_first_five_minutes_go_as_the_readme_says() {
@@ -52,7 +52,7 @@ fn the_http_api_answers_as_its_document_says() {
     for line in
         [r#"{"id":1,"connect":{"data":{"user":"carl"}}}"#, r#"{"id":2,"subscribe":{"channel":"lobby"}}"#]
     {
-        carl.send(Message::text(line)).unwrap();
+        carl.send_text(line);
         let _ = carl.read().unwrap();
     }
     for block in examples(&document, "curl") {
@@ -177,7 +177,7 @@ fn measured(text: &str) -> Option<(&str, &str)> {
 struct Server {
     process: Child,
     address: String,
-    folder: Folder,
+    folder: TempDir,
 }
 
 impl Server {
@@ -186,8 +186,8 @@ impl Server {
     }
 
     fn start_with(config: &str, variables: &[(&str, &str)]) -> Self {
-        let folder = Folder::new();
-        fs::write(folder.file("roomcast.toml"), config).unwrap();
+        let folder = TempDir::new();
+        fs::write(folder.0.join("roomcast.toml"), config).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_roomcast"))
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--config", "roomcast.toml"])
             .envs(variables.iter().copied())
@@ -203,11 +203,8 @@ impl Server {
         Self { process, address, folder }
     }
 
-    fn connect(&self) -> WebSocket<TcpStream> {
-        let socket = TcpStream::connect(&self.address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let url = format!("ws://{}/connection/websocket", self.address);
-        tungstenite::client(url, socket).unwrap().0
+    fn connect(&self) -> WebSocket {
+        WebSocket::open(self.address.parse().unwrap())
     }
 
     /// Sends the `>` lines of a block; the `<` lines after each come back, in whatever order.
@@ -216,12 +213,12 @@ impl Server {
         let steps = block.split("> ").filter(|step| !step.trim().is_empty());
         for step in steps {
             let mut lines = step.lines();
-            websocket.send(Message::text(lines.next().unwrap())).unwrap();
+            websocket.send_text(lines.next().unwrap());
             let mut expected: Vec<String> =
                 lines.map(|line| masked(line.strip_prefix("< ").unwrap())).collect();
             let mut received = Vec::new();
             while received.len() < expected.len() {
-                let frame = websocket.read().unwrap().into_text().unwrap();
+                let frame = String::from_utf8(websocket.read().unwrap().payload).unwrap();
                 received.extend(frame.lines().map(masked));
             }
             expected.sort();
@@ -246,7 +243,7 @@ impl Server {
         for (command, expected) in dialogue(block) {
             let sql = command.strip_prefix("sqlite3 roomcast.db \"").and_then(|rest| rest.strip_suffix('"'));
             let mut database =
-                SqliteConnection::establish(self.folder.file("roomcast.db").to_str().unwrap()).unwrap();
+                SqliteConnection::establish(self.folder.0.join("roomcast.db").to_str().unwrap()).unwrap();
             let rows = load(&mut database, sql.unwrap());
             assert_eq!(rows.join("\n"), expected.trim_end(), "{command}");
         }
@@ -257,29 +254,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-    }
-}
-
-/// A folder of its own for one test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("roomcast-readme-{}-{number}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

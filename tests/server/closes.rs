@@ -1,9 +1,10 @@
 //! How connections end: deadlines, pings, shutdown.
 
 use crate::support::client::Client;
+use crate::support::frames::{CLOSE, frame};
 use crate::support::server::TestServer;
 use crate::support::token::token;
-use crate::support::websocket::{CLOSE, frame};
+use crate::support::websocket::WebSocket;
 use crate::support::{at_a_pace_it_can_answer, eventually};
 
 const SHORT: &str = "[client]\nping_interval = \"60ms\"\npong_timeout = \"40ms\"\n";
@@ -142,12 +143,12 @@ fn an_operator_may_choose_code_and_words() {
 fn connections_over_the_limit_are_refused_until_one_ends() {
     let server = TestServer::with("[client]\nconnections_max = 2\n");
     let (ann, _bob) = (server.connect("ann"), server.connect("bob"));
-    let (head, _) = crate::support::websocket::WebSocket::try_open(server.address, "");
+    let (head, _) = WebSocket::try_open(server.address, "");
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     drop(ann);
     let mut open = None;
     eventually("a place is free", || {
-        open = crate::support::websocket::WebSocket::try_open(server.address, "").1;
+        open = WebSocket::try_open(server.address, "").1;
         open.is_some()
     });
 }

@@ -1,8 +1,10 @@
 //! Input that breaks the protocol: it ends the connection it came from and touches nobody else.
 
 use crate::support::client::Client;
+use crate::support::frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame};
+use crate::support::random::Random;
 use crate::support::server::TestServer;
-use crate::support::websocket::{BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, WebSocket, frame};
+use crate::support::websocket::WebSocket;
 
 /// The server must close with the code and count the input; another client must notice nothing.
 fn assert_closed(server: &TestServer, client: &mut Client, code: u16, kind: &str) {
@@ -211,28 +213,12 @@ fn websocket_pings_are_answered_and_a_close_ends_it() {
     assert_eq!(ann.websocket.read(), None);
 }
 
-/// Repeatable random bytes.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> usize {
-        (self.next() % end) as usize
-    }
-}
-
 #[test]
 fn garbage_ends_only_its_own_connection() {
     let server = TestServer::start();
     let mut witness = server.connect("witness");
     witness.join("room");
-    let mut random = Random(0x5eed_0000_c0ff_ee11);
+    let mut random = Random::new(0x5eed_0000_c0ff_ee11, 0);
     let pieces = [
         "{",
         "}",
@@ -254,14 +240,14 @@ fn garbage_ends_only_its_own_connection() {
     for round in 0..300 {
         let mut client = server.open();
         let bytes: Vec<u8> = match round % 3 {
-            0 => (0..random.below(200)).map(|_| random.next() as u8).collect(),
+            0 => (0..random.below(200)).map(|_| random.below(256) as u8).collect(),
             1 => {
-                let text: String = (0..random.below(12)).map(|_| pieces[random.below(16)]).collect();
+                let text: String = (0..random.below(12)).map(|_| pieces[random.below(16) as usize]).collect();
                 frame(TEXT, true, true, text.as_bytes())
             }
             _ => {
                 let mut bytes = frame(TEXT, true, true, br#"{"id":1,"connect":{"data":{"user":"ann"}}}"#);
-                let at = random.below(bytes.len() as u64);
+                let at = random.below(bytes.len() as u64) as usize;
                 bytes[at] ^= 1 << random.below(8);
                 bytes
             }

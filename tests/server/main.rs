@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "shared with the torture")]
 mod support;
 
 /// Two tests of the same body: the server keeps its messages in SQLite, and in PostgreSQL.

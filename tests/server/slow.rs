@@ -2,8 +2,8 @@
 
 use crate::support::at_a_pace_it_can_answer;
 use crate::support::client::Client;
+use crate::support::frames::{TEXT, frame};
 use crate::support::server::TestServer;
-use crate::support::websocket::{TEXT, frame};
 
 /// Connections that ended because a pong did not come.
 const NO_PONG: &str = "disconnects_total{code=\"3012\"}";

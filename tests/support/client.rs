@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::PATIENCE;
+use super::frames::{CLOSE, PONG, TEXT};
 use super::server::{Names, TestServer};
-use super::websocket::{CLOSE, PONG, TEXT, WebSocket};
+use super::websocket::WebSocket;
 
 /// See the module.
 #[derive(Debug)]

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_debug_implementations)]
 
 pub mod client;
+pub mod frames;
 pub mod http;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod postgres;
+pub mod random;
 pub mod server;
 pub mod temp;
 pub mod token;

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use tungstenite::{Message, WebSocket};
 
 use super::Known;
-use crate::support::PATIENCE;
+use crate::support::frames::CLOSE;
+use crate::support::websocket::WebSocket;
 
 /// Sockets of listeners, to hang up from our side; by the address of their server.
 static OPEN: Mutex<Vec<(SocketAddr, TcpStream)>> = Mutex::new(Vec::new());
@@ -25,7 +25,7 @@ pub(super) fn hang_up(server: SocketAddr) {
     });
 }
 
-/// See the module.
+/// A listener of one room, and all it has heard.
 pub(super) struct Ear {
     pub(super) room: String,
     /// The text of message n at place n − 1.
@@ -57,13 +57,13 @@ impl Ear {
     }
 
     /// `None` when the server goes away meanwhile.
-    fn resume(&mut self, server: SocketAddr, known: &Known) -> Option<WebSocket<TcpStream>> {
+    fn resume(&mut self, server: SocketAddr, known: &Known) -> Option<WebSocket> {
         let mut websocket = connect(server)?;
-        OPEN.lock().unwrap().push((server, websocket.get_ref().try_clone().ok()?));
+        OPEN.lock().unwrap().push((server, websocket.socket.try_clone().ok()?));
         let position = self.heard.len();
         let subscribe = json!({"id": 2, "subscribe": {
             "channel": self.room, "recover": true, "offset": position, "epoch": self.epoch}});
-        websocket.send(Message::text(subscribe.to_string())).ok()?;
+        websocket.send_text(&subscribe.to_string());
         loop {
             let mut subscribed = false;
             for line in lines(&mut websocket)? {
@@ -108,28 +108,19 @@ impl Ear {
 }
 
 /// A client that completed `connect`; `None` when the server goes away meanwhile.
-pub(super) fn connect(server: SocketAddr) -> Option<WebSocket<TcpStream>> {
-    let socket = TcpStream::connect(server).ok()?;
-    socket.set_read_timeout(Some(PATIENCE)).ok()?;
-    let url = format!("ws://{server}/connection/websocket");
-    let (mut websocket, _) = tungstenite::client(url, socket).ok()?;
-    websocket.send(Message::text(r#"{"id":1,"connect":{"data":{"user":"ann"}}}"#)).ok()?;
-    websocket.read().ok()?;
+pub(super) fn connect(server: SocketAddr) -> Option<WebSocket> {
+    let mut websocket = WebSocket::reach(server)?;
+    websocket.send_text(r#"{"id":1,"connect":{"data":{"user":"ann"}}}"#);
+    lines(&mut websocket)?;
     Some(websocket)
 }
 
 /// The lines of the next frame, pings answered; `None` when the connection has ended.
-pub(super) fn lines(websocket: &mut WebSocket<TcpStream>) -> Option<Vec<Value>> {
-    let message = match websocket.read() {
-        Ok(message) => message,
-        Err(tungstenite::Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            panic!("the server is silent, without even a ping");
-        }
-        Err(_) => return None,
-    };
-    let text = message.to_text().ok()?;
+pub(super) fn lines(websocket: &mut WebSocket) -> Option<Vec<Value>> {
+    let frame = websocket.read().filter(|frame| frame.opcode != CLOSE)?;
+    let text = std::str::from_utf8(&frame.payload).unwrap();
     if text == "{}" {
-        websocket.send(Message::text("{}")).ok()?;
+        websocket.send_text("{}");
     }
     Some(text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
 }

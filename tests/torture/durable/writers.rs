@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use tungstenite::Message;
 
 use super::ear::{connect, lines};
 use super::{Known, ROOMS};
@@ -39,9 +38,7 @@ pub(super) fn pipeline(
             frame.push(json!({"id": id, "publish": {"channel": room, "data": text}}).to_string());
             open.insert(id, (room, text));
         }
-        if websocket.send(Message::text(frame.join("\n"))).is_err() {
-            return;
-        }
+        websocket.send_text(&frame.join("\n"));
         while !open.is_empty() {
             let Some(lines) = lines(&mut websocket) else { return };
             for line in lines.iter().filter(|line| line["id"].is_u64()) {

@@ -1,14 +1,14 @@
-//! A WebSocket client that is quick rather than thorough: it splits frames and leaves the rest to its
+//! A client that is quick rather than thorough: it gives out frames and leaves their texts to its
 //! user. The texts themselves are the matter of the tests in `tests/server`.
 
-use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
 use super::journal::Alarm;
 use crate::support::PATIENCE;
-use crate::support::websocket::{TEXT, WebSocket, frame};
+use crate::support::frames::TEXT;
+use crate::support::websocket::{Came, WebSocket};
 
 /// How often a reader that gets nothing looks whether there is anything to wait for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -20,13 +20,10 @@ const RECEIVE_BUFFER_BYTES: usize = 8 * 1024;
 /// of them after a timer of the kernel's.
 const HURRY_BUFFER_BYTES: usize = 1024 * 1024;
 
-/// See the module.
+/// A connected client with a small receive buffer.
 pub struct Wire<'a> {
     websocket: WebSocket,
     alarm: &'a Alarm,
-    received: Vec<u8>,
-    /// What of `received` was given out already.
-    taken: usize,
 }
 
 impl<'a> Wire<'a> {
@@ -35,7 +32,7 @@ impl<'a> Wire<'a> {
         let websocket = WebSocket::open(address);
         SockRef::from(&websocket.socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES).unwrap();
         websocket.socket.set_read_timeout(Some(LOOK_EVERY)).unwrap();
-        let mut wire = Self { websocket, alarm, received: Vec::new(), taken: 0 };
+        let mut wire = Self { websocket, alarm };
         wire.send(&format!(r#"{{"id":1,"connect":{{"data":{{"user":"{user}"}}}}}}"#));
         let mut text = Vec::new();
         wire.expect_frame(&mut text);
@@ -49,25 +46,23 @@ impl<'a> Wire<'a> {
     }
 
     pub fn send(&mut self, text: &str) {
-        self.websocket.send_bytes(&frame(TEXT, true, true, text.as_bytes()));
+        self.websocket.send_text(text);
     }
 
     /// The next text frame; false when none came for a moment.
     #[track_caller]
     pub fn read_frame(&mut self, text: &mut Vec<u8>) -> bool {
         loop {
-            if let Some((start, length)) = head_of(&self.received[self.taken..]) {
-                let start = self.taken + start;
-                if self.received.len() >= start + length {
-                    text.clear();
-                    text.extend_from_slice(&self.received[start..start + length]);
-                    assert_eq!(self.received[self.taken], 0x80 | TEXT, "{}", String::from_utf8_lossy(text));
-                    self.taken = start + length;
-                    return true;
-                }
+            if let Some((opcode, payload)) = self.websocket.received.next_frame() {
+                text.clear();
+                text.extend_from_slice(payload);
+                assert_eq!(opcode, TEXT, "{}", String::from_utf8_lossy(text));
+                return true;
             }
-            if !self.fill() {
-                return false;
+            match self.websocket.fill() {
+                Came::Bytes => {}
+                Came::Nothing => return false,
+                Came::End => panic!("the server closed the connection"),
             }
         }
     }
@@ -81,29 +76,4 @@ impl<'a> Wire<'a> {
             assert!(Instant::now() < deadline, "an answer never came");
         }
     }
-
-    fn fill(&mut self) -> bool {
-        self.received.drain(..self.taken);
-        self.taken = 0;
-        let mut chunk = [0; 32 * 1024];
-        match self.websocket.socket.read(&mut chunk) {
-            Ok(0) => panic!("the server closed the connection"),
-            Ok(count) => self.received.extend_from_slice(&chunk[..count]),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => return false,
-                ErrorKind::Interrupted => {}
-                _ => panic!("the socket failed: {error}"),
-            },
-        }
-        true
-    }
-}
-
-/// Where the payload of a server's frame begins, and how long it is.
-fn head_of(bytes: &[u8]) -> Option<(usize, usize)> {
-    Some(match *bytes.get(1)? {
-        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap()))),
-        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap()) as usize),
-        length => (2, usize::from(length)),
-    })
 }

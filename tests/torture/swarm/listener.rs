@@ -6,7 +6,8 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::writer;
-use crate::support::websocket::{CLOSE, TEXT, frame};
+use crate::support::frames::{CLOSE, Received, TEXT, frame, upgrade_request};
+use crate::support::websocket::PATH;
 
 /// How fast a listener reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Room {
     }
 }
 
-/// See the module.
+/// A connection that checks every message of its rooms.
 pub struct Listener {
     pub pace: Pace,
     pub rooms: Vec<Room>,
@@ -91,7 +92,7 @@ pub struct Listener {
     prompt: bool,
     socket: Option<TcpStream>,
     upgraded: bool,
-    input: Vec<u8>,
+    input: Received,
     out: Vec<u8>,
     /// Since when it reads at its pace, and how many bytes it has read since.
     paced_since: Instant,
@@ -109,7 +110,7 @@ impl Listener {
             prompt: pace == Pace::Free,
             socket: None,
             upgraded: false,
-            input: Vec::new(),
+            input: Received::default(),
             out: Vec::new(),
             paced_since: Instant::now(),
             paced_bytes: 0,
@@ -132,7 +133,7 @@ impl Listener {
         for room in &mut self.rooms {
             room.joined = false;
         }
-        self.input.clear();
+        self.input = Received::default();
         self.out.clear();
         self.upgraded = false;
         self.socket.take()
@@ -148,14 +149,7 @@ impl Listener {
     /// Begins on a fresh socket, which may still be connecting.
     pub(super) fn connect(&mut self, socket: TcpStream, address: SocketAddr) {
         self.socket = Some(socket);
-        self.out.extend_from_slice(
-            format!(
-                "GET /connection/websocket HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n\
-                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
-            .as_bytes(),
-        );
+        self.out.extend_from_slice(upgrade_request(address, PATH, "").as_bytes());
     }
 
     pub(super) fn set_pace(&mut self, pace: Pace) {
@@ -187,31 +181,26 @@ impl Listener {
             return false;
         }
         self.paced_bytes += bytes.len();
-        self.input.extend_from_slice(bytes);
+        self.input.add(bytes);
         if !self.upgraded && !self.upgrade(index) {
             return true;
         }
-        let input = std::mem::take(&mut self.input);
-        let mut from = 0;
-        while let Some((opcode, payload, length)) = parse(&input[from..]) {
+        let mut input = std::mem::take(&mut self.input);
+        while let Some((opcode, payload)) = input.next_frame() {
             match opcode {
                 TEXT => self.take_in(index, std::str::from_utf8(payload).unwrap(), tally),
                 CLOSE => self.closed = Some(u16::from_be_bytes([payload[0], payload[1]])),
                 other => panic!("listener {index} got a frame of kind {other}"),
             }
-            from += length;
         }
         self.input = input;
-        self.input.drain(..from);
         true
     }
 
     /// Reads the answer to the upgrade, and then connects and subscribes in one frame.
     fn upgrade(&mut self, index: usize) -> bool {
-        let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
-        let head = String::from_utf8_lossy(&self.input[..end]);
+        let Some(head) = self.input.next_head() else { return false };
         assert!(head.starts_with("HTTP/1.1 101 "), "listener {index}: {head}");
-        self.input.drain(..end + 4);
         self.upgraded = true;
         let subscribes = self.rooms.iter().enumerate().map(|(at, room)| room.command(at + 2));
         let commands: Vec<_> =
@@ -292,18 +281,6 @@ impl Listener {
         let begins = result["publications"][0]["offset"].as_u64().map_or(room.last, |first| first - 1);
         assert!(offset == room.last || offset == begins, "listener {index}: {offset} with {}", room.last);
     }
-}
-
-/// The first frame in `bytes`: its kind, its payload, and the length of it all.
-fn parse(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
-    let (head, length) = match *bytes.get(1)? {
-        short @ 0..126 => (2, usize::from(short)),
-        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap()))),
-        127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap()) as usize),
-        masked => panic!("the server masks: {masked}"),
-    };
-    assert!(bytes[0] & 0x80 != 0, "the server fragments");
-    Some((bytes[0] & 0x0f, bytes.get(head..head + length)?, head + length))
 }
 
 /// The whole number that stands behind `name` in `text`.
