@@ -4,14 +4,26 @@
     unreachable_pub,
     reason = "the modules are private; visibility inside them follows their own borders"
 )]
+#![cfg_attr(
+    not(feature = "server"),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "the node has more than it uses by itself: the server asks for it"
+    )
+)]
 
 pub mod config;
 
+#[cfg(feature = "server")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(feature = "server")]
 mod server;
 
+#[cfg(feature = "server")]
 mod auth;
+#[cfg(feature = "server")]
 mod net;
 mod node;
 
@@ -34,9 +46,11 @@ mod sync;
 pub use config::Config;
 pub use ids::{Channel, ChannelError, Seq};
 pub use metrics::Metrics;
+#[cfg(feature = "server")]
 pub use net::Capacity;
 pub use node::{Ended, Node, PublishError, StartError, SubscribeError, Subscription};
 pub use publication::{ClientInfo, Publication};
+#[cfg(feature = "server")]
 pub use server::Server;
 pub use store::{AppendError, OpenError};
 

@@ -2,6 +2,7 @@
 //!
 //! Results go to standard output, everything else to standard error. One file per command.
 
+#[cfg(feature = "bench")]
 mod bench;
 mod check_config;
 mod failure;
@@ -40,6 +41,7 @@ enum Command {
     /// Print the configuration in effect, or say what is wrong with it
     CheckConfig(check_config::CheckConfigArgs),
     /// Put load on a server, this one or another that speaks the protocol, and measure it
+    #[cfg(feature = "bench")]
     Bench(Box<bench::BenchArgs>),
     /// Print the version, and those of the databases compiled in
     Version,
@@ -85,6 +87,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Token(args) => token::run(args),
         Command::CheckConfig(args) => check_config::run(args),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args),
         Command::Version => print(&version::text()),
     }

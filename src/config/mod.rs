@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod kind;
 mod load;
+mod log_filter;
 mod namespaces;
 mod nearest;
 mod number;

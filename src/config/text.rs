@@ -182,10 +182,10 @@ fn flaw_of_origin(origin: &str) -> Option<&'static str> {
 impl Kind<String> for Filter {
     fn read(&self, literal: Literal<'_>) -> Result<String, Flaw> {
         let text = literal.text().ok_or_else(|| literal.is_not(TEXT))?;
-        match tracing_subscriber::EnvFilter::try_new(text) {
-            Ok(_) => Ok(text.to_owned()),
-            Err(error) => Err(Flaw::Value(format!(
-                r#"expected a filter such as "info" or "info,roomcast=debug": {error}"#
+        match super::log_filter::flaw(text) {
+            None => Ok(text.to_owned()),
+            Some(flaw) => Err(Flaw::Value(format!(
+                r#"expected a filter such as "info" or "info,roomcast=debug": {flaw}"#
             ))),
         }
     }
