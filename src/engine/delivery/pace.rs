@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// What one listener is taken to cost before anything was measured: one `send` of a small frame
-/// takes 3 to 7 us (ARCHITECTURE.md, "The system call is the cost").
+/// takes 3 to 7 us (docs/decisions.md, "The system call is the cost").
 const COST_AT_FIRST: Duration = Duration::from_micros(5);
 
 /// Bounds of a measured cost. Outliers are preemption or clock granularity.
