@@ -1,4 +1,109 @@
-//! Roomcast: a chat-room broadcast server and library.
+//! Roomcast: a chat-room broadcast server and library. Rooms and messages live in a SQL database, and a
+//! message is committed before anybody sees it. No async runtime: threads, blocking reads, and one lock
+//! per delivery.
+//!
+//! [`Node`] is the database and the engine without a network, for a program of your own; [`Server`] is a
+//! node with sockets in front. Both take a [`Config`].
+//!
+//! ```
+//! use roomcast::{Channel, Config, Node};
+//!
+//! # let folder = std::env::temp_dir().join(format!("roomcast-lib-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder)?;
+//! let mut config = Config::default();
+//! config.database.url = format!("sqlite:{}/chat.db", folder.display()).parse()?;
+//! let node = Node::open(&config)?;
+//!
+//! let lobby = Channel::new("lobby")?;
+//! let mut listener = node.subscribe(&lobby, None)?;
+//! let seq = node.publish(&lobby, r#"{"text":"hello"}"#)?;
+//! assert_eq!(listener.recv()?.seq, seq);
+//!
+//! node.stop();
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What follows is a map for those who work on Roomcast itself. `ARCHITECTURE.md` is the long form.
+//!
+//! # The way of a message
+//!
+//! ```text
+//!   client                                                                        clients
+//!     │ socket                                                                       ▲ sockets
+//!     ▼                                                                              │ one send a turn
+//!  ┌────────┐ request ┌──────┐ message ┌─────────────┐ batch ┌───────┐ turn ┌────────┴─┐ rest ┌─────────┐
+//!  │ reader ├────────►│ node ├────────►│ commit lane ├──────►│ shard ├─────►│ outboxes ├─────►│ drainer │
+//!  └────────┘         └──────┘         └──────┬──────┘       └─┬───▲─┘      └──────────┘      └─────────┘
+//!     ▲ net/session     the door              │ store/lane     │   │ engine     outbox
+//!     └───────── ack ─────────────────────────┤            full│   │level with the room
+//!                                             ▼                ▼   │
+//!                                        ┌─────────┐ pages ┌───────┴───────┐
+//!                                        │ SQL log ├──────►│ catch-up pool │
+//!                                        └─────────┘       └───────────────┘
+//! ```
+//!
+//! 1. A reader thread takes the commands its socket holds and makes requests of them (`net::session`).
+//! 2. The node checks the request: namespace, rights, size, payload (`node::publish`).
+//! 3. The message waits in the commit lane of its channel. One of the waiting threads leads: it gives
+//!    numbers, commits the batch, and answers the others (`store::lane`).
+//! 4. Before it answers, the leader queues the batch at the shards of its rooms (`engine::mailboxes`).
+//! 5. The worker of a shard applies its queue in order. A room encodes each publication once and gives
+//!    one buffer to each live member (`engine::shard`, `engine::room`, `engine::delivery`).
+//! 6. The outbox sends at once, or queues within its byte budget; the drainer finishes what the kernel
+//!    did not take (`outbox`). A member whose outbox is full is served from the log until it is level
+//!    with its room again (`engine::catch_up`), as is everybody who resumes.
+//!
+//! # The modules, and the question each one answers
+//!
+//! A module uses only modules below it in this list; `tests/tidy/levels.rs` checks that, and that no file
+//! lies in an import circle.
+//!
+//! | module | question |
+//! |---|---|
+//! | `cli` | What did a person type, what is printed, which exit code? |
+//! | `server` | In which order do the parts start and stop? |
+//! | `net` | What does a socket say: WebSocket, HTTP, sessions, the page? |
+//! | `node` | What may be asked for, by whom, and what happens then? The one door. |
+//! | `engine` | Who is in a room, what was each given, who delivers? |
+//! | `store` | How do messages become durable and numbered, and how are they read back? |
+//! | `outbox` | How do bytes reach one socket, in order, without blocking? |
+//! | `protocol`, `auth` | What does a command mean, how is a reply written? Whose token is this? |
+//! | `config`, `metrics` | What did the operator say, checked? What is counted? |
+//! | `publication` | What is a committed message, and what does retention keep? |
+//! | `ids`, `json` | What is a valid channel? Is this JSON that every client can read? |
+//! | `limits`, `clock`, `sync` | Which bounds are fixed? What time is it? Which locks are used? |
+//!
+//! # Threads
+//!
+//! | name | owns alone | reached by |
+//! |---|---|---|
+//! | `acceptor` | the listening socket | a stop flag |
+//! | `reader-N`, one per connection | the WebSocket state, the session, its timers | its socket |
+//! | `worker-N`, one per shard | nothing; takes the shard's lock each turn | the shard's queue |
+//! | `catch-up-N` | the job it is at | one task queue, the drainer's notices |
+//! | `fan-out-N`, one per core | nothing; shares the member list of a waiting room | a parallel fan-out |
+//! | `drainer` | the poller | a list of blocked outboxes and a waker |
+//! | `retention` | its walk over the rooms | a channel that closes |
+//! | `subscription` | a [`Subscription`] of [`Subscription::for_each`] | its outbox |
+//!
+//! No thread commits: the leader of a lane is one of the threads that publish.
+//!
+//! # Lock order
+//!
+//! Downwards only: writer of a commit lane → shard → queue of a lane, catch-up pool → subscriptions of a
+//! listener → outbox → list of the drainer. No lock is held across SQL but a lane's writer, none across a
+//! socket write but the outbox's own.
+//!
+//! # Invariants
+//!
+//! - A message is committed before its ack, its push or its place in the history.
+//! - A lane has at most one leader; while rows wait, it has one or one is appointed.
+//! - A room's publications reach its shard in the order of their seq.
+//! - Commands leave a shard's queue only under the shard's lock.
+//! - `delivered ≤ encoded ≤ head` in each room; live members were given exactly what is `delivered`.
+//! - A catch-up job has exactly one owner, and is never ahead of its room.
+//! - Only the outbox writes to a socket, and whole frames.
 
 #![allow(
     unreachable_pub,
