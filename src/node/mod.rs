@@ -35,7 +35,7 @@ mod rooms;
 mod subscribe;
 mod subscription;
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use crossbeam_channel::{bounded, unbounded};
 
@@ -47,7 +47,7 @@ use crate::outbox::Drainer;
 use crate::protocol::api;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::store::{AppendError, Store};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use retention::Pruner;
 
 pub(crate) use access::Caller;
