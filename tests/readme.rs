@@ -65,7 +65,7 @@ fn every_api_method_has_its_section() {
     let (code, document) = (read("src/net/api/mod.rs"), read("docs/http-api.md"));
     let methods: Vec<&str> = code
         .lines()
-        .filter(|line| line.contains("=>") && line.contains("services, out)"))
+        .filter(|line| line.contains("=>") && line.contains("node, out)"))
         .filter_map(|line| line.trim().strip_prefix('"')?.split_once('"'))
         .map(|(method, _)| method)
         .collect();
