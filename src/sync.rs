@@ -8,6 +8,8 @@
 pub(crate) mod model;
 mod striped;
 
+use std::time::Duration;
+
 #[cfg(all(test, feature = "model"))]
 use shuttle::sync as backing;
 #[cfg(not(all(test, feature = "model")))]
@@ -26,4 +28,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Waits for a notification, as [`lock`] locks.
 pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for a notification or until `timeout` has passed, as [`lock`] locks.
+pub(crate) fn wait_timeout<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    timeout: Duration,
+) -> MutexGuard<'a, T> {
+    condvar.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner).0
 }

@@ -322,7 +322,7 @@ fn presence_follows_joins_and_leaves() {
     let second = rig.listen(&room, None).unwrap();
     let presence = rig.engine.presence(&room);
     assert_eq!((presence.clients_count, presence.users_count, presence.clients.len()), (2, 1, 2));
-    rig.engine.leave(&first.listener, &room, Bytes::new());
+    rig.engine.leave(&first.listener, &room, Bytes::from_static(b"left"));
     assert_eq!(rig.engine.presence(&room).clients_count, 1);
     rig.engine.disconnect(&second.listener);
     assert_eq!(rig.engine.presence(&room).clients_count, 0);

@@ -1,7 +1,8 @@
 //! The one thread that waits for blocked sockets and finishes their outboxes.
 //!
-//! Owns the list of blocked outboxes. Only [`Outbox`] may add to it or remove from it, with its own
-//! lock held; this thread takes an outbox's lock only after it let go of the list.
+//! Owns the list of blocked outboxes, which it knows only as [`Watched`]. Only an outbox may add itself
+//! to the list or remove itself from it, with its own lock held; this thread takes an outbox's lock
+//! only after it let go of the list.
 
 use std::fmt;
 use std::io;
@@ -11,19 +12,29 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use crossbeam_channel::Sender;
 
-use super::Outbox;
 use super::wire::{Poller, Registrar, Wire};
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
-/// What outboxes hold of the drainer.
+/// What the thread does with a blocked outbox.
+pub(super) trait Watched: Send + Sync {
+    /// Writes on: the socket is writable again.
+    fn on_writable(self: Arc<Self>);
+
+    /// Ends a connection whose socket took nothing since `stall_timeout` before `now`.
+    fn check_stall(&self, now: Instant, stall_timeout: Duration);
+}
+
+type Blocked = AHashMap<ConnectionId, Arc<dyn Watched>>;
+
+/// The drainer as outboxes hold it.
 #[derive(Clone)]
 pub struct DrainerHandle(Arc<Shared>);
 
 struct Shared {
     registrar: Registrar,
-    blocked: Mutex<AHashMap<ConnectionId, Arc<Outbox>>>,
+    blocked: Mutex<Blocked>,
     /// Bounded by the number of connections: each has at most one notice under way.
     drained: Sender<ConnectionId>,
     stopping: AtomicBool,
@@ -54,7 +65,7 @@ impl Drainer {
         Ok(Self { handle, thread })
     }
 
-    /// What outboxes are made with.
+    /// The handle that outboxes are made with.
     #[must_use]
     pub fn handle(&self) -> DrainerHandle {
         self.handle.clone()
@@ -95,27 +106,30 @@ impl DrainerHandle {
 
     /// Called with the outbox's lock held. The poller reports a socket that is writable already, so
     /// nothing is missed between the failed write and this.
-    pub(super) fn watch(&self, outbox: &Arc<Outbox>, wire: &Wire) -> io::Result<()> {
+    pub(super) fn watch(&self, id: ConnectionId, outbox: Arc<dyn Watched>, wire: &Wire) -> io::Result<()> {
         let first = {
             let mut blocked = self.blocked();
-            blocked.insert(outbox.id(), outbox.clone());
+            let listed = blocked.insert(id, outbox);
+            debug_assert!(listed.is_none(), "{id:?} is listed twice");
             blocked.len() == 1
         };
         if first {
             // The thread sleeps without a timeout while nothing is blocked; stalls must be counted now.
             self.0.registrar.wake()?;
         }
-        let registered = self.0.registrar.register(outbox.id(), wire);
+        let registered = self.0.registrar.register(id, wire);
         match registered {
             Ok(()) => self.0.metrics.outboxes_blocked.inc(),
-            Err(_) => drop(self.blocked().remove(&outbox.id())),
+            Err(_) => drop(self.blocked().remove(&id)),
         }
         registered
     }
 
     /// Called with the outbox's lock held.
     pub(super) fn unwatch(&self, id: ConnectionId, wire: &Wire) {
-        if self.blocked().remove(&id).is_some() {
+        let listed = self.blocked().remove(&id).is_some();
+        debug_assert!(listed, "{id:?} is watched and not listed");
+        if listed {
             self.0.metrics.outboxes_blocked.dec();
         }
         if let Err(error) = self.0.registrar.deregister(wire) {
@@ -138,7 +152,7 @@ impl DrainerHandle {
         }
     }
 
-    pub(super) fn blocked(&self) -> MutexGuard<'_, AHashMap<ConnectionId, Arc<Outbox>>> {
+    pub(super) fn blocked(&self) -> MutexGuard<'_, Blocked> {
         lock(&self.0.blocked)
     }
 }
@@ -149,7 +163,7 @@ impl fmt::Debug for DrainerHandle {
     }
 }
 
-/// What the thread works with.
+/// The loop of the thread and what it owns.
 pub(super) struct Worker {
     poller: Poller,
     pub(super) handle: DrainerHandle,

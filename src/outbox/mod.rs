@@ -9,25 +9,31 @@ mod drainer;
 pub mod frame;
 #[cfg(all(test, feature = "model"))]
 mod model;
+mod queue;
+mod state;
 #[cfg(not(all(test, feature = "model")))]
 mod wire;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, lock, wait};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, lock, wait, wait_timeout};
+use drainer::Watched;
 #[cfg(all(test, feature = "model"))]
 use model::wire;
+use queue::Queue;
+use state::State;
 use wire::Wire;
 
 pub use drainer::{Drainer, DrainerHandle};
+pub use state::Ended;
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,17 +47,6 @@ pub enum Push {
     Closed,
 }
 
-/// Why an outbox takes nothing any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// [`Outbox::close`] was called with this code.
-    Closed(u16),
-    /// The socket took no byte for the stall timeout.
-    Stalled,
-    /// The socket failed, or the peer or the reader ended it.
-    Broken,
-}
-
 /// Where bytes leave to.
 enum Peer {
     Socket(Wire),
@@ -59,14 +54,14 @@ enum Peer {
     Local,
 }
 
-/// See the module.
+/// The frames on their way to one connection, in order and within its byte budget.
 ///
 /// A fan-out touches thousands of these, each for the first time in a while, so what an unhindered
 /// push reads stands at the front, in one line of the cache.
 #[repr(C, align(64))]
 pub struct Outbox {
     peer: Peer,
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
     id: ConnectionId,
     budget_bytes: usize,
     metrics: Arc<Metrics>,
@@ -76,25 +71,38 @@ pub struct Outbox {
 }
 
 #[repr(C)]
-struct State {
-    /// Of all buffers in the queue; none of them is empty.
-    queued_bytes: usize,
-    ended: Option<Ended>,
-    /// Frames wait for [`Outbox::uncork`].
-    corked: bool,
-    /// The drainer watches the socket.
-    watched: bool,
-    /// Somebody wants to hear when the queue has drained.
+struct Inner {
+    state: State,
+    queue: Queue,
+    watch: Watch,
+    /// The connection is to be named to the drainer's channel when the queue has drained.
     notice_wanted: bool,
-    /// Somebody sleeps on `changed`.
+    /// Threads sleep on `changed`.
     waiters: bool,
-    queue: VecDeque<Bytes>,
-    /// Bytes of the front buffer the kernel already took.
-    front_sent: usize,
-    /// When the socket last took a byte; only kept while `watched`.
-    progress_at: Option<Instant>,
-    /// When the socket last took all that had waited for it.
-    drained_at: Option<Instant>,
+}
+
+/// Whether the drainer watches the socket.
+enum Watch {
+    /// It does not: the socket last took all that had waited for it at `drained_at`, if ever.
+    Off { drained_at: Option<Instant> },
+    /// It does; the socket last took a byte, or was first found full, at `progress_at`.
+    On { progress_at: Instant },
+}
+
+impl Inner {
+    /// The invariants that hold whenever the lock is free.
+    fn is_sound(&self, peer: &Peer) -> bool {
+        let queued = !self.queue.is_empty();
+        let watched = matches!(self.watch, Watch::On { .. });
+        let is_socket = matches!(peer, Peer::Socket(_));
+        self.queue.is_sound()
+            // Queued bytes that may leave have somebody who sends them on; others have not.
+            && watched == (is_socket && queued && self.state.writes())
+            && (!queued || !matches!(self.state, State::Ended(_)))
+            && (queued || !matches!(self.state, State::Closing(_)))
+            // A promised notice is sent at the latest when the queue is empty.
+            && (queued || !self.notice_wanted)
+    }
 }
 
 impl Outbox {
@@ -124,17 +132,12 @@ impl Outbox {
         drainer: DrainerHandle,
         corked: bool,
     ) -> Arc<Self> {
-        let state = State {
-            queue: VecDeque::new(),
-            front_sent: 0,
-            queued_bytes: 0,
-            corked,
-            watched: false,
+        let inner = Inner {
+            state: if corked { State::Corked } else { State::Open },
+            queue: Queue::default(),
+            watch: Watch::Off { drained_at: None },
             notice_wanted: false,
             waiters: false,
-            ended: None,
-            progress_at: None,
-            drained_at: None,
         };
         let metrics = drainer.metrics();
         Arc::new(Self {
@@ -143,7 +146,7 @@ impl Outbox {
             budget_bytes,
             metrics,
             drainer,
-            state: Mutex::new(state),
+            inner: Mutex::new(inner),
             changed: Condvar::new(),
         })
     }
@@ -164,65 +167,73 @@ impl Outbox {
     /// Takes a frame of a room if the budget allows it. Never blocks. An empty queue takes one frame
     /// of any size, so that no message is too large for a small budget.
     pub fn push(self: &Arc<Self>, frame: &Bytes) -> Push {
-        let mut state = self.lock();
-        if state.ended.is_some() {
+        let mut inner = self.lock();
+        if !inner.state.accepts() {
             return Push::Closed;
         }
-        if state.queued_bytes > 0 && state.queued_bytes + frame.len() > self.budget_bytes {
+        if !inner.queue.is_empty() && inner.queue.bytes() + frame.len() > self.budget_bytes {
             return Push::Full;
         }
-        self.accept(&mut state, frame)
+        let taken = self.send_or_queue(&mut inner, frame);
+        debug_assert!(
+            inner.queue.bytes() <= self.budget_bytes.max(frame.len()),
+            "{} bytes of rooms are queued in a budget of {}",
+            inner.queue.bytes(),
+            self.budget_bytes
+        );
+        taken
     }
 
-    /// Takes a reply or a ping whatever the budget says. Never blocks; who can cause many replies
-    /// calls [`wait_for_capacity`](Self::wait_for_capacity) between them.
+    /// Takes a reply or a ping whatever the budget says. Never blocks; a reader whose client can cause
+    /// many replies calls [`wait_for_capacity`](Self::wait_for_capacity) between them.
     pub fn reply(self: &Arc<Self>, frame: &Bytes) -> Push {
-        let mut state = self.lock();
-        if state.ended.is_some() {
+        let mut inner = self.lock();
+        if !inner.state.accepts() {
             return Push::Closed;
         }
-        self.accept(&mut state, frame)
+        self.send_or_queue(&mut inner, frame)
     }
 
-    /// Writes `first` before everything that was held back, then that, then goes on as usual.
+    /// Writes `first` before everything that was held back, then that, then goes on as usual. To be
+    /// called once, before any byte is written.
     pub fn uncork(self: &Arc<Self>, first: &Bytes) -> Push {
-        let mut state = self.lock();
-        if state.ended.is_some() {
+        let mut inner = self.lock();
+        if !inner.state.accepts() {
             return Push::Closed;
         }
-        state.corked = false;
-        state.queue.push_front(first.clone());
-        self.count_queued(&mut state, first.len());
-        self.write_queue(&mut state);
+        inner.state.uncork();
+        inner.queue.push_front(first.clone());
+        self.metrics.outbox_bytes.add(first.len() as i64);
+        self.write_queue(&mut inner);
         Push::Accepted
     }
 
     /// True while a room frame of moderate size would be taken: at most half the budget is used.
     pub fn has_capacity(&self) -> bool {
-        let state = self.lock();
-        state.ended.is_none() && state.queued_bytes <= self.budget_bytes / 2
+        let inner = self.lock();
+        inner.state.accepts() && inner.queue.bytes() <= self.budget_bytes / 2
     }
 
     /// Blocks the caller, who must be the connection's own reader, while more than the budget is
     /// queued. False when the connection ended meanwhile.
     pub fn wait_for_capacity(&self) -> bool {
-        let mut state = self.lock();
-        while state.ended.is_none() && state.queued_bytes > self.budget_bytes {
-            state.waiters = true;
-            state = wait(&self.changed, state);
+        let mut inner = self.lock();
+        while inner.state.accepts() && inner.queue.bytes() > self.budget_bytes {
+            inner.waiters = true;
+            inner = wait(&self.changed, inner);
         }
-        state.ended.is_none()
+        inner.state.accepts()
     }
 
     /// Asks for one notice on the drainer's channel when nothing is queued any more, so that the next
     /// frame is taken whatever its size, or the connection ended meanwhile. False when that is so
     /// already: then no notice comes.
     pub fn request_notice(&self) -> bool {
-        let mut state = self.lock();
-        if state.ended.is_some() || state.queued_bytes == 0 {
+        let mut inner = self.lock();
+        if !inner.state.accepts() || inner.queue.is_empty() {
             return false;
         }
-        state.notice_wanted = true;
+        inner.notice_wanted = true;
         true
     }
 
@@ -234,236 +245,205 @@ impl Outbox {
 
     /// Like [`close`](Self::close), with the frame that answers the peer's own close.
     pub fn finish_with(self: &Arc<Self>, code: u16, last: &Bytes) {
-        let mut state = self.lock();
-        if state.ended.is_some() {
+        let mut inner = self.lock();
+        if !inner.state.accepts() {
             return;
         }
+        inner.state.close(code);
         if let Peer::Socket(_) = self.peer {
-            state.corked = false;
-            let _ = self.accept(&mut state, last);
-            self.write_queue(&mut state);
+            let _ = self.send_or_queue(&mut inner, last);
+            // Whatever was held back may leave now, and needs somebody who sends it on.
+            self.write_queue(&mut inner);
+        } else {
+            self.finish_if_drained(&mut inner);
         }
-        let flushed = state.queue.is_empty();
-        if state.ended.replace(Ended::Closed(code)).is_none() && flushed {
-            self.shut(Shutdown::Write);
-        }
-        self.wake(&mut state);
+        self.wake(&mut inner);
     }
 
     /// Ends the connection at once; queued bytes are dropped.
     pub fn abort(&self) {
-        let mut state = self.lock();
-        self.end(&mut state, Ended::Broken);
+        let mut inner = self.lock();
+        self.end(&mut inner, Ended::Broken);
     }
 
     /// Why nothing is taken any more; `None` while open.
     pub fn ended(&self) -> Option<Ended> {
-        self.lock().ended
+        self.lock().state.ended()
     }
 
     /// Blocks until everything queued is written, the connection breaks, or `deadline` passes.
     pub fn wait_flushed(&self, deadline: Instant) {
-        let mut state = self.lock();
-        while !state.queue.is_empty() {
+        let mut inner = self.lock();
+        while !inner.queue.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            state.waiters = true;
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            inner.waiters = true;
+            inner = wait_timeout(&self.changed, inner, left);
         }
     }
 
     /// Bytes that wait for the socket or the consumer.
     pub fn queued_bytes(&self) -> usize {
-        self.lock().queued_bytes
+        self.lock().queue.bytes()
     }
 
     /// True while frames wait for the socket, and for a `span` after the last of them was taken: what
     /// the kernel took may still be on its slow way.
     pub fn was_blocked_within(&self, span: Duration) -> bool {
-        let state = self.lock();
-        state.queued_bytes > 0 || state.drained_at.is_some_and(|at| at.elapsed() < span)
+        let inner = self.lock();
+        let drained_lately = match inner.watch {
+            Watch::Off { drained_at } => drained_at.is_some_and(|at| at.elapsed() < span),
+            Watch::On { .. } => true,
+        };
+        drained_lately || !inner.queue.is_empty()
     }
 
     /// For the consumer of a local outbox: the next frames, waiting for them until `deadline`
     /// (`None`: for ever). `None` when the time is over or the outbox ended and is empty.
     pub fn take(&self, deadline: Option<Instant>) -> Option<Bytes> {
-        let mut state = self.lock();
+        let mut inner = self.lock();
         loop {
-            if let Some(frame) = state.queue.pop_front() {
-                self.count_written(&mut state, frame.len());
-                self.notify_if_drained(&mut state);
+            if let Some(frame) = inner.queue.pop_front() {
+                self.metrics.outbox_bytes.sub(frame.len() as i64);
+                self.finish_if_drained(&mut inner);
                 return Some(frame);
             }
-            if state.ended.is_some() {
+            if !inner.state.accepts() {
                 return None;
             }
-            state.waiters = true;
-            state = match deadline {
-                None => wait(&self.changed, state),
+            inner.waiters = true;
+            inner = match deadline {
+                None => wait(&self.changed, inner),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return None;
                     }
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    wait_timeout(&self.changed, inner, left)
                 }
             };
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic can only happen between two complete states, so a poisoned lock is as good.
-        lock(&self.state)
+        let inner = lock(&self.inner);
+        debug_assert!(inner.is_sound(&self.peer) || thread::panicking(), "outbox {:?} is unsound", self.id);
+        inner
     }
 
-    /// Sends what can be sent at once and queues the rest.
-    fn accept(self: &Arc<Self>, state: &mut State, frame: &Bytes) -> Push {
+    /// Sends what can be sent at once and queues the remainder.
+    fn send_or_queue(self: &Arc<Self>, inner: &mut Inner, frame: &Bytes) -> Push {
+        debug_assert!(!matches!(inner.state, State::Ended(_)), "a frame is taken after the end");
         let mut sent = 0;
-        if state.queued_bytes == 0
-            && !state.corked
+        if inner.queue.is_empty()
+            && inner.state.writes()
             && let Peer::Socket(wire) = &self.peer
         {
             match wire.send(frame) {
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => {
-                    self.end(state, Ended::Broken);
+                    self.end(inner, Ended::Broken);
                     return Push::Closed;
                 }
             }
+            debug_assert!(sent <= frame.len(), "the kernel took more than it was given");
             if sent == frame.len() {
                 return Push::Accepted;
             }
         }
-        let rest = frame.slice(sent..);
-        self.count_queued(state, rest.len());
-        state.queue.push_back(rest);
+        let unsent = frame.slice(sent..);
+        self.metrics.outbox_bytes.add(unsent.len() as i64);
+        inner.queue.push_back(unsent);
         match self.peer {
-            Peer::Socket(_) if !state.corked => self.watch(state),
+            Peer::Socket(_) if inner.state.writes() => self.watch(inner),
             Peer::Socket(_) => {}
-            Peer::Local => self.wake(state),
+            Peer::Local => self.wake(inner),
         }
         Push::Accepted
     }
 
-    /// Called by the drainer when the socket is writable again.
-    fn on_writable(self: &Arc<Self>) {
-        let mut state = self.lock();
-        if state.watched {
-            self.write_queue(&mut state);
-        }
-    }
-
-    /// Called by the drainer now and then: ends a connection whose socket takes nothing.
-    fn check_stall(&self, now: Instant, stall_timeout: Duration) {
-        let mut state = self.lock();
-        if state.watched
-            && state.progress_at.is_some_and(|at| now.saturating_duration_since(at) >= stall_timeout)
-        {
-            self.metrics.stalled_total.inc();
-            self.end(&mut state, Ended::Stalled);
-        }
-    }
-
     /// Writes queued buffers until none is left or the kernel takes no more.
-    fn write_queue(self: &Arc<Self>, state: &mut State) {
+    fn write_queue(self: &Arc<Self>, inner: &mut Inner) {
         let Peer::Socket(wire) = &self.peer else { return };
-        while !state.queue.is_empty() {
-            match wire.send_queue(&state.queue, state.front_sent) {
-                Ok(count) => self.consume(state, count),
+        debug_assert!(inner.state != State::Corked, "a corked outbox writes nothing");
+        while !inner.queue.is_empty() {
+            match wire.send_queue(inner.queue.buffers(), inner.queue.front_sent()) {
+                Ok(count) => self.consume(inner, count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch(state);
+                    self.watch(inner);
                     return;
                 }
                 Err(_) => {
-                    self.end(state, Ended::Broken);
+                    self.end(inner, Ended::Broken);
                     return;
                 }
             }
         }
-        self.unwatch(state);
-        self.notify_if_drained(state);
-        if matches!(state.ended, Some(Ended::Closed(_))) {
+        self.unwatch(inner);
+        self.finish_if_drained(inner);
+    }
+
+    /// Removes `count` written bytes from the front of the queue.
+    fn consume(&self, inner: &mut Inner, count: usize) {
+        inner.queue.consume(count);
+        self.metrics.outbox_bytes.sub(count as i64);
+        if let Watch::On { progress_at } = &mut inner.watch {
+            *progress_at = Instant::now();
+        }
+        self.wake(inner);
+    }
+
+    /// What is due once nothing is queued any more.
+    fn finish_if_drained(&self, inner: &mut Inner) {
+        if !inner.queue.is_empty() {
+            return;
+        }
+        if inner.notice_wanted {
+            inner.notice_wanted = false;
+            self.drainer.notify(self.id);
+        }
+        if inner.state.drained() {
             self.shut(Shutdown::Write);
         }
     }
 
-    /// Removes `count` written bytes from the front of the queue.
-    fn consume(&self, state: &mut State, mut count: usize) {
-        self.count_written(state, count);
-        if state.watched {
-            state.progress_at = Some(Instant::now());
-        }
-        while let Some(front) = state.queue.front() {
-            let left = front.len() - state.front_sent;
-            if count < left {
-                state.front_sent += count;
-                break;
-            }
-            count -= left;
-            state.front_sent = 0;
-            state.queue.pop_front();
-        }
-        if state.waiters {
-            self.wake(state);
-        }
-    }
-
-    fn count_queued(&self, state: &mut State, bytes: usize) {
-        state.queued_bytes += bytes;
-        self.metrics.outbox_bytes.add(bytes as i64);
-    }
-
-    fn count_written(&self, state: &mut State, bytes: usize) {
-        state.queued_bytes -= bytes;
-        self.metrics.outbox_bytes.sub(bytes as i64);
-    }
-
-    fn notify_if_drained(&self, state: &mut State) {
-        if state.notice_wanted && state.queued_bytes == 0 {
-            state.notice_wanted = false;
-            self.drainer.notify(self.id);
-        }
-    }
-
-    fn watch(self: &Arc<Self>, state: &mut State) {
-        if state.watched {
+    fn watch(self: &Arc<Self>, inner: &mut Inner) {
+        debug_assert!(!inner.queue.is_empty() && inner.state.writes(), "there is nothing to wait for");
+        if matches!(inner.watch, Watch::On { .. }) {
             return;
         }
         if let Peer::Socket(wire) = &self.peer {
-            if self.drainer.watch(self, wire).is_err() {
-                self.end(state, Ended::Broken);
+            let watched: Arc<dyn Watched> = self.clone();
+            if self.drainer.watch(self.id, watched, wire).is_err() {
+                self.end(inner, Ended::Broken);
                 return;
             }
-            state.watched = true;
-            state.progress_at = Some(Instant::now());
+            inner.watch = Watch::On { progress_at: Instant::now() };
         }
     }
 
-    fn unwatch(&self, state: &mut State) {
-        if state.watched
+    fn unwatch(&self, inner: &mut Inner) {
+        if matches!(inner.watch, Watch::On { .. })
             && let Peer::Socket(wire) = &self.peer
         {
-            state.watched = false;
-            state.progress_at = None;
-            state.drained_at = Some(Instant::now());
+            inner.watch = Watch::Off { drained_at: Some(Instant::now()) };
             self.drainer.unwatch(self.id, wire);
         }
     }
 
-    fn end(&self, state: &mut State, why: Ended) {
-        state.ended.get_or_insert(why);
-        let bytes = state.queued_bytes;
-        self.count_written(state, bytes);
-        state.queue = VecDeque::new();
-        state.front_sent = 0;
-        self.unwatch(state);
-        // Who asked must hear of the end too, or it would keep for ever what it wants to push.
-        self.notify_if_drained(state);
+    fn end(&self, inner: &mut Inner, why: Ended) {
+        inner.state.end(why);
+        let dropped = inner.queue.clear();
+        self.metrics.outbox_bytes.sub(dropped as i64);
+        self.unwatch(inner);
+        // Whoever asked must hear of the end too, or it would keep for ever what it wants to push.
+        self.finish_if_drained(inner);
         self.shut(Shutdown::Both);
-        self.wake(state);
+        self.wake(inner);
     }
 
     fn shut(&self, how: Shutdown) {
@@ -472,18 +452,36 @@ impl Outbox {
         }
     }
 
-    fn wake(&self, state: &mut State) {
-        if state.waiters {
-            state.waiters = false;
+    fn wake(&self, inner: &mut Inner) {
+        if inner.waiters {
+            inner.waiters = false;
             self.changed.notify_all();
+        }
+    }
+}
+
+impl Watched for Outbox {
+    fn on_writable(self: Arc<Self>) {
+        let mut inner = self.lock();
+        if matches!(inner.watch, Watch::On { .. }) {
+            self.write_queue(&mut inner);
+        }
+    }
+
+    fn check_stall(&self, now: Instant, stall_timeout: Duration) {
+        let mut inner = self.lock();
+        if let Watch::On { progress_at } = inner.watch
+            && now.saturating_duration_since(progress_at) >= stall_timeout
+        {
+            self.metrics.stalled_total.inc();
+            self.end(&mut inner, Ended::Stalled);
         }
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let bytes = self.queued_bytes();
-        self.metrics.outbox_bytes.sub(bytes as i64);
+        self.metrics.outbox_bytes.sub(self.queued_bytes() as i64);
     }
 }
 

@@ -1,0 +1,137 @@
+//! The bytes that wait for a socket or a consumer, in order and counted.
+//!
+//! Owns the sum of its bytes and how far the front buffer is sent. Knows no budget, socket or lock.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// Longest queue that [`Queue::is_sound`] counts again: a debug build would crawl with more.
+const RECOUNT_BUFFERS_MAX: usize = 64;
+
+/// Buffers in the order in which they leave; none of them is empty.
+///
+/// The sum comes first: it is all that a push into an empty queue reads.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Queue {
+    /// Unsent bytes of all buffers.
+    bytes: usize,
+    buffers: VecDeque<Bytes>,
+    /// Bytes of the front buffer that are sent; less than its length.
+    front_sent: usize,
+}
+
+impl Queue {
+    /// Unsent bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// All buffers, the first of them as far as it is unsent from [`front_sent`](Self::front_sent) on.
+    pub(super) const fn buffers(&self) -> &VecDeque<Bytes> {
+        &self.buffers
+    }
+
+    /// Bytes of the front buffer that are sent already.
+    pub(super) const fn front_sent(&self) -> usize {
+        self.front_sent
+    }
+
+    pub(super) fn push_back(&mut self, buffer: Bytes) {
+        debug_assert!(!buffer.is_empty(), "an empty buffer would never be written");
+        self.bytes += buffer.len();
+        self.buffers.push_back(buffer);
+    }
+
+    /// Puts a buffer before all others, which is possible only before any of them began to leave.
+    pub(super) fn push_front(&mut self, buffer: Bytes) {
+        debug_assert!(!buffer.is_empty(), "an empty buffer would never be written");
+        debug_assert_eq!(self.front_sent, 0, "the buffer would tear the one in front");
+        self.bytes += buffer.len();
+        self.buffers.push_front(buffer);
+    }
+
+    /// Takes the front buffer out as a whole.
+    pub(super) fn pop_front(&mut self) -> Option<Bytes> {
+        debug_assert_eq!(self.front_sent, 0, "a consumer takes whole frames");
+        let front = self.buffers.pop_front()?;
+        self.bytes -= front.len();
+        Some(front)
+    }
+
+    /// Removes `count` sent bytes from the front.
+    pub(super) fn consume(&mut self, mut count: usize) {
+        debug_assert!(count <= self.bytes, "more was sent than queued");
+        self.bytes -= count;
+        while let Some(front) = self.buffers.front() {
+            let left = front.len() - self.front_sent;
+            if count < left {
+                self.front_sent += count;
+                break;
+            }
+            count -= left;
+            self.front_sent = 0;
+            self.buffers.pop_front();
+        }
+        debug_assert!(
+            !self.buffers.is_empty() || self.bytes == 0,
+            "an empty queue counts {} bytes",
+            self.bytes
+        );
+    }
+
+    /// Drops everything and its memory; gives how many bytes that were.
+    pub(super) fn clear(&mut self) -> usize {
+        std::mem::take(self).bytes
+    }
+
+    /// The invariants of the fields; counts only short queues again.
+    pub(super) fn is_sound(&self) -> bool {
+        let front_is_unsent = match self.buffers.front() {
+            Some(front) => self.front_sent < front.len(),
+            None => self.front_sent == 0 && self.bytes == 0,
+        };
+        front_is_unsent && (self.buffers.len() > RECOUNT_BUFFERS_MAX || self.recount() == self.bytes)
+    }
+
+    fn recount(&self) -> usize {
+        self.buffers.iter().map(Bytes::len).sum::<usize>() - self.front_sent
+    }
+
+    /// Where in a `Queue` the fields end that a push into an empty one reads.
+    #[cfg(test)]
+    pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, buffers);
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sent_bytes_leave_from_the_front() {
+        let mut queue = Queue::default();
+        queue.push_back(Bytes::from_static(b"bcd"));
+        queue.push_front(Bytes::from_static(b"a"));
+        queue.push_back(Bytes::from_static(b"ef"));
+        queue.consume(2);
+        assert_eq!((queue.bytes(), queue.front_sent(), queue.buffers().len()), (4, 1, 2));
+        assert!(queue.is_sound());
+        queue.consume(4);
+        assert!(queue.is_empty() && queue.is_sound());
+    }
+
+    #[test]
+    fn clearing_tells_what_was_unsent() {
+        let mut queue = Queue::default();
+        queue.push_back(Bytes::from_static(b"abc"));
+        queue.consume(1);
+        assert_eq!(queue.clear(), 2);
+        assert!(queue.is_empty() && queue.is_sound());
+    }
+}
