@@ -9,7 +9,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{ServerSubscription, TokenError};
+use super::token::{ServerSubscription, TokenError};
 use crate::ids::Channel;
 use crate::json;
 use crate::limits::{INFO_BYTES_MAX, USER_ID_BYTES_MAX};
@@ -167,7 +167,7 @@ fn json_of_base64(text: &str) -> Result<Arc<str>, TokenError> {
 }
 
 fn compact(raw: &RawValue) -> Result<Arc<str>, TokenError> {
-    json::compact(raw.get()).map_err(|_| TokenError::Invalid("info or data can not be read by clients"))
+    json::compact(raw.get()).map_err(|_| TokenError::Invalid("info or data cannot be read by clients"))
 }
 
 /// A time in seconds; fractions are cut off.

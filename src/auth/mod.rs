@@ -1,10 +1,12 @@
-//! Tokens: who a connection is, and what it may listen to, signed by the operator's backend.
+//! Tokens, signed by the operator's backend: they name the user of a connection and the channels it
+//! may listen to.
 //!
 //! The only code that knows JWT. Accepts HS256 and nothing else. The types of verified tokens can
 //! be made by the verifier alone, so holding one is proof. Knows no message of the protocol.
 
 mod claims;
 pub mod issue;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,28 +16,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use crate::ids::Channel;
 use claims::Claims;
 
-/// Why a token is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenError {
-    /// Genuine, but past its time or not valid yet: the client needs a new one.
-    Expired,
-    /// Genuine, but issued for another user or another channel.
-    Mismatch,
-    /// Malformed, forged, or with claims that make no sense.
-    Invalid(&'static str),
-}
-
-impl fmt::Display for TokenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Expired => f.write_str("the token is expired or not valid yet"),
-            Self::Mismatch => f.write_str("the token is for another user or channel"),
-            Self::Invalid(reason) => write!(f, "the token is invalid: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for TokenError {}
+pub use token::{ServerSubscription, TokenError};
 
 /// Checks tokens against one secret.
 ///
@@ -53,7 +34,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// A connection token that was checked: who connects.
+/// A connection token that was checked: proof of who connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedConnection {
     user: Arc<str>,
@@ -82,17 +63,6 @@ impl VerifiedConnection {
     pub fn subscriptions(&self) -> &[ServerSubscription] {
         &self.subscriptions
     }
-}
-
-/// A channel the token subscribes its connection to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerSubscription {
-    /// The channel.
-    pub channel: Channel,
-    /// What others may see of the subscription, compact JSON.
-    pub info: Option<Arc<str>>,
-    /// What the client is told with the subscription, compact JSON.
-    pub data: Option<Arc<str>>,
 }
 
 /// A subscription token that was checked: this user may listen to this channel.
@@ -147,12 +117,14 @@ impl Verifier {
         if claims.names_channel() {
             return Err(TokenError::Invalid("it is a subscription token"));
         }
-        Ok(VerifiedConnection {
+        let verified = VerifiedConnection {
             user: claims.user()?,
             info: claims.info()?,
             subscriptions: claims.subscriptions()?,
             expires_at: claims.expires_at(now)?,
-        })
+        };
+        debug_assert!(verified.expires_at.is_none_or(|at| at > now), "an expired token passed");
+        Ok(verified)
     }
 
     /// Checks a subscription token of the connection of `user`. Without `channel` the token alone
@@ -175,12 +147,15 @@ impl Verifier {
         if claims.names_client() {
             return Err(TokenError::Invalid("tokens for a single connection are not supported"));
         }
-        Ok(VerifiedSubscription {
+        debug_assert!(channel.is_none_or(|wanted| *wanted == named));
+        let verified = VerifiedSubscription {
             channel: named,
             info: claims.info()?,
             data: claims.data()?,
             expires_at: claims.expires_at(now)?,
-        })
+        };
+        debug_assert!(verified.expires_at.is_none_or(|at| at > now), "an expired token passed");
+        Ok(verified)
     }
 
     /// The claims of a token with a right signature, audience and issuer.
@@ -196,6 +171,7 @@ impl Verifier {
         if !self.issuer.as_ref().is_none_or(|issuer| decoded.claims.is_from(issuer)) {
             return Err(TokenError::Invalid("it is from another issuer"));
         }
+        debug_assert_eq!(decoded.header.alg, Algorithm::HS256, "another algorithm passed");
         Ok(decoded.claims)
     }
 }
