@@ -1,12 +1,12 @@
-//! Why a text is no command, and whether it can still be answered by its id.
+//! Finds the fault of a text that is no command, and whether it can still be answered by its id.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::bad::{BadCommand, Broken};
 use super::envelope::{Member, parameters};
-use super::{BadCommand, Broken};
 use crate::protocol::fields;
 
 /// Finds out why a line is no command. Only bad input pays for this second look.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::Method;
+use super::method::Method;
 use crate::protocol::fields::Fields;
 
 /// A command with its parameters, read in one pass.

@@ -1,6 +1,11 @@
 //! What every command text decodes to, garbage included.
 
+use std::sync::Arc;
+
+use super::method::*;
 use super::*;
+use crate::ids::Channel;
+use crate::protocol::code::ErrorCode;
 
 fn one(line: &str) -> Result<Command, BadCommand> {
     let mut decoded = decode_frame(line);
@@ -479,7 +484,7 @@ fn check_decoded(text: &str) {
         };
         if let Some(payload) = payload {
             assert!(!payload.contains(['\n', '\r']), "{text:?}");
-            assert!(serde_json::from_str::<de::IgnoredAny>(payload).is_ok(), "{text:?}");
+            assert!(serde_json::from_str::<serde::de::IgnoredAny>(payload).is_ok(), "{text:?}");
         }
     }
 }
