@@ -104,7 +104,7 @@ impl Queue {
     }
 
     /// Where in a `Queue` the fields end that a push into an empty one reads.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "model")))]
     pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, buffers);
 }
 
