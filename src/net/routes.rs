@@ -131,13 +131,15 @@ impl Router {
 }
 
 fn metrics(head: &Head, node: &NodeHandle) -> Response {
-    let mut text = node.metrics().render();
-    if let Some(wanted) = head.query_value("rooms") {
-        match api::room_metrics(wanted, node) {
-            Some(rooms) => text.push_str(&rooms),
+    // Rooms first: what they answer stands behind the fan-outs under way, which the counters then hold.
+    let rooms = match head.query_value("rooms") {
+        None => String::new(),
+        Some(wanted) => match api::room_metrics(wanted, node) {
+            Some(rooms) => rooms,
             None => return Response::text(400, "rooms is how many of the busiest rooms to list, 1 to 1000"),
-        }
-    }
+        },
+    };
+    let text = node.metrics().render() + &rooms;
     Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 
