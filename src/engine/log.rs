@@ -1,14 +1,13 @@
 //! What the engine asks of the place where messages are kept.
 //!
 //! The engine is this trait's user and declares no more than it needs: the head of a room and a page
-//! of it. The store is such a place.
+//! of it. Knows no store: the program around the engine brings one.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{Channel, Seq};
 use crate::publication::{Publication, Retention};
-use crate::store::Store;
 
 /// The log could not be read just now; asking again later may help.
 #[derive(Debug, Clone)]
@@ -42,21 +41,4 @@ pub trait Log: Send + Sync {
         until: Seq,
         retention: Retention,
     ) -> Result<Vec<Publication>, LogUnavailable>;
-}
-
-impl Log for Store {
-    fn head(&self, channel: &Channel) -> Result<Seq, LogUnavailable> {
-        Self::head(self, channel).map_err(|error| LogUnavailable(error.to_string().into()))
-    }
-
-    fn page(
-        &self,
-        channel: &Channel,
-        after: Seq,
-        until: Seq,
-        retention: Retention,
-    ) -> Result<Vec<Publication>, LogUnavailable> {
-        Self::page(self, channel, after, until, retention)
-            .map_err(|error| LogUnavailable(error.to_string().into()))
-    }
 }

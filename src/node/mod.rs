@@ -28,6 +28,7 @@ mod clients;
 mod error;
 mod handle;
 mod history;
+mod log;
 mod people;
 mod publish;
 mod retention;
