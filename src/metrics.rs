@@ -89,6 +89,8 @@ metrics! {
     publications_total: counter,
     /// Times that a publication came before one it follows; the missing ones were read back.
     handoff_holes_total: counter,
+    /// Panics while a shard was served; its listeners were told to subscribe again.
+    shard_panics_total: counter,
     /// Publications put into an outbox, once per listener.
     deliveries_total: counter,
     /// Ephemeral publications not given to a listener because its outbox was full.

@@ -42,6 +42,9 @@ pub(super) struct Rooms {
     flushes: Vec<Sender<()>>,
     /// The delivery an operator set for single rooms, active or not.
     strategy_overrides: AHashMap<Channel, Delivery>,
+    /// A test wants the next delivery to panic.
+    #[cfg(all(test, not(feature = "model")))]
+    pub(super) panic_next: bool,
 }
 
 impl Rooms {
@@ -159,6 +162,8 @@ impl Rooms {
         mailbox: &Arc<Mailbox>,
         context: &Context,
     ) {
+        #[cfg(all(test, not(feature = "model")))]
+        assert!(!self.panic_next, "a test wants this panic");
         for _ in 0..self.sliced.len() {
             let Some(channel) = self.sliced.pop_front() else { break };
             self.step(channel, mailbox, context);

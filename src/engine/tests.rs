@@ -60,6 +60,8 @@ struct Rig {
     /// Stands for the lane: held from commit to hand-off.
     lane: Mutex<()>,
     budget: usize,
+    /// Panics that the test wanted.
+    panics: u64,
 }
 
 impl Rig {
@@ -74,7 +76,7 @@ impl Rig {
             EngineParts { log: log.clone(), epoch: "epoch".into(), drained, metrics: metrics.clone() };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces, parts).unwrap();
         let budget = config.client.outbox_bytes_max;
-        Self { engine, drainer: Some(drainer), log, metrics, lane: Mutex::new(()), budget }
+        Self { engine, drainer: Some(drainer), log, metrics, lane: Mutex::new(()), budget, panics: 0 }
     }
 
     fn publish(&self, channel: &Channel, count: usize) {
@@ -156,6 +158,7 @@ impl Drop for Rig {
         self.engine.stop();
         // A hole is repaired from the log, so listeners would not notice a wrong hand-off.
         if !std::thread::panicking() {
+            assert_eq!(self.metrics.shard_panics_total.get(), self.panics, "an invariant broke in a turn");
             assert_eq!(
                 self.metrics.handoff_holes_total.get(),
                 0,
@@ -189,6 +192,18 @@ impl Ear {
             }
         }
         true
+    }
+
+    /// Waits until it is told to subscribe again.
+    fn hear_end(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let frames = self.listener.outbox.take(Some(deadline)).expect("the listener is never told");
+            let ended = |line| matches!(decode(&self.channel, line), Pushed::Unsubscribed);
+            if frame::lines(&frames).any(ended) {
+                return;
+            }
+        }
     }
 
     fn hear_until(&mut self, seq: Seq) {
@@ -293,6 +308,35 @@ fn a_log_that_fails_for_a_while_delays_and_loses_nothing() {
     assert!(slow.position < 1000, "the log was needed");
     rig.log.fail_reads.store(false, Ordering::Relaxed);
     slow.hear_until(1000);
+}
+
+/// All listeners of the shard are told to subscribe again, recover what they missed, and hear what comes.
+#[test]
+fn a_panic_costs_rooms_their_memory_and_no_message() {
+    let mut rig = Rig::new(|config| config.workers = 1);
+    let (room, bystanders) = (channel("room"), channel("bystanders"));
+    for (strategy, published) in [(Strategy::Inline, 0), (Strategy::Worker, 4)] {
+        assert!(rig.engine.wish(&room, Some(Delivery::Forced(strategy))));
+        rig.publish(&room, 2);
+        let mut ear = rig.listen(&room, Some(published)).unwrap();
+        ear.hear_until(published + 2);
+        let bystander = rig.listen(&bystanders, None).unwrap();
+
+        rig.engine.shard_of(&room).panic_next();
+        rig.publish(&room, 1);
+        rig.panics += 1;
+        ear.hear_end();
+        bystander.hear_end();
+        assert!(ear.listener.subscription(&room).is_none(), "the subscription has ended");
+        assert_eq!(rig.metrics.listeners.get(), 0);
+
+        let mut ear = rig.listen(&room, Some(ear.position)).unwrap();
+        ear.hear_until(published + 3);
+        rig.publish(&room, 1);
+        ear.hear_until(published + 4);
+        rig.engine.disconnect(&ear.listener);
+        rig.engine.presence(&room);
+    }
 }
 
 #[test]

@@ -201,6 +201,8 @@ impl Attack {
         assert!(ways.iter().all(|(_, count)| *count > 0), "a way of delivery was not tried: {ways:?}");
         // A hole is read back from the database, so subscriptions would not notice a wrong hand-off.
         assert_eq!(metrics.handoff_holes_total.get(), 0, "publications were handed over out of order");
+        // Subscriptions recover from a panic, so nobody would notice that an invariant broke.
+        assert_eq!(metrics.shard_panics_total.get(), 0, "an invariant broke in a turn");
     }
 }
 

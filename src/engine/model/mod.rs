@@ -130,6 +130,7 @@ impl Running {
         // A hole is repaired from the log, so listeners would not notice a wrong hand-off.
         let metrics = metrics();
         assert_eq!(metrics.handoff_holes_total.get(), 0, "publications were handed over out of order");
+        assert_eq!(metrics.shard_panics_total.get(), 0, "an invariant broke in a turn");
         assert_eq!(metrics.catch_ups_active.get(), 0, "a listener is still served from the log");
         assert_eq!(metrics.shard_queue_depth.get(), 0, "commands were counted wrongly");
     }

@@ -102,6 +102,8 @@ impl Still {
     }
 
     fn stop(self) {
+        let panics = self.engine.context.metrics.shard_panics_total.get();
+        assert_eq!(panics, 0, "an invariant broke in a turn");
         self.drainer.stop();
     }
 }

@@ -66,6 +66,7 @@ fn rooms_that_are_evicted_lose_nothing(backend: Backend) {
     let evictions = server.metric("evictions_total");
     assert!(evictions >= evictions_least, "only {evictions} evictions");
     assert_eq!(server.metric("handoff_holes_total"), 0);
+    assert_eq!(server.metric("shard_panics_total"), 0);
     eprintln!(
         "eviction race, {backend:?}: {} messages, {} deliveries, {} resumes, {} fresh joins, {evictions} evictions, \
          lost = 0, stuck = 0, {:.0} s, seed {seed}",

@@ -167,7 +167,7 @@ fn every_stream_is_exact(backend: Backend) {
     let sent = attack(&run, &server, seed, target, listeners);
     run.compare(&database, &sent);
     let counts = Counts::of(&server);
-    assert_eq!((counts.holes, counts.failed_recoveries), (0, 0), "{counts:?}");
+    assert_eq!((counts.holes, counts.panics, counts.failed_recoveries), (0, 0, 0), "{counts:?}");
     assert!(run.tally.deliveries.get() >= target);
     eprintln!(
         "order, {backend:?}: {} deliveries of {} messages, {} fresh joins, {} resumes, {} connections cut, {} pauses, \
@@ -384,6 +384,7 @@ struct Counts {
     evictions: u64,
     dropped_ephemeral: u64,
     holes: u64,
+    panics: u64,
 }
 
 impl Counts {
@@ -403,6 +404,7 @@ impl Counts {
             evictions: server.metric("evictions_total"),
             dropped_ephemeral: server.metric("dropped_ephemeral_total"),
             holes: server.metric("handoff_holes_total"),
+            panics: server.metric("shard_panics_total"),
         }
     }
 
