@@ -67,7 +67,7 @@ pub const EVICTIONS_PER_TURN_MAX: usize = 256;
 
 /// Rooms of one shard for which the operator may name a strategy: more would be a matter for the
 /// options of a namespace.
-pub const WISHES_PER_SHARD_MAX: usize = 10_000;
+pub const STRATEGY_OVERRIDES_PER_SHARD_MAX: usize = 10_000;
 
 /// Listeners that a worker serves of one large fan-out before other rooms of its shard get a turn.
 pub const SLICE_LISTENERS: usize = 128;

@@ -10,7 +10,7 @@ use crate::config::Delivery;
 use crate::ids::{Channel, Seq};
 use crate::publication::Publication;
 
-/// What a shard is told.
+/// A message to a shard.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Publications of one commit, in commit order, or one that is not stored.

@@ -15,7 +15,7 @@ use crate::sync::Striped;
 /// User → connection → listener.
 type ByUser = AHashMap<Arc<str>, AHashMap<ConnectionId, Arc<Listener>>>;
 
-/// See the module.
+/// The open connections by user.
 #[derive(Debug, Default)]
 pub(super) struct Connections(Striped<ByUser>);
 

@@ -7,7 +7,7 @@ use crate::config::{self, Namespace, Namespaces};
 use crate::ids::Channel;
 use crate::metrics::Metrics;
 
-/// What every room of an engine is handed.
+/// The dependencies handed to every room of an engine.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) namespaces: Namespaces,

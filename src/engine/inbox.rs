@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded};
 
-/// See the module.
+/// A bounded queue with one consumer, which may sleep without taking anything out.
 #[derive(Debug)]
 pub(super) struct Inbox<T> {
     sender: Sender<T>,

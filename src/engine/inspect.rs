@@ -29,7 +29,7 @@ pub struct RoomQuery {
     pub matches: Arc<dyn Fn(&Channel) -> bool + Send + Sync>,
     /// Which come first.
     pub order: RoomOrder,
-    /// How many at most.
+    /// Most rooms to return.
     pub limit: usize,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Debug for RoomQuery {
     }
 }
 
-/// What puts a room before others.
+/// Order of rooms in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomOrder {
     /// More publications per second.
@@ -58,7 +58,7 @@ pub enum RoomOrder {
     Activity,
 }
 
-/// What an active room does.
+/// State of an active room.
 #[derive(Debug, Clone)]
 pub struct RoomStatus {
     /// The room.
@@ -66,7 +66,7 @@ pub struct RoomStatus {
     /// Subscriptions.
     pub listeners: usize,
     /// Subscriptions among them that are served from the log.
-    pub catching_up: usize,
+    pub lagging: usize,
     /// Seq of the newest message; `None` while it is being looked up.
     pub head: Option<Seq>,
     /// Strategy of the last fan-out and why it was chosen, if there was one.

@@ -16,7 +16,7 @@ use crate::protocol::code::ErrorCode;
 use crate::protocol::reply::{self, PublicationList, SubscribeResult};
 use crate::publication::Publication;
 
-/// What a client that returns asks for.
+/// Request of a client that returns.
 #[derive(Debug, Clone)]
 pub struct Recover {
     /// The last seq it saw; 0 = none.
@@ -29,7 +29,7 @@ pub struct Recover {
     pub reject_unrecovered: bool,
 }
 
-/// How the outcome of a join reaches who asked.
+/// The way on which the outcome of a join reaches its caller.
 #[derive(Debug)]
 pub enum Answer {
     /// As the reply to the subscribe command with this id.
@@ -38,7 +38,7 @@ pub enum Answer {
     Collect(Sender<(Channel, Result<Joined, ErrorCode>)>),
 }
 
-/// What the subscription token or the server adds to the answer.
+/// Content of the answer that comes from the subscription token or the server.
 #[derive(Debug, Clone, Default)]
 pub struct Extra {
     /// Seconds until the subscription expires; `None` = never.
@@ -47,7 +47,7 @@ pub struct Extra {
     pub data: Option<Arc<str>>,
 }
 
-/// Where a new subscription starts.
+/// Start of a new subscription: its position and what was missed before.
 #[derive(Debug, Clone)]
 pub struct Joined {
     /// Epoch and offset mean something; false in rooms that keep nothing.

@@ -59,7 +59,7 @@ impl Members {
         self.list.is_empty()
     }
 
-    /// How many are live.
+    /// Number of live members.
     pub(super) fn live(&self) -> usize {
         self.live
     }

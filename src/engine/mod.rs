@@ -1,7 +1,8 @@
 //! The engine: rooms in memory, who listens to them, and how publications get there.
 //!
-//! Knows no socket, no SQL and no wire command: it is given committed publications, listeners with
-//! an outbox, and a [`Log`] to read from. Threads: one worker a shard, a few for catch-up. Locks,
+//! Knows no socket and no SQL, and reads no command of a client: it is given committed publications,
+//! listeners with an outbox, and a [`Log`] to read from. It writes what a client hears of a room:
+//! pushes, the answer to a subscribe that waits for the room, and the ends of subscriptions. Threads: one worker a shard, a few for catch-up. Locks,
 //! always downwards: commit lane → shard → parked jobs or page cache → subscriptions of a listener →
 //! outbox → drainer. Everything that changes a room goes through its shard's queue, in order.
 
@@ -61,19 +62,19 @@ pub use listener::Listener;
 pub use log::{Log, LogUnavailable};
 pub use subscription::{Refused, Subscription};
 
-/// What an engine is given by the program around it.
+/// The surroundings of an engine, given by the program around it.
 pub struct EngineParts {
-    /// Where committed messages are read.
+    /// The committed messages.
     pub log: Arc<dyn Log>,
     /// Identity of the database behind the log.
     pub epoch: Arc<str>,
     /// Connections whose outboxes have drained, from the drainer.
     pub drained: Receiver<ConnectionId>,
-    /// Where to count.
+    /// Counters of the whole program.
     pub metrics: Arc<Metrics>,
 }
 
-/// See the module. Shared behind an `Arc`; every method may be called from any thread.
+/// Rooms in memory and the threads that serve them. Shared behind an `Arc`; every method may be called from any thread.
 pub struct Engine {
     mailboxes: Arc<Mailboxes>,
     /// In the order of their mailboxes.
@@ -88,15 +89,16 @@ pub struct Engine {
 pub struct JoinRequest {
     /// The room.
     pub channel: Channel,
-    /// Who the client is in this room.
+    /// The client as others see it in this room.
     pub info: Arc<ClientInfo>,
-    /// Where it was before, if it was.
+    /// The position it returns from, if it was here before.
     pub recover: Option<Recover>,
-    /// What the answer carries besides the position.
+    /// Content of the answer besides the position.
     pub extra: Extra,
-    /// How the outcome is told.
+    /// The way of the answer.
     pub answer: Answer,
-    /// The server's wish, not the client's.
+    /// Made by the server, not asked for by the client. After a gap the connection is closed then,
+    /// because the client cannot subscribe again by itself.
     pub server_side: bool,
 }
 
@@ -275,7 +277,7 @@ impl Engine {
     }
 
     /// Waits until what was published before is in the outboxes of live listeners, or `deadline`.
-    pub fn settle(&self, deadline: Instant) {
+    pub fn flush(&self, deadline: Instant) {
         let ask = |mailbox: &Arc<Mailbox>| {
             let (done, flushed) = bounded(0);
             mailbox.send(Command::Flush { done });
@@ -290,7 +292,7 @@ impl Engine {
 
     // ---- questions ----
 
-    /// Who is in a room, after everything that was sent to it before.
+    /// The clients in a room, after everything that was sent to it before.
     pub fn presence(&self, channel: &Channel) -> Presence {
         let (answer, presence) = bounded(1);
         self.mailboxes.of(channel).send(Command::Presence { channel: channel.clone(), answer });
@@ -298,7 +300,7 @@ impl Engine {
         presence.recv().unwrap_or_default()
     }
 
-    /// What active rooms do: those that are asked for, the first ones first. Rooms change meanwhile.
+    /// The state of active rooms: those that are asked for, in the order asked for. Rooms change meanwhile.
     pub fn rooms(&self, query: &RoomQuery) -> Vec<RoomStatus> {
         let ask = |mailbox: &Arc<Mailbox>| {
             let (answer, statuses) = bounded(1);
@@ -317,13 +319,13 @@ impl Engine {
         rooms
     }
 
-    /// Names a strategy for a room, whether it is active or not, until this is taken back (`None`) or
+    /// Sets the strategy of a room, whether it is active or not, until this is taken back (`None`) or
     /// the engine stops. False when too many rooms have one already.
-    pub fn wish(&self, channel: &Channel, wish: Option<Delivery>) -> bool {
+    pub fn override_strategy(&self, channel: &Channel, delivery: Option<Delivery>) -> bool {
         let (answer, done) = bounded(1);
         self.mailboxes.of(channel).send(Command::OverrideStrategy {
             channel: channel.clone(),
-            delivery: wish,
+            delivery,
             answer,
         });
         done.recv().unwrap_or(false)

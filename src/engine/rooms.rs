@@ -19,7 +19,7 @@ use super::room::change::RoomChange;
 use super::room::state::Room;
 use crate::config::Delivery;
 use crate::ids::{Channel, Seq};
-use crate::limits::{EVICTIONS_PER_TURN_MAX, WISHES_PER_SHARD_MAX};
+use crate::limits::{EVICTIONS_PER_TURN_MAX, STRATEGY_OVERRIDES_PER_SHARD_MAX};
 use crate::publication::Publication;
 use crate::sync::Arc;
 
@@ -34,9 +34,9 @@ pub(super) struct Rooms {
     dirty: Vec<Channel>,
     /// Rooms with a fan-out under way on this shard; each gets a slice a turn.
     sliced: VecDeque<Channel>,
-    /// How many rooms have a slice with the pool.
+    /// Number of rooms that have a slice with the pool.
     in_flight: usize,
-    /// When to see whether a room is idle; exactly one entry an active room.
+    /// Times at which rooms may be idle; exactly one entry an active room.
     timers: BTreeSet<(Instant, Channel)>,
     /// Callers that wait for everything to be sent.
     flushes: Vec<Sender<()>>,
@@ -248,7 +248,7 @@ impl Rooms {
             self.note_override(&channel, None);
             return true;
         };
-        if overrides.len() >= WISHES_PER_SHARD_MAX && !overrides.contains_key(&channel) {
+        if overrides.len() >= STRATEGY_OVERRIDES_PER_SHARD_MAX && !overrides.contains_key(&channel) {
             return false;
         }
         self.note_override(&channel, delivery);
@@ -290,7 +290,7 @@ impl Rooms {
     /// Checks between two turns what the head of this file says; rooms one by one only while they are few.
     fn assert_consistent(&self) {
         debug_assert_eq!(self.timers.len(), self.active.len(), "exactly one timer an active room");
-        debug_assert!(self.strategy_overrides.len() <= WISHES_PER_SHARD_MAX);
+        debug_assert!(self.strategy_overrides.len() <= STRATEGY_OVERRIDES_PER_SHARD_MAX);
         debug_assert!(self.in_flight <= self.active.len(), "one slice a room at most");
         if cfg!(debug_assertions) && self.active.len() <= ROOMS_CHECKED_MAX {
             let in_flight = self.active.values().filter(|room| room.is_in_flight()).count();

@@ -24,7 +24,7 @@ pub(super) struct Shard {
     context: Arc<Context>,
 }
 
-/// When the worker has to look again if no command comes.
+/// Time at which the worker has to look again if no command comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     /// At once: a fan-out has slices left, or the mailbox was not emptied.

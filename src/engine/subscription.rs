@@ -32,7 +32,7 @@ pub struct Subscription {
     set: Weak<SubscriptionSet>,
 }
 
-/// Why a subscription was not added.
+/// Reason for which a subscription was not added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The listener is subscribed to the channel already.

@@ -316,7 +316,7 @@ fn a_panic_costs_rooms_their_memory_and_no_message() {
     let mut rig = Rig::new(|config| config.workers = 1);
     let (room, bystanders) = (channel("room"), channel("bystanders"));
     for (strategy, published) in [(Strategy::Inline, 0), (Strategy::Worker, 4)] {
-        assert!(rig.engine.wish(&room, Some(Delivery::Forced(strategy))));
+        assert!(rig.engine.override_strategy(&room, Some(Delivery::Forced(strategy))));
         rig.publish(&room, 2);
         let mut ear = rig.listen(&room, Some(published)).unwrap();
         ear.hear_until(published + 2);
@@ -395,22 +395,22 @@ fn the_operator_sees_what_rooms_do_and_may_name_their_strategy() {
     let status = publish_until((Strategy::Inline, Reason::Small));
     assert_eq!((&status.channel, status.listeners), (&room, 1));
     assert!(status.rate > 0.0 && status.forced.is_none());
-    assert!(rig.engine.wish(&room, Some(Delivery::Forced(Strategy::Parallel))));
+    assert!(rig.engine.override_strategy(&room, Some(Delivery::Forced(Strategy::Parallel))));
     let status = publish_until((Strategy::Parallel, Reason::Forced));
     assert_eq!(status.forced, Some(Strategy::Parallel));
-    assert!(rig.engine.wish(&room, None));
+    assert!(rig.engine.override_strategy(&room, None));
     publish_until((Strategy::Inline, Reason::Small));
     assert_eq!(rig.engine.rooms(&RoomQuery::all()).len(), 2);
     let named = RoomQuery { matches: Arc::new(|channel| channel.as_str() == "other"), ..RoomQuery::all() };
     assert_eq!(rig.engine.rooms(&named).len(), 1);
 }
 
-/// The wish of the operator outlives the room's state in memory.
+/// The override of the operator outlives the room's state in memory.
 #[test]
-fn a_wish_is_remembered_while_the_room_is_not_active() {
+fn a_strategy_override_is_kept_while_the_room_is_not_active() {
     let rig = Rig::new(|_| {});
     let room = channel("room");
-    assert!(rig.engine.wish(&room, Some(Delivery::Forced(Strategy::Worker))));
+    assert!(rig.engine.override_strategy(&room, Some(Delivery::Forced(Strategy::Worker))));
     let mut ear = rig.listen(&room, None).unwrap();
     rig.publish(&room, 1);
     ear.hear_until(1);
@@ -419,7 +419,7 @@ fn a_wish_is_remembered_while_the_room_is_not_active() {
 }
 
 #[test]
-fn who_lags_is_named_until_it_is_live_again() {
+fn a_lagging_listener_is_listed_until_it_is_live_again() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 2_000);
     let room = channel("room");
     let mut slow = rig.listen(&room, None).unwrap();
@@ -463,7 +463,7 @@ fn a_room_that_falls_behind_its_publishers_serves_from_the_tail_or_the_log() {
 }
 
 #[test]
-fn what_an_ephemeral_room_can_not_keep_up_with_is_dropped_and_counted() {
+fn what_an_ephemeral_room_cannot_keep_up_with_is_dropped_and_counted() {
     let rig = Rig::new(|config| {
         config.client.outbox_bytes_max = 64 << 20;
         let ephemeral = Namespace { persist: false, ..(*config.namespaces.default).clone() };
@@ -481,7 +481,7 @@ fn what_an_ephemeral_room_can_not_keep_up_with_is_dropped_and_counted() {
         created_at_ms: crate::clock::unix_ms(),
     };
     rig.engine.committed(vec![publication; 40]);
-    rig.engine.settle(Instant::now() + Duration::from_secs(60));
+    rig.engine.flush(Instant::now() + Duration::from_secs(60));
     let mut heard = 0;
     while let Some(frames) = ear.listener.outbox.take(Some(Instant::now())) {
         let lines = frame::lines(&frames).filter(|line| line.len() > 60_000);

@@ -87,7 +87,11 @@ impl NodeHandle {
         strategy: Option<Delivery>,
     ) -> Result<(), RequestError> {
         self.namespace(channel)?;
-        if self.engine.wish(channel, strategy) { Ok(()) } else { Err(RequestError::LimitExceeded) }
+        if self.engine.override_strategy(channel, strategy) {
+            Ok(())
+        } else {
+            Err(RequestError::LimitExceeded)
+        }
     }
 
     /// The node right now.

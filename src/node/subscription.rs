@@ -22,7 +22,7 @@ pub struct Subscription {
     waiting: VecDeque<Publication>,
 }
 
-/// Why no more publications come.
+/// Reason for which no more publications come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Nothing came in the given time; more may come later.

@@ -23,7 +23,7 @@ pub(in crate::engine) struct Directory {
     metrics: Arc<Metrics>,
 }
 
-/// Why a subscription is served from the log.
+/// Reason for which a subscription is served from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// It came back and missed more than the room had in memory.
@@ -48,7 +48,7 @@ impl Cause {
 pub struct Lagging {
     /// The subscription, with its connection and room.
     pub subscription: Arc<Subscription>,
-    /// Why.
+    /// Reason.
     pub cause: Cause,
     /// Since when.
     pub since: Instant,

@@ -270,7 +270,7 @@ impl Drop for Job {
     }
 }
 
-/// What is to be done with a job after a step.
+/// Next thing to do with a job after a step.
 pub(super) enum Next {
     /// Nothing: the listener was given everything up to the target.
     Done,

@@ -27,7 +27,7 @@ use crate::sync::{Arc, Mutex, MutexGuard, Striped, lock};
 /// Time between two tries to read a log that could not be read.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
 
-/// What shards hold of the pool.
+/// Handle of the pool, held by shards.
 #[derive(Clone)]
 pub(in crate::engine) struct CatchUp(Arc<Shared>);
 
@@ -96,7 +96,7 @@ impl CatchUp {
         (catch_up.clone(), Worker { catch_up, log, tasks, drained })
     }
 
-    /// Where the jobs of this pool are listed.
+    /// List of the jobs of this pool.
     pub(in crate::engine) fn directory(&self) -> &Arc<Directory> {
         &self.0.directory
     }
@@ -198,7 +198,7 @@ impl Pool {
     }
 }
 
-/// What a thread of the pool works with.
+/// State of one thread of the pool.
 #[derive(Clone)]
 pub(in crate::engine) struct Worker {
     catch_up: CatchUp,

@@ -24,7 +24,7 @@ const HYSTERESIS: f64 = 0.25;
 /// pays, and the worker sends those of a turn together.
 const BUSY: f64 = 0.25;
 
-/// Why a room has its strategy.
+/// Reason for a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The operator said so, for the room or for its namespace.
@@ -63,7 +63,7 @@ pub(in crate::engine) struct Choice {
     pub(in crate::engine) reason: Reason,
 }
 
-/// What the choice depends on.
+/// Inputs of the choice.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Circumstances {
     /// Listeners of the room that are served live.
@@ -74,7 +74,7 @@ pub(in crate::engine) struct Circumstances {
     pub(in crate::engine) rate: f64,
     /// The committing thread holds the idle shard and has this one publication.
     pub(in crate::engine) sender_holds_idle_shard: bool,
-    /// What the operator wants.
+    /// The strategy the operator forces.
     pub(in crate::engine) forced: Option<Strategy>,
     /// The choice before this one.
     pub(in crate::engine) before: Option<Choice>,
@@ -113,7 +113,7 @@ fn is_busy(now: &Circumstances) -> bool {
     now.rate * now.cost.as_secs_f64() > threshold
 }
 
-/// What a fan-out over some members came to.
+/// Result of a fan-out over some members.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Outcome {
     /// Outboxes that took the frames.
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_has_the_last_word() {
+    fn a_forced_strategy_overrides_cost_and_size() {
         for strategy in [Strategy::Worker, Strategy::Parallel] {
             expect(Circumstances { forced: Some(strategy), ..now(1, 4) }, strategy, Reason::Forced);
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What one listener is taken to cost before anything was measured: one `send` of a small frame
+/// Assumed cost of one listener before anything was measured: one `send` of a small frame
 /// takes 3 to 7 us (docs/decisions.md, "The system call is the cost").
 const COST_AT_FIRST: Duration = Duration::from_micros(5);
 
@@ -121,15 +121,18 @@ mod tests {
         for _ in 0..200 {
             cost.observe(Duration::from_micros(20), 10);
         }
-        let settled = cost.of(1000);
-        assert!((Duration::from_micros(1990)..Duration::from_micros(2100)).contains(&settled), "{settled:?}");
+        let approached = cost.of(1000);
+        assert!(
+            (Duration::from_micros(1990)..Duration::from_micros(2100)).contains(&approached),
+            "{approached:?}"
+        );
         cost.observe(Duration::from_millis(100), 10);
         assert!(cost.of(10) < Duration::from_micros(50));
         cost.observe(Duration::from_secs(1), 0);
     }
 
     #[test]
-    fn the_rate_settles_at_what_comes_and_decays_in_silence() {
+    fn the_rate_approaches_what_comes_and_decays_in_silence() {
         let start = Instant::now();
         let mut rate = Rate::new(start);
         for tenth in 1..=1000 {

@@ -41,7 +41,7 @@ pub(in crate::engine) fn pool() -> Option<&'static ThreadPool> {
 pub(in crate::engine) struct PoolSlice {
     members: Range<usize>,
     frames: Bytes,
-    /// Where the next chunk begins; at the end or behind it when all are taken.
+    /// Start of the next chunk; at the end or behind it when all are taken.
     next: AtomicUsize,
     state: Mutex<State>,
     /// Processors on which a thread has begun its part, a bit each.
@@ -52,7 +52,7 @@ pub(in crate::engine) struct PoolSlice {
     done: Box<dyn Fn() + Send + Sync>,
 }
 
-/// What a served slice came to, or the panic that ended it.
+/// Outcome of a served slice, or the panic that ended it.
 type Served = thread::Result<Outcome>;
 
 struct State {
@@ -96,7 +96,7 @@ impl PoolSlice {
         self.members.end
     }
 
-    /// What it came to; `None` while it is not served.
+    /// Its outcome; `None` while it is not served.
     pub(in crate::engine) fn served(&self) -> Option<Served> {
         let mut state = self.lock();
         state.list.is_none().then(|| std::mem::replace(&mut state.served, Ok(Outcome::default())))

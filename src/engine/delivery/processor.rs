@@ -4,7 +4,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-/// How much the pool steps back behind the threads that read, commit and serve small rooms: with 10 it gets a
+/// Niceness of the pool, behind the threads that read, commit and serve small rooms: with 10 it gets a
 /// tenth of a core that they use up (`sched(7)`, "The nice value"), and all that they leave.
 #[cfg(target_os = "linux")]
 pub(super) const NICE: i32 = 10;

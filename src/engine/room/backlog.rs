@@ -29,25 +29,25 @@ pub(super) struct Backlog {
     /// Encoded pushes that no live member was given yet.
     pending: LineFrames,
     pending_count: u64,
-    /// When the first of them was committed.
+    /// Commit time of the first of them.
     pending_since: Option<Instant>,
     tail: Tail,
 }
 
-/// What one fan-out sends.
+/// The publications one fan-out sends.
 #[derive(Debug)]
 pub(super) struct Batch {
     /// `None`: the messages are only in the log, and every live member is to be served from there.
     pub(super) frames: Option<Bytes>,
     pub(super) publications: u64,
-    /// When the first of them was committed.
+    /// Commit time of the first of them.
     pub(super) since: Option<Instant>,
     /// `delivered` before and after.
     pub(super) after: Seq,
     pub(super) until: Seq,
 }
 
-/// What became of a publication that was taken in.
+/// Outcome of taking in a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepted {
     /// It waits to be sent, or the tail or the log has it until then.

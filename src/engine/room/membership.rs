@@ -113,7 +113,7 @@ impl Room {
         }
     }
 
-    /// What a listener at `after` missed, if the tail has all of it and retention hides none.
+    /// The publications a listener at `after` missed, if the tail has all of it and retention hides none.
     fn missed(&self, after: Seq) -> Option<Vec<Publication>> {
         let publications: Vec<_> =
             self.backlog.tail().range(after, self.backlog.delivered())?.cloned().collect();
@@ -188,7 +188,7 @@ impl Room {
         }
     }
 
-    /// What a job's listener has not been given yet, if the tail has it and the outbox capacity for it.
+    /// The frames a job's listener has not been given yet, if the tail has it and the outbox capacity for it.
     fn encode_missed(&self, job: &Job) -> Option<LineFrames> {
         let missed = self.backlog.tail().range(job.after(), self.backlog.delivered())?;
         if !job.subscription().outbox.has_capacity() {

@@ -33,7 +33,7 @@ pub(in crate::engine) struct Room {
     pub(super) fan_out: Option<FanOut>,
     /// Changes that wait for the end of the fan-out.
     pub(super) deferred: Vec<RoomChange>,
-    /// How the last fan-out was made.
+    /// Strategy of the last fan-out and its reason.
     pub(super) choice: Option<Choice>,
     /// The delivery an operator wants for this room; `None`: what its namespace says.
     strategy_override: Option<Delivery>,
@@ -79,7 +79,7 @@ impl Room {
         &self.channel
     }
 
-    /// Where the room stands among others.
+    /// Sort key of the room among others; the largest comes first.
     pub(in crate::engine) fn rank(&self, order: RoomOrder, now: Instant) -> u64 {
         match order {
             RoomOrder::Rate => (self.pace.rate.at(now) * 1e6) as u64,
@@ -91,7 +91,7 @@ impl Room {
         }
     }
 
-    /// How a fan-out would be made now.
+    /// Strategy of a fan-out that would begin now.
     pub(in crate::engine) fn choose(
         &self,
         thresholds: &config::Rooms,
@@ -211,7 +211,7 @@ impl Room {
         RoomStatus {
             channel: self.channel.clone(),
             listeners: self.members.len(),
-            catching_up: self.members.len() - self.members.live(),
+            lagging: self.members.len() - self.members.live(),
             head: self.backlog.head(),
             choice: self.choice.map(|choice| (choice.strategy, choice.reason)),
             forced: self.strategy_override.unwrap_or(self.options.strategy).strategy(),

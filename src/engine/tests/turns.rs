@@ -72,7 +72,7 @@ impl Still {
     }
 
     /// Takes turns, and sleeps between them as the worker does, until everybody is served.
-    fn settle(&self) {
+    fn flush(&self) {
         let (done, flushed) = bounded(1);
         self.send(Command::Flush { done });
         while flushed.try_recv() != Err(TryRecvError::Disconnected) {
@@ -167,7 +167,7 @@ fn a_slice_with_the_pool_keeps_nobody_waiting() {
     still.shard().turn();
     assert!(!has_heard(leaver));
     drop(let_go);
-    still.settle();
+    still.flush();
     assert!(crowd.iter().all(|listener| has_heard(listener)));
     let heard = leaver.outbox.take(Some(Instant::now())).unwrap();
     assert_ne!(&heard[..], b"bye", "the message first");
@@ -209,7 +209,7 @@ fn a_sender_delivers_to_small_rooms_only() {
         assert_eq!(still.commit(&[&room]), inline, "{listeners} listeners");
         let by_sender = still.engine.context.metrics.deliveries_total.get() - delivered;
         assert_eq!(by_sender, if inline { listeners as u64 } else { 0 });
-        still.settle();
+        still.flush();
         assert!(crowd.iter().all(|listener| has_heard(listener)));
     }
     still.stop();

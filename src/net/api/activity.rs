@@ -75,7 +75,7 @@ pub(in crate::net) fn room_metrics(wanted: &str, node: &NodeHandle) -> Option<St
     let sample = |room: ActiveRoom| metrics::RoomSample {
         channel: room.channel.as_str().to_owned(),
         listeners: room.listeners,
-        lagging: room.catching_up,
+        lagging: room.lagging,
         rate: room.rate,
         last_activity_seconds: room.last_activity_ms as f64 / 1000.0,
         strategy: room.strategy,
@@ -95,7 +95,7 @@ fn describe(room: RoomStatus) -> ActiveRoom {
     let (strategy, reason) = room.choice.unzip();
     ActiveRoom {
         listeners: room.listeners as u64,
-        catching_up: room.catching_up as u64,
+        lagging: room.lagging as u64,
         head: room.head,
         rate: room.rate,
         strategy: strategy.map_or("", Strategy::as_str),

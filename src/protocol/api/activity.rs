@@ -97,7 +97,7 @@ pub struct ActiveRoom {
     /// Subscriptions.
     pub listeners: u64,
     /// Subscriptions among them that are served from the log.
-    pub catching_up: u64,
+    pub lagging: u64,
     /// Seq of the newest message; `None` while it is being looked up.
     pub head: Option<Seq>,
     /// Publications per second.
@@ -120,7 +120,7 @@ impl Members for ActiveRoom {
     fn write(&self, object: &mut Object<'_>) {
         object.string("channel", self.channel.as_str());
         object.number("num_clients", self.listeners);
-        object.number("num_lagging", self.catching_up);
+        object.number("num_lagging", self.lagging);
         if let Some(head) = self.head {
             object.number("head", head);
         }
