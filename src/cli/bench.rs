@@ -5,13 +5,13 @@ use roomcast_bench::command;
 
 pub use command::BenchArgs;
 
-use super::Failure;
+use super::failure::Failure;
 use super::signals::stop_flag;
 
 /// Runs the command until the report is printed.
 pub(super) fn run(args: &BenchArgs) -> Result<(), Failure> {
     let output = command::run(args, &*stop_flag()?)?;
-    super::print(&output.text)?;
+    super::output::print(&output.text)?;
     output.fault.map_or(Ok(()), |fault| Err(Failure::new(fault)))
 }
 

@@ -2,7 +2,9 @@
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, print};
+use super::failure::Failure;
+use super::output::print;
+use super::sources::ConfigFile;
 use crate::config::{Loaded, Mode};
 
 const EXAMPLES: &str = "\

@@ -6,6 +6,7 @@
 mod bench;
 mod check_config;
 mod failure;
+mod output;
 mod serve;
 mod signals;
 mod sources;
@@ -19,7 +20,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use failure::Failure;
-use sources::ConfigFile;
 
 /// A chat-room broadcast server: durable rooms over WebSocket, kept in a SQL database.
 #[derive(Debug, Parser)]
@@ -89,18 +89,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::CheckConfig(args) => check_config::run(args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args),
-        Command::Version => print(&version::text()),
-    }
-}
-
-/// Writes a result; a reader that went away, such as `head`, is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("standard output cannot be written: {error}")))
-        }
-        _ => Ok(()),
+        Command::Version => output::print(&version::text()),
     }
 }
 

@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use super::failure::Failure;
 use super::signals::StopSignals;
-use super::{ConfigFile, Failure};
+use super::sources::ConfigFile;
 use crate::config::{Config, DatabaseUrl, Flag, Log, Mode};
 use crate::net::Capacity;
 use crate::server::Server;
@@ -80,7 +81,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     tracing::debug!(?config, "configuration in effect");
     let signals = StopSignals::listen()?;
     let server = Server::start(config.clone()).map_err(|error| Failure::new(error.to_string()))?;
-    super::print(&banner(&config, server.local_addr(), server.capacity()))?;
+    super::output::print(&banner(&config, server.local_addr(), server.capacity()))?;
     signals.wait();
     tracing::info!("stopping: connections get what they are owed and are closed");
     server.stop();

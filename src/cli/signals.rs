@@ -8,7 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::Failure;
+use super::failure::Failure;
 
 /// To wait for the first.
 pub(super) struct StopSignals(Signals);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::{CONFIG_FILE, Flag, Loaded, Sources};
 
 /// `--config`, the same for every command.

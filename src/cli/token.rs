@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, print};
+use super::failure::Failure;
+use super::output::print;
+use super::sources::ConfigFile;
 use crate::auth::issue::{IssueError, TokenRequest, issue};
 use crate::clock;
 use crate::config::Client;
