@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{Failure, Session, ttl_seconds};
+use super::Session;
+use super::expiry::ttl_seconds;
+use super::outcome::Failure;
 use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
 use crate::engine::{Answer, Extra, Joined, Listener};

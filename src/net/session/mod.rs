@@ -5,6 +5,9 @@
 //! the turn ends.
 
 mod connect;
+mod expiry;
+mod outcome;
+mod pending;
 mod publish;
 mod query;
 mod rate;
@@ -12,6 +15,7 @@ mod refresh;
 mod rpc;
 mod subscribe;
 
+pub(super) use outcome::Flow;
 pub(super) use query::stats;
 
 use std::sync::Arc;
@@ -22,71 +26,18 @@ use crate::clock;
 use crate::engine::Listener;
 use crate::ids::Channel;
 use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
-use crate::node::{AccessError, Caller, NodeHandle, PublishError, RequestError, SubscribeError};
+use crate::node::{Caller, NodeHandle};
 use crate::outbox::Outbox;
 use crate::outbox::frame::LineFrames;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
 use crate::protocol::reply;
-use publish::PendingPublishes;
+use expiry::Expiries;
+use outcome::Failure;
+use pending::PendingPublishes;
 use rate::RateLimit;
-use refresh::Expiries;
 
-/// What the connection does after a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub(super) enum Flow {
-    /// Goes on.
-    Continue,
-    /// Closes with this code.
-    Disconnect(CloseCode),
-    /// Reads no more; connect was answered with an error and the client is to leave.
-    Refused,
-}
-
-/// What a command came to; an error is answered with its code, a close ends the connection.
-enum Failure {
-    Error(ErrorCode),
-    Close(CloseCode),
-}
-
-impl From<ErrorCode> for Failure {
-    fn from(code: ErrorCode) -> Self {
-        Self::Error(code)
-    }
-}
-
-impl From<AccessError> for Failure {
-    fn from(error: AccessError) -> Self {
-        Self::Error(error.code())
-    }
-}
-
-impl From<PublishError> for Failure {
-    fn from(error: PublishError) -> Self {
-        Self::Error(error.code())
-    }
-}
-
-impl From<SubscribeError> for Failure {
-    fn from(error: SubscribeError) -> Self {
-        Self::Error(error.code())
-    }
-}
-
-impl From<RequestError> for Failure {
-    fn from(error: RequestError) -> Self {
-        Self::Error(error.code())
-    }
-}
-
-impl From<CloseCode> for Failure {
-    fn from(code: CloseCode) -> Self {
-        Self::Close(code)
-    }
-}
-
-/// See the module.
+/// One client's session: its identity, its tokens' expiries, and what waits for the end of the turn.
 pub(super) struct Session {
     node: Arc<NodeHandle>,
     rules: Arc<ClientRules>,
@@ -295,9 +246,4 @@ impl Session {
         let left = Duration::from_secs(u64::try_from(expires_at - clock::unix_seconds()).unwrap_or(0));
         Instant::now() + left + self.rules.client.expired_close_delay
     }
-}
-
-/// Seconds from now to an expiry in Unix seconds, as replies tell it; at least 1.
-fn ttl_seconds(expires_at: i64) -> u32 {
-    u32::try_from((expires_at - clock::unix_seconds()).max(1)).unwrap_or(u32::MAX)
 }

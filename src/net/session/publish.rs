@@ -1,51 +1,16 @@
-//! The publish command, and the batch of publishes that a turn commits together.
+//! The publish command, and the end of a turn, which commits its publishes together.
 
 use std::time::Instant;
 
-use super::{Failure, Session};
+use super::Session;
+use super::outcome::Failure;
+use super::pending::{AckKind, Waiting};
 use crate::ids::Seq;
-use crate::limits::TURN_BYTES_MAX;
 use crate::node::{Caller, CheckedMessage, Draft, PublishError};
 use crate::protocol::api::params::RpcPublishParams;
 use crate::protocol::api::results::PublishResult;
 use crate::protocol::command::PublishRequest;
 use crate::protocol::reply;
-
-/// Publishes that are checked and wait for the end of the turn.
-#[derive(Debug, Default)]
-pub(super) struct PendingPublishes {
-    messages: Vec<CheckedMessage>,
-    waiting: Vec<Waiting>,
-    bytes: usize,
-}
-
-/// Who is told about one of the messages.
-#[derive(Debug)]
-struct Waiting {
-    id: u32,
-    kind: AckKind,
-    since: Instant,
-}
-
-#[derive(Debug)]
-enum AckKind {
-    Publish,
-    /// The rpc method `publish` tells the position too.
-    Rpc,
-}
-
-impl PendingPublishes {
-    /// True when they should be committed before more is read.
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes >= TURN_BYTES_MAX
-    }
-
-    fn push(&mut self, message: CheckedMessage, waiting: Waiting) {
-        self.bytes += message.size_bytes();
-        self.messages.push(message);
-        self.waiting.push(waiting);
-    }
-}
 
 impl Session {
     pub(super) fn publish(&mut self, id: u32, request: PublishRequest) -> Result<(), Failure> {
@@ -90,7 +55,7 @@ impl Session {
 
     /// Commits what is pending and acknowledges it.
     pub(super) fn flush_publishes(&mut self) {
-        let PendingPublishes { messages, waiting, .. } = std::mem::take(&mut self.publishes);
+        let (messages, waiting) = std::mem::take(&mut self.publishes).into_parts();
         if messages.is_empty() {
             return;
         }

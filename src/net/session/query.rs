@@ -1,6 +1,7 @@
 //! Commands that only ask: presence, presence_stats, history.
 
-use super::{Failure, Session};
+use super::Session;
+use super::outcome::Failure;
 use crate::engine::Presence;
 use crate::ids::Channel;
 use crate::protocol::code::ErrorCode;

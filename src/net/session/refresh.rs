@@ -1,10 +1,10 @@
-//! Tokens that expire, and the refresh commands that replace them.
+//! The end of tokens that were not replaced in time, and the refresh commands that replace them.
 
 use std::time::Instant;
 
-use ahash::AHashMap;
-
-use super::{Failure, Flow, Session, ttl_seconds};
+use super::Session;
+use super::expiry::ttl_seconds;
+use super::outcome::{Failure, Flow};
 use crate::auth::TokenError;
 use crate::clock;
 use crate::ids::Channel;
@@ -12,41 +12,11 @@ use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
 use crate::protocol::command::SubRefreshRequest;
 use crate::protocol::{push, reply};
 
-/// When the grace of each token of a connection is over.
-#[derive(Debug, Default)]
-pub(super) struct Expiries {
-    connection: Option<Instant>,
-    subscriptions: AHashMap<Channel, Instant>,
-}
-
-impl Expiries {
-    pub(super) fn set_connection(&mut self, at: Option<Instant>) {
-        self.connection = at;
-    }
-
-    pub(super) fn set_subscription(&mut self, channel: Channel, at: Instant) {
-        self.subscriptions.insert(channel, at);
-    }
-
-    pub(super) fn forget(&mut self, channel: &Channel) {
-        self.subscriptions.remove(channel);
-    }
-
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.connection.into_iter().chain(self.subscriptions.values().copied()).min()
-    }
-
-    fn expired_subscriptions(&self, now: Instant) -> Vec<Channel> {
-        let expired = self.subscriptions.iter().filter(|(_, at)| **at <= now);
-        expired.map(|(channel, _)| channel.clone()).collect()
-    }
-}
-
 impl Session {
     /// Ends what was not refreshed in time.
     pub(in crate::net) fn on_expiry(&mut self) -> Flow {
         let now = Instant::now();
-        if self.expiries.connection.is_some_and(|at| at <= now) {
+        if self.expiries.is_connection_expired(now) {
             return Flow::Disconnect(CloseCode::ConnectionExpired);
         }
         for channel in self.expiries.expired_subscriptions(now) {

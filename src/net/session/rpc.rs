@@ -3,7 +3,8 @@
 //! Methods are named `subject.verb`. A name nobody registered is error 104; rpc without a name is
 //! error 108, as a server without rpc answers.
 
-use super::{Failure, Session};
+use super::Session;
+use super::outcome::Failure;
 use crate::protocol::api::decode_rpc;
 use crate::protocol::api::params::{RoomsReadParams, RpcPublishParams, UserParams};
 use crate::protocol::api::results::{Contact, ContactsResult, Done, ReadResult, UnreadResult};

@@ -1,6 +1,8 @@
 //! The subscribe and unsubscribe commands: may the client listen, and since when.
 
-use super::{Failure, Session, ttl_seconds};
+use super::Session;
+use super::expiry::ttl_seconds;
+use super::outcome::Failure;
 use crate::auth::{TokenError, VerifiedSubscription};
 use crate::clock;
 use crate::engine::{Answer, Extra};

@@ -1,0 +1,60 @@
+//! How commands end: the refusals of a session, and what a connection does after them.
+
+use crate::node::{AccessError, PublishError, RequestError, SubscribeError};
+use crate::protocol::code::{CloseCode, ErrorCode};
+
+/// The next step of a connection after a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(in crate::net) enum Flow {
+    /// Goes on.
+    Continue,
+    /// Closes with this code.
+    Disconnect(CloseCode),
+    /// Reads no more; connect was answered with an error and the client is to leave.
+    Refused,
+}
+
+/// The reason a command has no result.
+pub(super) enum Failure {
+    /// The reply to the command is this error.
+    Error(ErrorCode),
+    /// The connection is closed with this code.
+    Close(CloseCode),
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
+}
+
+impl From<AccessError> for Failure {
+    fn from(error: AccessError) -> Self {
+        Self::Error(error.code())
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        Self::Error(error.code())
+    }
+}
+
+impl From<SubscribeError> for Failure {
+    fn from(error: SubscribeError) -> Self {
+        Self::Error(error.code())
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        Self::Error(error.code())
+    }
+}
+
+impl From<CloseCode> for Failure {
+    fn from(code: CloseCode) -> Self {
+        Self::Close(code)
+    }
+}

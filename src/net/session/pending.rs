@@ -1,0 +1,52 @@
+//! The publishes of a turn that are checked and not committed yet. Bounded by [`TURN_BYTES_MAX`] and the
+//! commands of a turn.
+
+use std::time::Instant;
+
+use crate::limits::TURN_BYTES_MAX;
+use crate::node::CheckedMessage;
+
+/// Publishes that are checked and wait for the end of the turn.
+#[derive(Debug, Default)]
+pub(super) struct PendingPublishes {
+    messages: Vec<CheckedMessage>,
+    waiting: Vec<Waiting>,
+    bytes: usize,
+}
+
+/// The command that is answered when its message is committed.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) id: u32,
+    pub(super) kind: AckKind,
+    /// When the command was taken.
+    pub(super) since: Instant,
+}
+
+/// The form of an acknowledgement.
+#[derive(Debug)]
+pub(super) enum AckKind {
+    /// The empty result of the publish command.
+    Publish,
+    /// The rpc method `publish` tells the position too.
+    Rpc,
+}
+
+impl PendingPublishes {
+    /// True when they should be committed before more is read.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= TURN_BYTES_MAX
+    }
+
+    pub(super) fn push(&mut self, message: CheckedMessage, waiting: Waiting) {
+        self.bytes += message.size_bytes();
+        self.messages.push(message);
+        self.waiting.push(waiting);
+    }
+    /// The messages, and the commands they answer, in the same order.
+    pub(super) fn into_parts(self) -> (Vec<CheckedMessage>, Vec<Waiting>) {
+        debug_assert_eq!(self.messages.len(), self.waiting.len(), "every message has its command");
+        debug_assert!(!self.messages.is_empty() || self.bytes == 0, "bytes without a message");
+        (self.messages, self.waiting)
+    }
+}
