@@ -1,26 +1,22 @@
 //! Accepts sockets and gives each a thread, up to the connection limit.
 //!
-//! Owns the listening socket and the list of every socket being served, so that a shutdown reaches
-//! them all.
+//! Owns the listening socket; the sockets it took are in `sockets`, where a shutdown reaches them all.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ahash::AHashMap;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::reader_thread;
 use super::routes::Router;
+use super::sockets::{ConnectionPermit, Sockets};
 use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
-use crate::protocol::code::{Close, CloseCode};
-use crate::sync::Striped;
+use crate::protocol::code::Close;
 
 /// Sockets the kernel queues until they are accepted: a reconnect storm comes within a second.
 const BACKLOG: i32 = 4096;
@@ -56,24 +52,6 @@ pub(crate) struct SocketLimits {
     pub(crate) stall_timeout: Duration,
 }
 
-/// Sockets being served.
-#[derive(Debug, Default)]
-struct Sockets {
-    open: Striped<AHashMap<ConnectionId, Open>>,
-    count: AtomicUsize,
-    /// For the shutdown, which waits until the count is 0.
-    none_left: (Mutex<()>, Condvar),
-    stopping: AtomicBool,
-}
-
-/// How a socket can be ended.
-#[derive(Debug, Clone)]
-enum Open {
-    /// It speaks HTTP, or nothing yet.
-    Http(Arc<TcpStream>),
-    WebSocket(Arc<Outbox>),
-}
-
 impl Acceptor {
     /// Starts to accept on `address` (port 0: a free one).
     ///
@@ -103,7 +81,7 @@ impl Acceptor {
     /// Accepts no more, tells every client goodbye and waits for them to go; who is still there at
     /// `deadline` is cut off.
     pub(crate) fn stop(self, goodbye: &Close, deadline: Instant) {
-        self.sockets.stopping.store(true, Ordering::Release);
+        self.sockets.begin_stop();
         // The thread sits in accept; a connection of our own wakes it.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
         self.sockets.end_all(goodbye);
@@ -124,54 +102,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-impl Sockets {
-    fn insert(&self, id: ConnectionId, socket: &Arc<TcpStream>) {
-        self.count.fetch_add(1, Ordering::AcqRel);
-        self.open.of(id.0).insert(id, Open::Http(socket.clone()));
-    }
-
-    fn remove(&self, id: ConnectionId) {
-        self.open.of(id.0).remove(&id);
-        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Under the lock, so that a shutdown that just saw a count above 0 is waiting already.
-            let _waiting = self.none_left.0.lock().unwrap_or_else(PoisonError::into_inner);
-            self.none_left.1.notify_all();
-        }
-    }
-
-    fn wait_until(&self, deadline: Instant) {
-        let mut waiting = self.none_left.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while self.count.load(Ordering::Acquire) > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            waiting = self.none_left.1.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Says goodbye on WebSockets; lets HTTP finish the request it is at.
-    fn end_all(&self, goodbye: &Close) {
-        let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
-        for open in self.open.each(gather).flatten() {
-            match open {
-                Open::WebSocket(outbox) => outbox.close(goodbye.code(), goodbye.reason()),
-                Open::Http(socket) => drop(socket.shutdown(Shutdown::Read)),
-            }
-        }
-    }
-
-    fn cut_off(&self) {
-        let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
-        for open in self.open.each(gather).flatten() {
-            match open {
-                Open::WebSocket(outbox) => outbox.abort(),
-                Open::Http(socket) => drop(socket.shutdown(Shutdown::Both)),
-            }
-        }
-    }
-}
-
 struct AcceptLoop {
     listener: TcpListener,
     sockets: Arc<Sockets>,
@@ -185,7 +115,7 @@ impl AcceptLoop {
         let mut pause = PAUSE_MIN;
         loop {
             let accepted = self.listener.accept();
-            if self.sockets.stopping.load(Ordering::Acquire) {
+            if self.sockets.is_stopping() {
                 return;
             }
             match accepted.and_then(|(socket, peer)| self.serve(socket, peer)) {
@@ -201,19 +131,17 @@ impl AcceptLoop {
     }
 
     fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        if self.sockets.count.load(Ordering::Acquire) >= self.limits.connections_max {
+        if self.sockets.count() >= self.limits.connections_max {
             self.metrics.sockets_refused_total.inc();
             return refuse(&socket);
         }
         find_dead_peer(&socket, self.limits.stall_timeout + DEAD_PEER_MARGIN);
         let id = ConnectionId::next();
         let socket = Arc::new(socket);
-        self.sockets.insert(id, &socket);
-        self.metrics.sockets.inc();
-        let place = Place { id, sockets: self.sockets.clone(), metrics: self.metrics.clone() };
+        let permit = ConnectionPermit::new(&self.sockets, id, &socket, &self.metrics);
         let router = self.router.clone();
-        // A thread that cannot be started drops its task, and with it the place.
-        reader_thread::spawn(id, READER_STACK_BYTES, move || router.serve(&socket, peer, &place))
+        // A thread that cannot be started drops its task, and with it the permit.
+        reader_thread::spawn(id, READER_STACK_BYTES, move || router.serve(&socket, peer, &permit))
     }
 }
 
@@ -235,36 +163,6 @@ fn refuse(socket: &TcpStream) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     match io::Write::write(&mut &*socket, FULL) {
         Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// A connection's place among the sockets, given back however its thread ends.
-#[derive(Debug)]
-pub(super) struct Place {
-    id: ConnectionId,
-    sockets: Arc<Sockets>,
-    metrics: Arc<Metrics>,
-}
-
-impl Place {
-    pub(super) fn id(&self) -> ConnectionId {
-        self.id
-    }
-
-    /// The socket has become a WebSocket: from now on its outbox ends it.
-    pub(super) fn upgraded(&self, outbox: &Arc<Outbox>) {
-        self.sockets.open.of(self.id.0).insert(self.id, Open::WebSocket(outbox.clone()));
-        if self.sockets.stopping.load(Ordering::Acquire) {
-            let goodbye = Close::from(CloseCode::Shutdown);
-            outbox.close(goodbye.code(), goodbye.reason());
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.metrics.sockets.dec();
-        self.sockets.remove(self.id);
     }
 }
 

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
-use super::acceptor::Place;
 use super::client_rules::ClientRules;
 use super::http::is_timeout;
 use super::session::{Flow, Session};
+use super::sockets::ConnectionPermit;
 use super::split::Split;
 use super::timers::{Due, Timers};
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
@@ -37,15 +37,15 @@ const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
 pub(super) fn serve(
     socket: &Arc<TcpStream>,
     early: Vec<u8>,
-    place: &Place,
+    permit: &ConnectionPermit,
     node: &Arc<NodeHandle>,
     rules: &Arc<ClientRules>,
 ) {
     let client = &rules.client;
-    let Ok(outbox) = node.outbox_for_socket(place.id(), socket.clone()) else {
+    let Ok(outbox) = node.outbox_for_socket(permit.id(), socket.clone()) else {
         return; // The client is gone already.
     };
-    place.upgraded(&outbox);
+    permit.upgraded(&outbox);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)

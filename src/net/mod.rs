@@ -15,6 +15,7 @@ mod page;
 mod reader_thread;
 mod routes;
 mod session;
+mod sockets;
 mod split;
 mod timers;
 

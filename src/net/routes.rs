@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::acceptor::Place;
 use super::api::ApiKey;
 use super::client_rules::ClientRules;
 use super::http::{BadRequest, Head, RequestReader, Response, write_all};
 use super::origin::Origins;
+use super::sockets::ConnectionPermit;
 use super::{api, connection, page};
 use crate::config::Config;
 use crate::node::NodeHandle;
@@ -43,7 +43,7 @@ impl Router {
     }
 
     /// Serves one accepted socket until it ends.
-    pub(super) fn serve(&self, socket: &Arc<TcpStream>, peer: SocketAddr, place: &Place) {
+    pub(super) fn serve(&self, socket: &Arc<TcpStream>, peer: SocketAddr, permit: &ConnectionPermit) {
         let mut requests = RequestReader::new(socket);
         let mut first = true;
         loop {
@@ -53,7 +53,7 @@ impl Router {
             };
             first = false;
             if head.path == WEBSOCKET_PATH {
-                return self.serve_websocket(socket, &head, requests.into_rest(), place);
+                return self.serve_websocket(socket, &head, requests.into_rest(), permit);
             }
             if let Some(Err(response)) = api_method(&head).map(|_| self.authorize(&head)) {
                 // Its body is not read, so nothing can follow it on this connection.
@@ -74,11 +74,17 @@ impl Router {
         }
     }
 
-    fn serve_websocket(&self, socket: &Arc<TcpStream>, head: &Head, early: Vec<u8>, place: &Place) {
+    fn serve_websocket(
+        &self,
+        socket: &Arc<TcpStream>,
+        head: &Head,
+        early: Vec<u8>,
+        permit: &ConnectionPermit,
+    ) {
         match upgrade(head, || self.origins.check(head, self.node.metrics())) {
             Ok(answer) => {
                 if write_all(socket, answer.as_bytes()).is_ok() {
-                    connection::serve(socket, early, place, &self.node, &self.client_rules);
+                    connection::serve(socket, early, permit, &self.node, &self.client_rules);
                 }
             }
             Err(response) => drop(self.answer(socket, head, &response, false)),
