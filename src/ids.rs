@@ -132,11 +132,11 @@ impl ConnectionId {
 /// Number of one subscription of one connection to one room; a new one for each subscribe, so
 /// that a late leave can not remove a newer subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct SubscriptionId(pub u64);
+pub(crate) struct SubscriptionId(pub u64);
 
 impl SubscriptionId {
     /// The next number nobody has.
-    pub fn next() -> Self {
+    pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }

@@ -11,7 +11,7 @@ use crate::limits::{JSON_DEPTH_MAX, JSON_NUMBER_BYTES_MAX};
 /// Why valid JSON is not passed on: common client parsers fail on it, which would let one sender
 /// break every listener of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// Arrays and objects are nested deeper than [`JSON_DEPTH_MAX`].
     TooDeep,
     /// A number is written with more than [`JSON_NUMBER_BYTES_MAX`] bytes.
@@ -39,7 +39,7 @@ impl std::error::Error for Unfit {}
 ///
 /// # Errors
 /// [`Unfit`] when clients could not read the text.
-pub fn compact(valid: &str) -> Result<Arc<str>, Unfit> {
+pub(crate) fn compact(valid: &str) -> Result<Arc<str>, Unfit> {
     let blanks = inspect(valid.as_bytes())?;
     if blanks == 0 {
         return Ok(Arc::from(valid));
@@ -95,7 +95,7 @@ fn string_length(json: &[u8]) -> usize {
 }
 
 /// Appends `text` as a JSON string literal.
-pub fn push_string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     let bytes = text.as_bytes();
@@ -124,7 +124,7 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends `number` in decimal.
-pub fn push_number(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn push_number(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {

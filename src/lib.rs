@@ -105,10 +105,6 @@
 //! - A catch-up job has exactly one owner, and is never ahead of its room.
 //! - Only the outbox writes to a socket, and whole frames.
 
-#![allow(
-    unreachable_pub,
-    reason = "the modules are private; visibility inside them follows their own borders"
-)]
 #![cfg_attr(
     not(feature = "server"),
     allow(

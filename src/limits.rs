@@ -5,28 +5,28 @@
 use std::time::Duration;
 
 /// Longest channel name in bytes; what the SDKs assume (protocol notes §6).
-pub const CHANNEL_BYTES_MAX: usize = 255;
+pub(crate) const CHANNEL_BYTES_MAX: usize = 255;
 
 /// Longest user id in bytes; keeps index entries and frames small.
-pub const USER_ID_BYTES_MAX: usize = 255;
+pub(crate) const USER_ID_BYTES_MAX: usize = 255;
 
 /// Longest idempotency key of a publish, in bytes; a UUID or a hash fits several times.
-pub const PUBLISH_KEY_BYTES_MAX: usize = 128;
+pub(crate) const PUBLISH_KEY_BYTES_MAX: usize = 128;
 
 /// Longest JSON the backend may attach to a connection or a subscription, in bytes: it is kept per
 /// connection and repeated in every publication.
-pub const INFO_BYTES_MAX: usize = 4 * 1024;
+pub(crate) const INFO_BYTES_MAX: usize = 4 * 1024;
 
 /// Deepest nesting of arrays and objects in a payload: some client parsers recurse and fail on more.
-pub const JSON_DEPTH_MAX: usize = 128;
+pub(crate) const JSON_DEPTH_MAX: usize = 128;
 
 /// Longest number in a payload, in bytes as written: Python refuses integers of more than 4,300
 /// digits, and its SDK stops reading when it can not parse a message.
-pub const JSON_NUMBER_BYTES_MAX: usize = 1024;
+pub(crate) const JSON_NUMBER_BYTES_MAX: usize = 1024;
 
 /// Largest text frame the server sends when it may split, in bytes. Older Python SDKs close the
 /// connection on frames over 1 MiB.
-pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const FRAME_BYTES_MAX: usize = 256 * 1024;
 
 /// Most publications returned by one history command or subscribe reply; what the reference server
 /// caps clients at. The rest of a resume is streamed.
@@ -36,63 +36,63 @@ pub const PAGE_PUBLICATIONS_MAX: usize = 300;
 pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// Commands taken from one socket before their replies are written.
-pub const TURN_COMMANDS_MAX: usize = 1024;
+pub(crate) const TURN_COMMANDS_MAX: usize = 1024;
 
 /// Payload bytes taken from one socket before their replies are written.
-pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const TURN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Commands waiting for one shard; a full queue slows the committing threads down, which is the
 /// back-pressure that keeps memory bounded.
-pub const SHARD_QUEUE_MAX: usize = 4096;
+pub(crate) const SHARD_QUEUE_MAX: usize = 4096;
 
 /// Publications kept in memory per active room, and their payload bytes: enough for a reconnect
 /// storm, small enough for many rooms.
-pub const TAIL_PUBLICATIONS_MAX: usize = 256;
+pub(crate) const TAIL_PUBLICATIONS_MAX: usize = 256;
 
 /// See [`TAIL_PUBLICATIONS_MAX`].
-pub const TAIL_BYTES_MAX: usize = 128 * 1024;
+pub(crate) const TAIL_BYTES_MAX: usize = 128 * 1024;
 
 /// Publications in one block of the page cache. Blocks start at multiples of it, so that clients
 /// that were lost at different moments share them.
-pub const BLOCK_PUBLICATIONS: u64 = 256;
+pub(crate) const BLOCK_PUBLICATIONS: u64 = 256;
 
 /// Payload bytes the page cache keeps over all rooms.
-pub const PAGE_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const PAGE_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Commands a worker applies before it delivers what they brought.
-pub const SHARD_TURN_COMMANDS_MAX: usize = 1024;
+pub(crate) const SHARD_TURN_COMMANDS_MAX: usize = 1024;
 
 /// Rooms a worker looks at for eviction in one turn, so that a mass eviction holds nobody up.
-pub const EVICTIONS_PER_TURN_MAX: usize = 256;
+pub(crate) const EVICTIONS_PER_TURN_MAX: usize = 256;
 
 /// Rooms of one shard for which the operator may name a strategy: more would be a matter for the
 /// options of a namespace.
-pub const STRATEGY_OVERRIDES_PER_SHARD_MAX: usize = 10_000;
+pub(crate) const STRATEGY_OVERRIDES_PER_SHARD_MAX: usize = 10_000;
 
 /// Listeners that a worker serves of one large fan-out before other rooms of its shard get a turn.
-pub const SLICE_LISTENERS: usize = 128;
+pub(crate) const SLICE_LISTENERS: usize = 128;
 
 /// Listeners that each thread of the pool serves of one large fan-out before other large ones get a turn:
 /// some 7 ms. A slice ends with a wait for the slowest thread, so it is not shorter.
-pub const POOL_SLICE_LISTENERS: usize = 1024;
+pub(crate) const POOL_SLICE_LISTENERS: usize = 1024;
 
 /// Largest HTTP head in bytes; the common limit of web servers.
-pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 
 /// Most header lines in an HTTP head.
-pub const HTTP_HEADERS_MAX: usize = 64;
+pub(crate) const HTTP_HEADERS_MAX: usize = 64;
 
 /// Time a client has for a whole HTTP head, however it trickles.
-pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Time a client has for a whole HTTP body.
-pub const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Largest HTTP request body in bytes; a broadcast of one full-size message to thousands of channels.
-pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(crate) const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Idle time after which a kept-alive HTTP connection is closed.
-pub const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(60);
+pub(crate) const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Stack of a connection's reader thread. Only touched pages cost memory; SQLite and libpq calls
 /// of a commit leader need the room.
@@ -103,7 +103,7 @@ pub const READER_STACK_BYTES: usize = 256 * 1024;
 pub const PRUNE_ROWS_PER_STEP: i64 = 500;
 
 /// Most entries of a list that is returned at once: contacts, members, unread rooms.
-pub const LIST_ROWS_MAX: i64 = 10_000;
+pub(crate) const LIST_ROWS_MAX: i64 = 10_000;
 
 const _: () = assert!(PAGE_BYTES_MAX < 1024 * 1024);
 const _: () = assert!(TAIL_PUBLICATIONS_MAX <= PAGE_PUBLICATIONS_MAX);

@@ -145,7 +145,7 @@ impl Metrics {
 
 /// What `GET /metrics?rooms=N` tells of one room.
 #[derive(Debug, Clone)]
-pub struct RoomSample {
+pub(crate) struct RoomSample {
     /// The room.
     pub channel: String,
     /// Subscriptions.
@@ -164,7 +164,7 @@ pub struct RoomSample {
 
 /// The rooms in the Prometheus text format, a few series each.
 #[must_use]
-pub fn render_rooms(rooms: &[RoomSample]) -> String {
+pub(crate) fn render_rooms(rooms: &[RoomSample]) -> String {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str, labels: &[&str]| {
         let gauge = GaugeVec::new(Opts::new(format!("roomcast_room_{name}"), help), labels);

@@ -8,7 +8,7 @@ use crate::ids::Channel;
 
 /// What a token shall say; what is absent is left out.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct TokenRequest<'a> {
+pub(crate) struct TokenRequest<'a> {
     /// The user id; empty for an anonymous user.
     pub user: &'a str,
     /// Makes it a subscription token for this channel.
@@ -29,7 +29,7 @@ pub struct TokenRequest<'a> {
 
 /// Why no token was made.
 #[derive(Debug)]
-pub enum IssueError {
+pub(crate) enum IssueError {
     /// `info` is no JSON.
     Info(serde_json::Error),
     /// Signing failed.
@@ -71,7 +71,7 @@ struct IssuedClaims<'a> {
 ///
 /// # Errors
 /// [`IssueError`]
-pub fn issue(secret: &str, request: &TokenRequest<'_>) -> Result<String, IssueError> {
+pub(crate) fn issue(secret: &str, request: &TokenRequest<'_>) -> Result<String, IssueError> {
     let claims = IssuedClaims {
         sub: request.user,
         channel: request.channel.map(Channel::as_str),

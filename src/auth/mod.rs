@@ -5,7 +5,7 @@
 //! be made by the verifier alone, so holding one is proof. Knows no message of the protocol.
 
 mod claims;
-pub mod issue;
+pub(crate) mod issue;
 mod token;
 
 use std::fmt;
@@ -16,12 +16,12 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use crate::ids::Channel;
 use claims::Claims;
 
-pub use token::{ServerSubscription, TokenError};
+pub(crate) use token::{ServerSubscription, TokenError};
 
 /// Checks tokens against one secret.
 ///
 /// Times are compared without leeway: a token is expired at the second of its `exp`.
-pub struct Verifier {
+pub(crate) struct Verifier {
     key: DecodingKey,
     validation: Validation,
     audience: Option<String>,
@@ -36,7 +36,7 @@ impl fmt::Debug for Verifier {
 
 /// A connection token that was checked: proof of who connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedConnection {
+pub(crate) struct VerifiedConnection {
     user: Arc<str>,
     info: Option<Arc<str>>,
     expires_at: Option<i64>,
@@ -45,29 +45,29 @@ pub struct VerifiedConnection {
 
 impl VerifiedConnection {
     /// The user id; empty for an anonymous user.
-    pub const fn user(&self) -> &Arc<str> {
+    pub(crate) const fn user(&self) -> &Arc<str> {
         &self.user
     }
 
     /// What others may see of the connection, compact JSON.
-    pub const fn info(&self) -> Option<&Arc<str>> {
+    pub(crate) const fn info(&self) -> Option<&Arc<str>> {
         self.info.as_ref()
     }
 
     /// When the connection expires, seconds since 1970 UTC; always in the future of the check.
-    pub const fn expires_at(&self) -> Option<i64> {
+    pub(crate) const fn expires_at(&self) -> Option<i64> {
         self.expires_at
     }
 
     /// What the server subscribes the connection to, each channel once.
-    pub fn subscriptions(&self) -> &[ServerSubscription] {
+    pub(crate) fn subscriptions(&self) -> &[ServerSubscription] {
         &self.subscriptions
     }
 }
 
 /// A subscription token that was checked: this user may listen to this channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedSubscription {
+pub(crate) struct VerifiedSubscription {
     channel: Channel,
     info: Option<Arc<str>>,
     data: Option<Arc<str>>,
@@ -76,29 +76,29 @@ pub struct VerifiedSubscription {
 
 impl VerifiedSubscription {
     /// The channel.
-    pub const fn channel(&self) -> &Channel {
+    pub(crate) const fn channel(&self) -> &Channel {
         &self.channel
     }
 
     /// What others may see of the subscription, compact JSON.
-    pub const fn info(&self) -> Option<&Arc<str>> {
+    pub(crate) const fn info(&self) -> Option<&Arc<str>> {
         self.info.as_ref()
     }
 
     /// What the client is told with the subscription, compact JSON.
-    pub const fn data(&self) -> Option<&Arc<str>> {
+    pub(crate) const fn data(&self) -> Option<&Arc<str>> {
         self.data.as_ref()
     }
 
     /// When the subscription expires, seconds since 1970 UTC; always in the future of the check.
-    pub const fn expires_at(&self) -> Option<i64> {
+    pub(crate) const fn expires_at(&self) -> Option<i64> {
         self.expires_at
     }
 }
 
 impl Verifier {
     /// Checks against `secret`; `audience` and `issuer` must be in every token if given.
-    pub fn new(secret: &str, audience: Option<String>, issuer: Option<String>) -> Self {
+    pub(crate) fn new(secret: &str, audience: Option<String>, issuer: Option<String>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         // The library checks the signature. All claims are checked here, against the given time.
         validation.required_spec_claims.clear();
@@ -112,7 +112,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`TokenError`], never [`TokenError::Mismatch`].
-    pub fn verify_connection(&self, token: &str, now: i64) -> Result<VerifiedConnection, TokenError> {
+    pub(crate) fn verify_connection(&self, token: &str, now: i64) -> Result<VerifiedConnection, TokenError> {
         let claims = self.genuine(token)?;
         if claims.names_channel() {
             return Err(TokenError::Invalid("it is a subscription token"));
@@ -132,7 +132,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`TokenError`]
-    pub fn verify_subscription(
+    pub(crate) fn verify_subscription(
         &self,
         token: &str,
         now: i64,

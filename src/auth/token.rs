@@ -9,7 +9,7 @@ use crate::ids::Channel;
 
 /// Why a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// Genuine, but past its time or not valid yet: the client needs a new one.
     Expired,
     /// Genuine, but issued for another user or another channel.
@@ -32,7 +32,7 @@ impl std::error::Error for TokenError {}
 
 /// A channel the token subscribes its connection to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerSubscription {
+pub(crate) struct ServerSubscription {
     /// The channel.
     pub channel: Channel,
     /// What others may see of the subscription, compact JSON.

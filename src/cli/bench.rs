@@ -3,7 +3,7 @@
 use roomcast_bench::BenchError;
 use roomcast_bench::command;
 
-pub use command::BenchArgs;
+pub(super) use command::BenchArgs;
 
 use super::failure::Failure;
 use super::signals::stop_flag;

@@ -19,7 +19,7 @@ Prints TOML on standard output, warnings as comments above it. Ends with 1 when 
 /// Print the configuration in effect.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CheckConfigArgs {
+pub(super) struct CheckConfigArgs {
     /// Source of the configuration.
     #[command(flatten)]
     pub file: ConfigFile,

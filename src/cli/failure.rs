@@ -6,11 +6,11 @@ use crate::config::ConfigError;
 
 /// Ends the program with exit code 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure(String);
+pub(super) struct Failure(String);
 
 impl Failure {
     /// A failure that is told by `message`.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }

@@ -31,7 +31,7 @@ in good order; a second one at once.";
 /// Start the server.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ServeArgs {
+pub(super) struct ServeArgs {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub file: ConfigFile,
@@ -92,7 +92,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the configuration is wrong or logging can not start.
-pub fn prepare(args: &ServeArgs) -> Result<Config, Failure> {
+pub(super) fn prepare(args: &ServeArgs) -> Result<Config, Failure> {
     let loaded = args.file.load(args.flags())?;
     start_logging(&loaded.config.log)?;
     for warning in &loaded.warnings {
@@ -119,7 +119,7 @@ fn start_logging(log: &Log) -> Result<(), Failure> {
 /// `address` is the one really bound, `capacity` what the limits of the system and the
 /// configuration allow.
 #[must_use]
-pub fn banner(config: &Config, address: SocketAddr, capacity: Capacity) -> String {
+pub(super) fn banner(config: &Config, address: SocketAddr, capacity: Capacity) -> String {
     let host = reachable(address);
     let lines = [
         ("address", address.to_string()),

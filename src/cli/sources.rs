@@ -9,7 +9,7 @@ use crate::config::{CONFIG_FILE, Flag, Loaded, Sources};
 
 /// `--config`, the same for every command.
 #[derive(Debug, Clone, Args)]
-pub struct ConfigFile {
+pub(super) struct ConfigFile {
     /// Configuration file (TOML), else the one named by ROOMCAST_CONFIG; see roomcast.example.toml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -20,7 +20,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// When any of them is wrong; the failure lists every problem.
-    pub fn load(&self, flags: Vec<Flag>) -> Result<Loaded, Failure> {
+    pub(super) fn load(&self, flags: Vec<Flag>) -> Result<Loaded, Failure> {
         // An empty variable counts as not set, as everywhere; clap would refuse it.
         let named = || std::env::var_os(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let file = self.config.clone().or_else(named);

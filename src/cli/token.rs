@@ -28,7 +28,7 @@ ROOMCAST_CLIENT_TOKEN_HMAC_SECRET. Only the token is printed, so TOKEN=$(roomcas
 /// Print a signed token.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct TokenArgs {
+pub(super) struct TokenArgs {
     /// Source of the configuration.
     #[command(flatten)]
     pub file: ConfigFile,
@@ -51,7 +51,7 @@ pub struct TokenArgs {
 
 /// Lifetime of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lifetime {
+pub(super) enum Lifetime {
     /// For ever.
     Never,
     /// From now on.

@@ -2,7 +2,7 @@
 
 /// The lines that are printed.
 #[must_use]
-pub fn text() -> String {
+pub(super) fn text() -> String {
     let tls = if cfg!(feature = "postgres-tls") { "with TLS" } else { "without TLS" };
     format!(
         "roomcast {}\nSQLite {} (compiled in)\nPostgreSQL client library {tls} (compiled in)\n",

@@ -54,13 +54,14 @@ use room::change::{Leave, RoomChange};
 use shard::Shard;
 use threads::Threads;
 
-pub use catch_up::directory::Lagging;
-pub use delivery::choice::{Reason, Strategy};
-pub use inspect::{Presence, RoomOrder, RoomQuery, RoomStatus};
-pub use join::{Answer, Extra, Joined, Recover};
+pub(crate) use catch_up::directory::Lagging;
+pub(crate) use delivery::choice::{Reason, Strategy};
+pub(crate) use inspect::{Presence, RoomOrder, RoomQuery, RoomStatus};
+pub use join::{Answer, Extra};
+pub(crate) use join::{Joined, Recover};
 pub use listener::Listener;
 pub use log::{Log, LogUnavailable};
-pub use subscription::{Refused, Subscription};
+pub(crate) use subscription::{Refused, Subscription};
 
 /// The surroundings of an engine, given by the program around it.
 pub struct EngineParts {

@@ -23,7 +23,7 @@ pub fn text(payload: &[u8]) -> Bytes {
 
 /// One close frame. A reason longer than 123 bytes is cut at a character.
 #[must_use]
-pub fn close(code: u16, reason: &str) -> Bytes {
+pub(crate) fn close(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(CLOSE_REASON_BYTES_MAX);
     while !reason.is_char_boundary(end) {
         end -= 1;
@@ -104,7 +104,7 @@ impl LineFrames {
 }
 
 /// The lines in a buffer of whole text frames, as [`LineFrames`] and [`text`] make them.
-pub fn lines(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn lines(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = frames;
     let payloads = std::iter::from_fn(move || {
         let (payload, behind) = split_frame(rest)?;

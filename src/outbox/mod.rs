@@ -6,7 +6,7 @@
 //! room, no protocol and no engine. Locks: the outbox's own, and below it the drainer's list.
 
 mod drainer;
-pub mod frame;
+pub(crate) mod frame;
 #[cfg(all(test, feature = "model"))]
 mod model;
 mod queue;
@@ -32,8 +32,9 @@ use queue::Queue;
 use state::State;
 use wire::Wire;
 
-pub use drainer::{Drainer, DrainerHandle};
-pub use state::Ended;
+pub use drainer::Drainer;
+pub(crate) use drainer::DrainerHandle;
+pub(crate) use state::Ended;
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 //! Owns every name and number a client sees. Pure functions between text and types: decoding
 //! yields checked commands, encoding appends to a buffer. Knows no connection, room or database.
 
-pub mod api;
-pub mod code;
-pub mod command;
+pub(crate) mod api;
+pub(crate) mod code;
+pub(crate) mod command;
 mod fields;
 mod object;
-pub mod push;
-pub mod reply;
+pub(crate) mod push;
+pub(crate) mod reply;
 
-pub use object::Members;
+pub(crate) use object::Members;

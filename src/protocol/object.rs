@@ -7,31 +7,31 @@ use crate::json::{push_number, push_string};
 /// Member names are the protocol's own and need no escaping. The `some_…` methods leave a member
 /// out when it has the value that the protocol treats as absent.
 #[derive(Debug)]
-pub struct Object<'a> {
+pub(crate) struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
 }
 
 /// What can write itself as the members of an object: every result of a command or an API call.
-pub trait Members {
+pub(crate) trait Members {
     /// Adds the members to `object`.
     fn write(&self, object: &mut Object<'_>);
 }
 
 impl<'a> Object<'a> {
     /// Opens an object at the end of `out`.
-    pub fn begin(out: &'a mut Vec<u8>) -> Self {
+    pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
         Self { out, empty: true }
     }
 
     /// Closes the object.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         self.out.push(b'}');
     }
 
     /// Adds a name that needs escaping and returns the buffer to write its value to.
-    pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
+    pub(crate) fn key(&mut self, name: &str) -> &mut Vec<u8> {
         self.comma();
         push_string(self.out, name);
         self.out.push(b':');
@@ -39,7 +39,7 @@ impl<'a> Object<'a> {
     }
 
     /// Adds a name and returns the buffer to write its value to.
-    pub fn value(&mut self, name: &'static str) -> &mut Vec<u8> {
+    pub(crate) fn value(&mut self, name: &'static str) -> &mut Vec<u8> {
         self.comma();
         self.out.push(b'"');
         self.out.extend_from_slice(name.as_bytes());
@@ -48,55 +48,59 @@ impl<'a> Object<'a> {
     }
 
     /// Adds a string.
-    pub fn string(&mut self, name: &'static str, text: &str) {
+    pub(crate) fn string(&mut self, name: &'static str, text: &str) {
         push_string(self.value(name), text);
     }
 
     /// Adds a string unless it is empty.
-    pub fn some_string(&mut self, name: &'static str, text: &str) {
+    pub(crate) fn some_string(&mut self, name: &'static str, text: &str) {
         if !text.is_empty() {
             self.string(name, text);
         }
     }
 
     /// Adds a number.
-    pub fn number(&mut self, name: &'static str, number: u64) {
+    pub(crate) fn number(&mut self, name: &'static str, number: u64) {
         push_number(self.value(name), number);
     }
 
     /// Adds a number unless it is 0.
-    pub fn some_number(&mut self, name: &'static str, number: u64) {
+    pub(crate) fn some_number(&mut self, name: &'static str, number: u64) {
         if number != 0 {
             self.number(name, number);
         }
     }
 
     /// Adds `true`, or nothing.
-    pub fn some_true(&mut self, name: &'static str, holds: bool) {
+    pub(crate) fn some_true(&mut self, name: &'static str, holds: bool) {
         if holds {
             self.raw(name, "true");
         }
     }
 
     /// Adds a value that is JSON text already.
-    pub fn raw(&mut self, name: &'static str, json: &str) {
+    pub(crate) fn raw(&mut self, name: &'static str, json: &str) {
         self.value(name).extend_from_slice(json.as_bytes());
     }
 
     /// Adds a value that is JSON text already, if there is one.
-    pub fn some_raw(&mut self, name: &'static str, json: Option<&str>) {
+    pub(crate) fn some_raw(&mut self, name: &'static str, json: Option<&str>) {
         if let Some(json) = json {
             self.raw(name, json);
         }
     }
 
     /// Adds an object.
-    pub fn object(&mut self, name: &'static str, members: &(impl Members + ?Sized)) {
+    pub(crate) fn object(&mut self, name: &'static str, members: &(impl Members + ?Sized)) {
         write_object(self.value(name), members);
     }
 
     /// Adds a list of objects.
-    pub fn list<'i, M: Members + 'i>(&mut self, name: &'static str, items: impl IntoIterator<Item = &'i M>) {
+    pub(crate) fn list<'i, M: Members + 'i>(
+        &mut self,
+        name: &'static str,
+        items: impl IntoIterator<Item = &'i M>,
+    ) {
         let out = self.value(name);
         out.push(b'[');
         for (at, item) in items.into_iter().enumerate() {

@@ -14,7 +14,7 @@ use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
 
 /// The ping of the server.
-pub const PING: &[u8] = b"{}";
+pub(crate) const PING: &[u8] = b"{}";
 
 /// A publication, to the listeners of its channel.
 pub fn publication(out: &mut Vec<u8>, publication: &Publication) {
@@ -22,17 +22,17 @@ pub fn publication(out: &mut Vec<u8>, publication: &Publication) {
 }
 
 /// A client began to listen.
-pub fn join(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
+pub(crate) fn join(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
     channel_push(out, channel, "join", &Info(info));
 }
 
 /// A client stopped listening.
-pub fn leave(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
+pub(crate) fn leave(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
     channel_push(out, channel, "leave", &Info(info));
 }
 
 /// The server ended the client's subscription.
-pub fn unsubscribe(out: &mut Vec<u8>, channel: &Channel, code: UnsubscribeCode) {
+pub(crate) fn unsubscribe(out: &mut Vec<u8>, channel: &Channel, code: UnsubscribeCode) {
     channel_push(out, channel, "unsubscribe", &Reason { code: code.number(), reason: code.as_str() });
 }
 
@@ -72,7 +72,7 @@ fn push(out: &mut Vec<u8>, body: impl FnOnce(&mut Object<'_>)) {
 }
 /// What a push says to a listener in this process.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Pushed {
+pub(crate) enum Pushed {
     /// A message of the room.
     Publication(Publication),
     /// The server ended the subscription.
@@ -82,7 +82,7 @@ pub enum Pushed {
 }
 
 /// Reads a push of a channel back; the counterpart of [`publication()`] and [`unsubscribe`].
-pub fn decode(channel: &Channel, line: &[u8]) -> Pushed {
+pub(crate) fn decode(channel: &Channel, line: &[u8]) -> Pushed {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(borrow)]

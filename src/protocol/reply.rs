@@ -66,7 +66,7 @@ impl<'p> FromIterator<&'p Publication> for PublicationList {
 }
 
 /// Appends the object of one publication, as it stands in pushes and lists.
-pub fn encode_publication_object(out: &mut Vec<u8>, publication: &Publication) {
+pub(crate) fn encode_publication_object(out: &mut Vec<u8>, publication: &Publication) {
     write_object(out, publication);
 }
 
@@ -193,7 +193,7 @@ pub fn subscribe(out: &mut Vec<u8>, id: u32, result: &SubscribeResult<'_>) {
 }
 
 /// Reply to unsubscribe.
-pub fn unsubscribe(out: &mut Vec<u8>, id: u32) {
+pub(crate) fn unsubscribe(out: &mut Vec<u8>, id: u32) {
     reply(out, id, "unsubscribe", &Nothing);
 }
 
@@ -203,13 +203,13 @@ pub fn publish(out: &mut Vec<u8>, id: u32) {
 }
 
 /// Reply to a ping of the client.
-pub fn ping(out: &mut Vec<u8>, id: u32) {
+pub(crate) fn ping(out: &mut Vec<u8>, id: u32) {
     reply(out, id, "ping", &Nothing);
 }
 
 /// Result of presence, in replies and in the HTTP API: the clients by their ids.
 #[derive(Debug)]
-pub struct PresenceResult<'a, C>(pub &'a [C]);
+pub(crate) struct PresenceResult<'a, C>(pub &'a [C]);
 
 impl<C: Borrow<ClientInfo>> Members for PresenceResult<'_, C> {
     fn write(&self, object: &mut Object<'_>) {
@@ -228,13 +228,13 @@ impl<C: Borrow<ClientInfo>> Members for Clients<'_, C> {
 }
 
 /// Reply to presence.
-pub fn presence<C: Borrow<ClientInfo>>(out: &mut Vec<u8>, id: u32, clients: &[C]) {
+pub(crate) fn presence<C: Borrow<ClientInfo>>(out: &mut Vec<u8>, id: u32, clients: &[C]) {
     reply(out, id, "presence", &PresenceResult(clients));
 }
 
 /// Result of `presence_stats`, in replies and in the HTTP API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PresenceStatsResult {
+pub(crate) struct PresenceStatsResult {
     /// Connections that listen.
     pub num_clients: u32,
     /// Distinct users among them; all anonymous ones are one.
@@ -249,13 +249,13 @@ impl Members for PresenceStatsResult {
 }
 
 /// Reply to `presence_stats`.
-pub fn presence_stats(out: &mut Vec<u8>, id: u32, result: PresenceStatsResult) {
+pub(crate) fn presence_stats(out: &mut Vec<u8>, id: u32, result: PresenceStatsResult) {
     reply(out, id, "presence_stats", &result);
 }
 
 /// Result of history, in replies and in the HTTP API.
 #[derive(Debug, Clone, Copy)]
-pub struct HistoryResult<'a> {
+pub(crate) struct HistoryResult<'a> {
     /// In the order asked for.
     pub publications: &'a PublicationList,
     /// The epoch of the positions.
@@ -273,12 +273,12 @@ impl Members for HistoryResult<'_> {
 }
 
 /// Reply to history.
-pub fn history(out: &mut Vec<u8>, id: u32, result: &HistoryResult<'_>) {
+pub(crate) fn history(out: &mut Vec<u8>, id: u32, result: &HistoryResult<'_>) {
     reply(out, id, "history", result);
 }
 
 /// Reply to rpc whose data is a result of this server, see [`super::api`].
-pub fn rpc_result(out: &mut Vec<u8>, id: u32, result: &impl Members) {
+pub(crate) fn rpc_result(out: &mut Vec<u8>, id: u32, result: &impl Members) {
     reply(out, id, "rpc", &Wrapped(result));
 }
 
@@ -300,12 +300,12 @@ impl Members for Expiry {
 }
 
 /// Reply to refresh, with the seconds until the connection expires.
-pub fn refresh(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u32>) {
+pub(crate) fn refresh(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u32>) {
     reply(out, id, "refresh", &Expiry(ttl_seconds));
 }
 
 /// Reply to `sub_refresh`, with the seconds until the subscription expires.
-pub fn sub_refresh(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u32>) {
+pub(crate) fn sub_refresh(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u32>) {
     reply(out, id, "sub_refresh", &Expiry(ttl_seconds));
 }
 

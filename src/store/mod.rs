@@ -31,11 +31,15 @@ use readers::Readers;
 
 pub use error::{AppendError, OpenError, StoreError};
 pub use health::Health;
-pub use history::{History, HistoryLimit, HistoryQuery};
+pub(crate) use history::History;
+pub use history::{HistoryLimit, HistoryQuery};
 pub use message::{Appended, CommitSink, NewMessage};
-pub use models::member::{Member, Role};
-pub use models::room::{Room, RoomKind};
-pub use prune::{PruneWalk, Pruned};
+pub(crate) use models::member::Member;
+pub use models::member::Role;
+pub(crate) use models::room::Room;
+pub use models::room::RoomKind;
+pub use prune::PruneWalk;
+pub(crate) use prune::Pruned;
 
 /// An open database.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::config;
 use crate::engine::members::Member;
 use crate::outbox::Push;
 
-pub use crate::config::Strategy;
+pub(crate) use crate::config::Strategy;
 
 /// A room that crossed a threshold goes back only when it is below it by this share, so that one near
 /// a threshold does not change its strategy with every message.

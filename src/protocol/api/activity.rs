@@ -13,11 +13,11 @@ use crate::protocol::object::{Members, Object};
 const LIMIT_DEFAULT: usize = 100;
 
 /// Most entries of an answer: what a page of a console shows, and a few kilobytes.
-pub const LIMIT_MAX: usize = 1000;
+pub(crate) const LIMIT_MAX: usize = 1000;
 
 /// API `rooms`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RoomsParams {
+pub(crate) struct RoomsParams {
     /// Only rooms whose names match; `*` stands for any run of characters.
     #[serde(default, deserialize_with = "fields::text")]
     pub pattern: Option<String>,
@@ -32,7 +32,7 @@ pub struct RoomsParams {
 /// What puts a room before others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RoomsOrder {
+pub(crate) enum RoomsOrder {
     /// More publications per second.
     #[default]
     Rate,
@@ -44,7 +44,7 @@ pub enum RoomsOrder {
 
 /// API `lagging`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct LaggingParams {
+pub(crate) struct LaggingParams {
     /// How many at most.
     #[serde(default = "default_limit", deserialize_with = "limit")]
     pub limit: usize,
@@ -52,7 +52,7 @@ pub struct LaggingParams {
 
 /// API `room_strategy`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RoomStrategyParams {
+pub(crate) struct RoomStrategyParams {
     /// The room.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,
@@ -81,7 +81,7 @@ fn delivery<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Deliver
 
 /// Result of `rooms`: active rooms, the first ones first.
 #[derive(Debug)]
-pub struct RoomsResult<'a>(pub &'a [ActiveRoom]);
+pub(crate) struct RoomsResult<'a>(pub &'a [ActiveRoom]);
 
 impl Members for RoomsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
@@ -91,7 +91,7 @@ impl Members for RoomsResult<'_> {
 
 /// A room in memory. Times are Unix milliseconds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ActiveRoom {
+pub(crate) struct ActiveRoom {
     /// The room.
     pub channel: Channel,
     /// Subscriptions.
@@ -136,7 +136,7 @@ impl Members for ActiveRoom {
 
 /// Result of `lagging`: subscriptions that are served from the log, the longest first.
 #[derive(Debug)]
-pub struct LaggingResult<'a> {
+pub(crate) struct LaggingResult<'a> {
     /// How many there are.
     pub total: u64,
     /// The first of them.
@@ -152,7 +152,7 @@ impl Members for LaggingResult<'_> {
 
 /// One subscription that is served from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaggingSubscription<'a> {
+pub(crate) struct LaggingSubscription<'a> {
     /// Client id of the connection.
     pub client: &'a str,
     /// Its user.

@@ -1,8 +1,8 @@
 //! The JSON of the HTTP API and of the server's own rpc methods: parameters in, results out.
 
-pub mod activity;
-pub mod params;
-pub mod results;
+pub(crate) mod activity;
+pub(crate) mod params;
+pub(crate) mod results;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::object::{Members, Object, write_object};
 
 /// Why parameters were not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BadParams {
+pub(crate) enum BadParams {
     /// Not JSON at all: HTTP status 400, plain text.
     Malformed(String),
     /// JSON, but not what the method takes: [`ErrorCode::BadRequest`] with this detail.
@@ -39,7 +39,7 @@ impl std::error::Error for BadParams {}
 ///
 /// # Errors
 /// [`BadParams`] says what is wrong and how to answer.
-pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams> {
+pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams> {
     let text = str::from_utf8(body).map_err(|error| BadParams::Malformed(error.to_string()))?;
     let text = if text.trim_ascii().is_empty() { "{}" } else { text };
     match serde_json::from_str::<Fields<T>>(text) {
@@ -56,7 +56,7 @@ pub fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, BadParams>
 ///
 /// # Errors
 /// [`ErrorCode::BadRequest`] when the method does not take them.
-pub fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Result<T, ErrorCode> {
+pub(crate) fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Result<T, ErrorCode> {
     decode(data.unwrap_or("{}").as_bytes()).map_err(|_| ErrorCode::BadRequest)
 }
 
@@ -64,7 +64,7 @@ pub fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Result<T,
 ///
 /// # Errors
 /// [`BadParams`] when it is no JSON, `null`, or JSON that clients could not read.
-pub fn payload(text: &str) -> Result<Arc<str>, BadParams> {
+pub(crate) fn payload(text: &str) -> Result<Arc<str>, BadParams> {
     let raw: &RawValue =
         serde_json::from_str(text).map_err(|error| BadParams::Malformed(error.to_string()))?;
     if raw.get() == "null" {
@@ -75,7 +75,7 @@ pub fn payload(text: &str) -> Result<Arc<str>, BadParams> {
 
 /// How errors are told to the caller of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorMode {
+pub(crate) enum ErrorMode {
     /// Status 200 and an object with a member `error`.
     Body,
     /// The HTTP status tells the kind, the body is the bare error object.
@@ -84,14 +84,14 @@ pub enum ErrorMode {
 
 impl ErrorMode {
     /// The mode that the value of the header `X-Centrifugo-Error-Mode` asks for.
-    pub fn from_header(value: Option<&str>) -> Self {
+    pub(crate) fn from_header(value: Option<&str>) -> Self {
         if value == Some("transport") { Self::Transport } else { Self::Body }
     }
 }
 
 /// An error of the API: the code, and optionally what exactly is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// The kind.
     pub code: ErrorCode,
     /// Added to the message; empty: nothing to add.
@@ -117,7 +117,7 @@ impl Members for ApiError {
 }
 
 /// Appends `{"result":{…}}`.
-pub fn result(out: &mut Vec<u8>, result: &impl Members) {
+pub(crate) fn result(out: &mut Vec<u8>, result: &impl Members) {
     let mut object = Object::begin(out);
     object.object("result", result);
     object.end();
@@ -125,7 +125,7 @@ pub fn result(out: &mut Vec<u8>, result: &impl Members) {
 
 /// Appends the error in the given mode and returns the HTTP status to answer with.
 #[must_use]
-pub fn error(out: &mut Vec<u8>, mode: ErrorMode, error: &ApiError) -> u16 {
+pub(crate) fn error(out: &mut Vec<u8>, mode: ErrorMode, error: &ApiError) -> u16 {
     match mode {
         ErrorMode::Body => {
             let mut object = Object::begin(out);

@@ -15,7 +15,7 @@ use crate::protocol::fields;
 
 /// API `publish`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishParams {
+pub(crate) struct PublishParams {
     /// The channel.
     pub channel: Channel,
     /// What to publish there.
@@ -24,7 +24,7 @@ pub struct PublishParams {
 
 /// API `broadcast`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BroadcastParams {
+pub(crate) struct BroadcastParams {
     /// The channels; at least one.
     pub channels: Vec<Channel>,
     /// What to publish in each of them.
@@ -33,7 +33,7 @@ pub struct BroadcastParams {
 
 /// A message from the operator's backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiMessage {
+pub(crate) struct ApiMessage {
     /// The payload, compact JSON.
     pub data: Arc<str>,
     /// String-to-string object, compact JSON.
@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for BroadcastParams {
 
 /// API `unsubscribe`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct UnsubscribeParams {
+pub(crate) struct UnsubscribeParams {
     /// Whose subscriptions; empty: those of anonymous users.
     #[serde(deserialize_with = "fields::any_user")]
     pub user: Arc<str>,
@@ -109,7 +109,7 @@ pub struct UnsubscribeParams {
 
 /// API `disconnect`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct DisconnectParams {
+pub(crate) struct DisconnectParams {
     /// Whose connections; empty: those of anonymous users.
     #[serde(deserialize_with = "fields::any_user")]
     pub user: Arc<str>,
@@ -127,7 +127,7 @@ pub struct DisconnectParams {
 /// API `channels`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct ChannelsParams {
+pub(crate) struct ChannelsParams {
     /// Only channels whose names match; `*` stands for any run of characters.
     #[serde(deserialize_with = "fields::text")]
     pub pattern: Option<String>,
@@ -135,11 +135,11 @@ pub struct ChannelsParams {
 
 /// API methods without parameters, such as `info`; rpc `contacts.list` and `rooms.unread`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub struct NoParams {}
+pub(crate) struct NoParams {}
 
 /// API `contact_add` and `contact_remove`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ContactParams {
+pub(crate) struct ContactParams {
     /// Whose contact list.
     #[serde(deserialize_with = "fields::user")]
     pub user: Arc<str>,
@@ -150,7 +150,7 @@ pub struct ContactParams {
 
 /// API `contacts`; rpc `contacts.add` and `contacts.remove`, where it names the other user.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct UserParams {
+pub(crate) struct UserParams {
     /// The user.
     #[serde(deserialize_with = "fields::user")]
     pub user: Arc<str>,
@@ -159,7 +159,7 @@ pub struct UserParams {
 /// What a room is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum NewRoomKind {
+pub(crate) enum NewRoomKind {
     /// For its members.
     Group,
     /// For everybody the namespace admits.
@@ -169,7 +169,7 @@ pub enum NewRoomKind {
 
 /// API `room_create`. Rooms of two contacts come into being with the contact.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RoomCreateParams {
+pub(crate) struct RoomCreateParams {
     /// The channel.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,
@@ -183,7 +183,7 @@ pub struct RoomCreateParams {
 
 impl RoomCreateParams {
     /// What the room is for: as given, else a group if there are members.
-    pub fn kind(&self) -> NewRoomKind {
+    pub(crate) fn kind(&self) -> NewRoomKind {
         let implied = if self.members.is_empty() { NewRoomKind::Public } else { NewRoomKind::Group };
         self.kind.unwrap_or(implied)
     }
@@ -191,7 +191,7 @@ impl RoomCreateParams {
 
 /// rpc `publish`: a publish that may be sent again without being published twice.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RpcPublishParams {
+pub(crate) struct RpcPublishParams {
     /// The channel.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,
@@ -205,7 +205,7 @@ pub struct RpcPublishParams {
 
 /// rpc `rooms.read`: how far the user has read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RoomsReadParams {
+pub(crate) struct RoomsReadParams {
     /// The channel.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,

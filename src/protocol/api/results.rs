@@ -11,7 +11,7 @@ use crate::protocol::object::{Members, Object, write_object};
 
 /// The empty result: `unsubscribe`, `disconnect`, `contact_remove`, rpc `contacts.remove`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done;
+pub(crate) struct Done;
 
 impl Members for Done {
     fn write(&self, _: &mut Object<'_>) {}
@@ -19,7 +19,7 @@ impl Members for Done {
 
 /// Result of `publish`, also as rpc.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PublishResult<'a> {
+pub(crate) struct PublishResult<'a> {
     /// The position of the message; 0 in channels that keep nothing.
     pub offset: Seq,
     /// The epoch of the position; empty in channels that keep nothing.
@@ -35,7 +35,7 @@ impl Members for PublishResult<'_> {
 
 /// Result of `broadcast`: one answer a channel, in the order of the request.
 #[derive(Debug)]
-pub struct BroadcastResult<'a>(pub &'a [Result<PublishResult<'a>, ApiError>]);
+pub(crate) struct BroadcastResult<'a>(pub &'a [Result<PublishResult<'a>, ApiError>]);
 
 impl Members for BroadcastResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
@@ -54,7 +54,7 @@ impl Members for Result<PublishResult<'_>, ApiError> {
 
 /// Result of `channels`: active channels and how many listen to each.
 #[derive(Debug)]
-pub struct ChannelsResult<'a>(pub &'a [(Channel, u64)]);
+pub(crate) struct ChannelsResult<'a>(pub &'a [(Channel, u64)]);
 
 impl Members for ChannelsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
@@ -82,7 +82,7 @@ impl Members for NumClients {
 
 /// Result of `info`: one entry a node.
 #[derive(Debug)]
-pub struct InfoResult<'a>(pub &'a [NodeInfo<'a>]);
+pub(crate) struct InfoResult<'a>(pub &'a [NodeInfo<'a>]);
 
 impl Members for InfoResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
@@ -92,7 +92,7 @@ impl Members for InfoResult<'_> {
 
 /// One server process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NodeInfo<'a> {
+pub(crate) struct NodeInfo<'a> {
     /// Unique id of the process.
     pub uid: &'a str,
     /// Name of the machine or process.
@@ -126,7 +126,7 @@ impl Members for NodeInfo<'_> {
 
 /// A contact: the other user, and the room of the two. Result of adding one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contact {
+pub(crate) struct Contact {
     /// The other user.
     pub user: Arc<str>,
     /// The room of the two.
@@ -142,7 +142,7 @@ impl Members for Contact {
 
 /// Result of `contacts` and rpc `contacts.list`.
 #[derive(Debug)]
-pub struct ContactsResult<'a>(pub &'a [Contact]);
+pub(crate) struct ContactsResult<'a>(pub &'a [Contact]);
 
 impl Members for ContactsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
@@ -152,7 +152,7 @@ impl Members for ContactsResult<'_> {
 
 /// Result of `room_create` and `room_info`.
 #[derive(Debug, Clone, Copy)]
-pub struct RoomResult<'a> {
+pub(crate) struct RoomResult<'a> {
     /// The channel.
     pub channel: &'a Channel,
     /// `direct`, `group` or `public`.
@@ -173,7 +173,7 @@ pub struct RoomResult<'a> {
 
 /// One member of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomMember {
+pub(crate) struct RoomMember {
     /// The user.
     pub user: Arc<str>,
     /// The last position the user has read.
@@ -202,7 +202,7 @@ impl Members for RoomResult<'_> {
 
 /// Result of rpc `rooms.read`: the position that holds now, which never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadResult {
+pub(crate) struct ReadResult {
     /// The last position read.
     pub last_read: Seq,
     /// How many messages are newer.
@@ -218,7 +218,7 @@ impl Members for ReadResult {
 
 /// Result of rpc `rooms.unread`: the rooms the user is a member of.
 #[derive(Debug)]
-pub struct UnreadResult<'a>(pub &'a [UnreadRoom]);
+pub(crate) struct UnreadResult<'a>(pub &'a [UnreadRoom]);
 
 impl Members for UnreadResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
@@ -228,7 +228,7 @@ impl Members for UnreadResult<'_> {
 
 /// How far one room has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnreadRoom {
+pub(crate) struct UnreadRoom {
     /// The channel.
     pub channel: Channel,
     /// The newest position.

@@ -11,8 +11,8 @@ mod method;
 use diagnose::diagnose;
 use envelope::Envelope;
 
-pub use bad::{BadCommand, Broken};
-pub use method::{
+pub(crate) use bad::{BadCommand, Broken};
+pub(crate) use method::{
     ChannelRequest, Command, ConnectRequest, HistoryRequest, Method, PublishRequest, RecoverRequest,
     RpcRequest, SubRefreshRequest, SubscribeRequest,
 };
