@@ -4,7 +4,7 @@
 //! `callers=` are threads that submit single rows at the same time. PostgreSQL waits for the disk
 //! here, unlike in the tests.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can not measure fails by panic")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot measure fails by panic")]
 
 mod common;
 

@@ -2,7 +2,7 @@
 //!
 //! Pure functions: the clock stops when the last byte is in the buffer.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can not measure fails by panic")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot measure fails by panic")]
 
 mod common;
 

@@ -5,7 +5,7 @@
 //! `fan_out/sockets`: listeners are loopback connections; a round ends when the reader at their far
 //! end has read the message from every one of them.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can not measure fails by panic")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot measure fails by panic")]
 
 mod common;
 

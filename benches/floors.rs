@@ -7,7 +7,7 @@
 //! standard output at the end. `--with-postgres COMMAND…` runs a command while a throw-away PostgreSQL
 //! runs; `{url}` in its arguments becomes that of an empty database.
 
-#![allow(clippy::unwrap_used, reason = "a bench that can not measure fails by panic")]
+#![allow(clippy::unwrap_used, reason = "a bench that cannot measure fails by panic")]
 
 mod common;
 #[path = "floors/log.rs"]

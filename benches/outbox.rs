@@ -1,7 +1,7 @@
 //! What it costs to hand a push to a connection's outbox, by what happens to it there: the kernel
 //! takes it at once, it is queued behind others, it is refused, or a consumer of this process gets it.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can not measure fails by panic")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot measure fails by panic")]
 
 mod common;
 

@@ -2,7 +2,7 @@
 //!
 //! Pure functions: the clock stops when the last command of the frame is decoded.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can not measure fails by panic")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench that cannot measure fails by panic")]
 
 use std::hint::black_box;
 use std::time::Duration;

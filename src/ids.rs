@@ -130,7 +130,7 @@ impl ConnectionId {
 }
 
 /// Number of one subscription of one connection to one room; a new one for each subscribe, so
-/// that a late leave can not remove a newer subscription.
+/// that a late leave cannot remove a newer subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct SubscriptionId(pub u64);
 

@@ -21,7 +21,7 @@ pub(crate) const INFO_BYTES_MAX: usize = 4 * 1024;
 pub(crate) const JSON_DEPTH_MAX: usize = 128;
 
 /// Longest number in a payload, in bytes as written: Python refuses integers of more than 4,300
-/// digits, and its SDK stops reading when it can not parse a message.
+/// digits, and its SDK stops reading when it cannot parse a message.
 pub(crate) const JSON_NUMBER_BYTES_MAX: usize = 1024;
 
 /// Largest text frame the server sends when it may split, in bytes. Older Python SDKs close the

@@ -223,7 +223,7 @@ pub(crate) enum Arrival {
     Late,
     /// Not for the first time.
     Again,
-    /// So far ahead that it can not be true.
+    /// So far ahead that it cannot be true.
     Absurd,
 }
 

@@ -391,7 +391,7 @@ impl Driver {
         if connection.epoch.is_none() {
             connection.last = joined.offset;
         } else if !joined.recovered {
-            return Err(io::Error::other("a listener came back and was told that it can not recover"));
+            return Err(io::Error::other("a listener came back and was told that it cannot recover"));
         }
         connection.epoch = Some(joined.epoch).filter(|epoch| !epoch.is_empty());
         for missed in joined.publications {

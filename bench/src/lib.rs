@@ -73,7 +73,7 @@ pub enum Progress {
 /// report.
 ///
 /// # Errors
-/// When the server can not be reached, the connections do not all become ready, the system has not
+/// When the server cannot be reached, the connections do not all become ready, the system has not
 /// enough files for them, or the run was ended.
 pub fn run(
     name: &str,

@@ -217,7 +217,7 @@ impl Plan {
     }
 
     /// True when the plan says how fast messages come, and not the server's answers: then the server may
-    /// have the processor first, for it can not run away from its listeners.
+    /// have the processor first, for it cannot run away from its listeners.
     pub(crate) fn is_paced(&self) -> bool {
         self.groups.iter().all(|group| matches!(group.pace, Pace::Rate(_)))
     }

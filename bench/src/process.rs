@@ -59,7 +59,7 @@ impl Spawned {
     /// Starts `program serve` on a free port of this machine, on a database of its own unless one is named.
     ///
     /// # Errors
-    /// When it can not be started or does not say where it listens.
+    /// When it cannot be started or does not say where it listens.
     pub(crate) fn start(program: &Path, database: Option<&str>, extra: &[String]) -> io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("roomcast-bench-{}", uuid::Uuid::new_v4().simple()));
         fs::create_dir_all(&folder)?;

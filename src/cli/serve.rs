@@ -91,7 +91,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
 /// Reads the configuration, starts logging, and logs what is doubtful about the configuration.
 ///
 /// # Errors
-/// When the configuration is wrong or logging can not start.
+/// When the configuration is wrong or logging cannot start.
 pub(super) fn prepare(args: &ServeArgs) -> Result<Config, Failure> {
     let loaded = args.file.load(args.flags())?;
     start_logging(&loaded.config.log)?;
@@ -111,7 +111,7 @@ fn start_logging(log: &Log) -> Result<(), Failure> {
     } else {
         logger.with_ansi(std::io::stderr().is_terminal()).try_init()
     };
-    started.map_err(|error| Failure::new(format!("logging can not start: {error}")))
+    started.map_err(|error| Failure::new(format!("logging cannot start: {error}")))
 }
 
 /// The block that tells at the start what is running and how to reach it.

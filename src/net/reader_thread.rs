@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_can_not_be_had_is_an_error_and_drops_the_task() {
+    fn a_thread_that_cannot_be_had_is_an_error_and_drops_the_task() {
         let (sender, told) = bounded::<()>(1);
         let task = move || drop(sender);
         assert!(spawn(ConnectionId(3), 1 << 60, task).is_err());

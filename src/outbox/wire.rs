@@ -61,7 +61,7 @@ impl Wire {
     )]
     fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: `fd` is the descriptor of `self.socket`, set once in `new`, and `self.socket` keeps it
-        // open for as long as `self` lives, which the lifetime of the result can not exceed.
+        // open for as long as `self` lives, which the lifetime of the result cannot exceed.
         unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 

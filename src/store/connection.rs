@@ -200,7 +200,7 @@ fn migrate_postgres(
     migrated
 }
 
-/// The file name in a form that SQLite can not take for a URI.
+/// The file name in a form that SQLite cannot take for a URI.
 fn sqlite_name(path: &Path) -> Result<String, ConnectionError> {
     let absolute: PathBuf =
         std::path::absolute(path).map_err(|error| ConnectionError::BadConnection(error.to_string()))?;

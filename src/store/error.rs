@@ -7,7 +7,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 /// Why a database could not be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// It can not be reached or its file can not be opened.
+    /// It cannot be reached or its file cannot be opened.
     Connect(String),
     /// It was reached, but could not be brought to the schema of this version.
     Migrate(String),
@@ -16,8 +16,8 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(reason) => write!(f, "the database can not be opened: {reason}"),
-            Self::Migrate(reason) => write!(f, "the database can not be migrated: {reason}"),
+            Self::Connect(reason) => write!(f, "the database cannot be opened: {reason}"),
+            Self::Migrate(reason) => write!(f, "the database cannot be migrated: {reason}"),
         }
     }
 }
@@ -29,7 +29,7 @@ impl std::error::Error for OpenError {}
 pub enum AppendError {
     /// The room does not exist and the message may not create it.
     UnknownRoom,
-    /// The message itself can not be stored; trying again will not help.
+    /// The message itself cannot be stored; trying again will not help.
     Rejected(String),
     /// The store failed; trying again later will help.
     Unavailable,
@@ -39,7 +39,7 @@ impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownRoom => write!(f, "there is no such room"),
-            Self::Rejected(reason) => write!(f, "the message can not be stored: {reason}"),
+            Self::Rejected(reason) => write!(f, "the message cannot be stored: {reason}"),
             Self::Unavailable => write!(f, "the database is not available"),
         }
     }

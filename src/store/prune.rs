@@ -1,4 +1,4 @@
-//! Retention: deletes the rows that can not be read any more, a little at a time.
+//! Retention: deletes the rows that cannot be read any more, a little at a time.
 //!
 //! One walk goes over all rooms in the order of their ids, whatever their namespace. Looking is
 //! done by the reading connections; the writer is only held for deletes of a bounded size.

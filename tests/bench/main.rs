@@ -149,7 +149,7 @@ fn the_table_and_the_page_show_the_same() {
 }
 
 #[test]
-fn what_can_not_work_is_told_in_words() {
+fn what_cannot_work_is_told_in_words() {
     let nobody = bench(&["127.0.0.1:1"]);
     let said = String::from_utf8(nobody.stderr).unwrap();
     assert_eq!(nobody.status.code(), Some(1));

@@ -134,7 +134,7 @@ fn one_is_not_ones_own_contact() {
 }
 
 #[test]
-fn direct_rooms_can_not_be_made_by_hand() {
+fn direct_rooms_cannot_be_made_by_hand() {
     let server = TestServer::start();
     let answer = server.api("room_create", r#"{"channel":"direct:mine","members":["ann","eve"]}"#);
     assert!(answer.starts_with(r#"{"error":{"code":108"#), "{answer}");
@@ -164,7 +164,7 @@ on_both_databases! {
 }
 
 #[test]
-fn a_read_position_can_not_be_beyond_the_head() {
+fn a_read_position_cannot_be_beyond_the_head() {
     let server = TestServer::start();
     let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
     let room = channel_in(&ann.ask(&add("bob")));

@@ -255,7 +255,7 @@ fn a_refresh_with_other_channels_makes_the_client_reconnect() {
 }
 
 #[test]
-fn server_side_subscriptions_that_can_not_be() {
+fn server_side_subscriptions_that_cannot_be() {
     let server = TestServer::secured("");
     let many: Vec<_> = (0..129).map(|number| format!("\"room{number}\"")).collect();
     for (channels, code) in

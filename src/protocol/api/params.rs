@@ -239,5 +239,5 @@ fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, 
 fn json_of_base64(text: &str) -> Result<Arc<str>, &'static str> {
     let bytes = STANDARD.decode(text).map_err(|_| "b64data is no base64")?;
     let raw: &RawValue = serde_json::from_slice(&bytes).map_err(|_| "b64data holds no JSON")?;
-    fields::compact(raw).map_err(|_| "b64data holds JSON that clients can not read")
+    fields::compact(raw).map_err(|_| "b64data holds JSON that clients cannot read")
 }

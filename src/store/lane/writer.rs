@@ -119,7 +119,7 @@ impl Writer {
         }
     }
 
-    /// Rolls back after an error. A connection that can not even do that is dropped.
+    /// Rolls back after an error. A connection that cannot even do that is dropped.
     fn give_up(&mut self, mut connection: Connection, error: &DieselError) -> Failed {
         let reason = error.to_string();
         match connection.rollback() {

@@ -23,7 +23,7 @@ pub(in crate::store) fn add(connection: &mut Connection, ids: &[&str], now_ms: i
     Ok(())
 }
 
-/// Refuses what can not be a user id in the database.
+/// Refuses what cannot be a user id in the database.
 pub(in crate::store) fn check(id: &str) -> Result<(), StoreError> {
     if id.is_empty() || id.len() > USER_ID_BYTES_MAX || id.contains('\0') {
         return Err(StoreError::BadUser);
