@@ -23,7 +23,7 @@ pub type Seq = u64;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Arc<str>);
 
-/// Why a text is no channel name.
+/// A text that is not a channel name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelError {
     /// The name is empty.

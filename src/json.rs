@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::limits::{JSON_DEPTH_MAX, JSON_NUMBER_BYTES_MAX};
 
-/// Why valid JSON is not passed on: common client parsers fail on it, which would let one sender
+/// Valid JSON that is not passed on, because common client parsers fail on it, which would let one sender
 /// break every listener of a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfit {

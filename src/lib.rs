@@ -24,7 +24,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What follows is a map for those who work on Roomcast itself. `ARCHITECTURE.md` is the long form.
+//! The rest of this page is a map for those who work on Roomcast itself. `ARCHITECTURE.md` is the long form.
 //!
 //! # The way of a message
 //!

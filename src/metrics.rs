@@ -18,7 +18,7 @@ const COUNTS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512
 /// Declares the metrics struct: `name: kind` or `name: counter_vec["label"]`, help in the doc comment.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $name:ident: $kind:ident $([$($argument:expr),+])?,)+) => {
-        /// All metrics of one server; see the module.
+        /// All metrics of one server, registered with one registry and rendered together.
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
@@ -29,7 +29,7 @@ macro_rules! metrics {
             /// A fresh set, all zero.
             ///
             /// # Panics
-            /// When two metrics share a name, which the unit test of this module rules out.
+            /// If two metrics share a name, which the unit test of this module rules out.
             #[must_use]
             pub fn new() -> Self {
                 let registry = Registry::new();
@@ -143,7 +143,7 @@ impl Metrics {
     }
 }
 
-/// What `GET /metrics?rooms=N` tells of one room.
+/// The samples of one room in `GET /metrics?rooms=N`.
 #[derive(Debug, Clone)]
 pub(crate) struct RoomSample {
     /// The room.
@@ -158,7 +158,7 @@ pub(crate) struct RoomSample {
     pub last_activity_seconds: f64,
     /// Strategy of the last fan-out; empty when there was none.
     pub strategy: &'static str,
-    /// Why it was chosen.
+    /// Reason of the choice.
     pub reason: &'static str,
 }
 

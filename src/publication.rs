@@ -1,4 +1,4 @@
-//! What travels through the program: a publication, who sent it, and how long it may be read.
+//! A publication, its sender, and the time for which it may be read.
 //!
 //! Plain shared data without any encoding: the store writes it, the engine carries it, the
 //! protocol turns it into JSON. Owns nothing.
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::ids::{Channel, Seq};
 
-/// Who a client is, as other clients may see it (`ClientInfo` of the protocol).
+/// The identity of a client, as other clients may see it (`ClientInfo` of the protocol).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
     /// User id from the token; empty for an anonymous user.
@@ -34,7 +34,7 @@ pub struct Publication {
     pub info: Option<Arc<ClientInfo>>,
     /// String-to-string JSON object from the server API, compact.
     pub tags: Option<Arc<str>>,
-    /// When it was accepted, milliseconds since 1970 UTC.
+    /// Time it was accepted, milliseconds since 1970 UTC.
     pub created_at_ms: i64,
 }
 

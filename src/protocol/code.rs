@@ -40,7 +40,7 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Why a command failed; the connection stays open.
+    /// Reason for which a command failed; the connection stays open.
     ErrorCode: u16 {
         /// The server failed; trying again later may work.
         Internal = 100, "internal server error";
@@ -70,7 +70,7 @@ codes! {
 }
 
 codes! {
-    /// Why the server ends a connection.
+    /// Reason for which the server ends a connection.
     CloseCode: u16 {
         /// The connection ended without a close frame; for logs and metrics only.
         ConnectionClosed = 3000, "connection closed";
@@ -102,7 +102,7 @@ codes! {
 }
 
 codes! {
-    /// Why the server ends a subscription.
+    /// Reason for which the server ends a subscription.
     UnsubscribeCode: u16 {
         /// The operator ended it; the client stays unsubscribed.
         Server = 2000, "server unsubscribe";
@@ -137,7 +137,7 @@ impl ErrorCode {
 /// Longest reason a WebSocket close frame can carry, in bytes.
 const REASON_BYTES_MAX: usize = 123;
 
-/// What a close frame says: one of the server's own codes, or what an operator chose.
+/// Code and reason of a close frame: one of the server's own codes, or what an operator chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close {
     code: u16,
@@ -184,7 +184,7 @@ impl From<CloseCode> for Close {
 mod tests {
     use super::*;
 
-    /// What clients make of a close code.
+    /// The reaction of clients to a close code.
     fn reconnects(code: u16) -> bool {
         !matches!(code, 3500..=3999 | 4500..=4999)
     }

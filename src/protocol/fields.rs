@@ -1,4 +1,4 @@
-//! How single members are read: null as absent, payloads as compact text, names checked.
+//! The rules for single members: null as absent, payloads as compact text, names checked.
 //!
 //! Shared by client commands and API parameters. A failure here means "bad request".
 

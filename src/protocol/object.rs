@@ -12,7 +12,7 @@ pub(crate) struct Object<'a> {
     empty: bool,
 }
 
-/// What can write itself as the members of an object: every result of a command or an API call.
+/// A value that writes itself as the members of an object: every result of a command or an API call.
 pub(crate) trait Members {
     /// Adds the members to `object`.
     fn write(&self, object: &mut Object<'_>);

@@ -35,7 +35,7 @@ impl PublicationList {
         encode_publication_object(&mut self.objects, publication);
     }
 
-    /// How many there are.
+    /// Number of publications.
     pub const fn count(&self) -> usize {
         self.count
     }
@@ -45,7 +45,7 @@ impl PublicationList {
         self.count == 0
     }
 
-    /// How many bytes they take, the commas included.
+    /// Bytes they take, the commas included.
     pub const fn bytes(&self) -> usize {
         self.objects.len()
     }
@@ -90,7 +90,7 @@ impl Members for ClientInfo {
     }
 }
 
-/// What a successful subscribe tells; also the state of a server-side subscription.
+/// The result of a successful subscribe; also the state of a server-side subscription.
 ///
 /// `SubscribeResult::default()` is the answer of a channel that keeps nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,9 +109,9 @@ pub struct SubscribeResult<'a> {
     pub was_recovering: bool,
     /// Everything missed is in `publications` or follows as pushes.
     pub recovered: bool,
-    /// What was missed, ascending.
+    /// The missed messages, oldest first.
     pub publications: Option<&'a PublicationList>,
-    /// What the server sends along, compact JSON.
+    /// Data of the application for the client, compact JSON.
     pub data: Option<&'a str>,
 }
 
@@ -131,7 +131,7 @@ impl Members for SubscribeResult<'_> {
     }
 }
 
-/// What a successful connect tells.
+/// The result of a successful connect.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectResult<'a> {
     /// Id of the connection.
@@ -140,7 +140,7 @@ pub struct ConnectResult<'a> {
     pub version: &'a str,
     /// Seconds until the connection expires; `None`: never.
     pub ttl_seconds: Option<u32>,
-    /// What the server sends along, compact JSON.
+    /// Data of the application for the client, compact JSON.
     pub data: Option<&'a str>,
     /// Server-side subscriptions.
     pub subs: &'a [(Channel, SubscribeResult<'a>)],
@@ -290,7 +290,7 @@ impl<M: Members> Members for Wrapped<'_, M> {
     }
 }
 
-/// When something expires, in seconds; the answer to both kinds of refresh.
+/// Time to an expiry, in seconds; the answer to both kinds of refresh.
 pub(super) struct Expiry(pub(super) Option<u32>);
 
 impl Members for Expiry {
@@ -342,7 +342,7 @@ mod tests {
 
     use super::*;
 
-    /// What `encode` appends, checked to be one JSON object in one line.
+    /// The text `encode` appends, checked to be one JSON object in one line.
     fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
         encode(&mut out);

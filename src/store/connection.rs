@@ -21,10 +21,10 @@ const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/po
 /// Number of the advisory lock that lets only one server migrate a PostgreSQL database at a time.
 const MIGRATION_LOCK: i64 = 0x526f_6f6d_6361_7374;
 
-/// How long a SQLite statement waits for another process that holds the file, in milliseconds.
+/// Time a SQLite statement waits for another process that holds the file, in milliseconds.
 const SQLITE_BUSY_MS: u32 = 5_000;
 
-/// What is asked of libpq unless the URL says otherwise: a server that is gone is noticed within
+/// Parameters given to libpq unless the URL says otherwise: a server that is gone is noticed within
 /// seconds, however it went.
 const POSTGRES_PARAMETERS: &[(&str, &str)] = &[
     ("connect_timeout", "5"),
@@ -54,7 +54,7 @@ macro_rules! on_either {
 }
 pub(super) use on_either;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Commits messages; the only writer of a SQLite file.
@@ -63,7 +63,7 @@ pub(super) enum Purpose {
     Read,
 }
 
-/// Where and how to connect.
+/// The database to connect to.
 #[derive(Clone)]
 pub(super) struct Target {
     url: DatabaseUrl,
@@ -86,7 +86,7 @@ impl Target {
         matches!(self.url, DatabaseUrl::Sqlite(_))
     }
 
-    /// What to call it to the operator: the file, or that it is a server (its URL may hold a password).
+    /// Its name in messages to the operator: the file, or "PostgreSQL", whose URL may hold a password.
     pub(super) fn name(&self) -> String {
         match self.path() {
             Some(path) => path.display().to_string(),

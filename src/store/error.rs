@@ -1,13 +1,13 @@
-//! What can go wrong in the store, and whose fault a database error is.
+//! The errors of the store, and whose fault a database error is.
 
 use std::fmt;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-/// Why a database could not be opened.
+/// A database that could not be opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// It cannot be reached or its file cannot be opened.
+    /// It cannot be reached, or its file cannot be opened.
     Connect(String),
     /// It was reached, but could not be brought to the schema of this version.
     Migrate(String),
@@ -24,7 +24,7 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// Why a message was not stored.
+/// A message that was not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppendError {
     /// The room does not exist and the message may not create it.
@@ -47,7 +47,7 @@ impl fmt::Display for AppendError {
 
 impl std::error::Error for AppendError {}
 
-/// Why anything else could not be read or changed.
+/// A read or a change, other than an append, that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
     /// The store failed; trying again later will help. The reason is for the operator.
@@ -73,8 +73,8 @@ impl fmt::Display for StoreError {
             Self::UnknownRoom => write!(f, "there is no such room"),
             Self::RoomExists => write!(f, "a room of that name exists"),
             Self::DirectRoom => write!(f, "direct rooms come only with contacts"),
-            Self::NotMember => write!(f, "the user is no member of the room"),
-            Self::BadUser => write!(f, "this is no user id"),
+            Self::NotMember => write!(f, "the user is not a member of the room"),
+            Self::BadUser => write!(f, "this is not a user id: empty, too long, or with a NUL character"),
             Self::OwnContact => write!(f, "nobody is a contact of themselves"),
         }
     }

@@ -1,4 +1,4 @@
-//! Whether the database works, as the last operations saw it.
+//! The health of the database, as the last operations saw it.
 //!
 //! Logs once per change of state and keeps the `store_up` metric. Reads and writes are watched
 //! apart, because a full disk still answers reads.
@@ -20,14 +20,14 @@ pub enum Health {
     Up,
     /// The last operation failed for a reason that lies with the database.
     Down {
-        /// When the first failure was seen, milliseconds since 1970 UTC.
+        /// Time of the first failure, milliseconds since 1970 UTC.
         since_ms: i64,
-        /// What the database said.
+        /// The error text of the database.
         reason: String,
     },
 }
 
-/// What an operation was for.
+/// The kind of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     /// History, rooms, lists.

@@ -10,18 +10,18 @@ use crate::store::connection::Connection;
 use crate::store::models::message::{self, Wanted};
 use crate::store::models::room::{self, Room};
 
-/// What the history command asks for.
+/// The range of messages that the history command asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// Only messages after this one, or before it when `reverse`.
     pub since: Option<Seq>,
-    /// How many.
+    /// The number of messages.
     pub limit: HistoryLimit,
     /// Newest first.
     pub reverse: bool,
 }
 
-/// How many messages are asked for. An answer never holds more than a page
+/// The number of messages asked for. An answer never holds more than a page
 /// ([`PAGE_PUBLICATIONS_MAX`] and [`crate::limits::PAGE_BYTES_MAX`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryLimit {

@@ -145,7 +145,7 @@ impl Store {
         Ok(Pruned { rows, finished: plan.finished })
     }
 
-    /// Whether the database works. While it does not, asking tries it now and then.
+    /// The health of the database. While it is down, asking tries it now and then.
     pub fn health(&self) -> Health {
         if self.monitor.wants_trial() {
             self.lanes.probe();

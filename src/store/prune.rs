@@ -15,14 +15,14 @@ use crate::store::models::{message, room};
 /// Rooms looked at in one step.
 const PRUNE_ROOMS_PER_STEP: i64 = 200;
 
-/// How far a walk over the rooms has come. A new one starts at the first room.
+/// The position of a walk over the rooms. A new one starts at the first room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PruneWalk {
     /// Id of the last room that needs no second look.
     after_room: i64,
 }
 
-/// What a step did.
+/// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pruned {
     /// Rows deleted.
@@ -31,7 +31,7 @@ pub struct Pruned {
     pub finished: bool,
 }
 
-/// What a step will do.
+/// The work of a step, found by reading only.
 pub(super) struct PrunePlan {
     /// Rows to delete, at most [`PRUNE_ROWS_PER_STEP`].
     pub(super) ids: Vec<i64>,

@@ -10,7 +10,7 @@ use crate::store::connection::{Connection, Purpose, Target};
 use crate::store::error::StoreError;
 use crate::store::health::{Monitor, Side};
 
-/// How long a caller waits for a connection while all are in use.
+/// Time a caller waits for a connection while all are in use.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same while the database is known to be down: callers get their error fast.

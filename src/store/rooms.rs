@@ -60,7 +60,7 @@ impl Store {
         })
     }
 
-    /// What a user is in a room; `None` when nothing.
+    /// The role of a user in a room; `None` for strangers.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -71,7 +71,7 @@ impl Store {
         self.readers.read(|connection| member::role(connection, channel.as_str(), user))
     }
 
-    /// Whether a user belongs to a room.
+    /// True when a user belongs to a room.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].

@@ -1,4 +1,4 @@
-//! How a scenario is explored: the same for all protocols.
+//! The exploration of a scenario: the same for all protocols.
 //!
 //! A scenario is run again and again, each time with another order of the steps of its threads, on
 //! one thread of the system. Half of the runs choose every step at random; the other half give the

@@ -1,4 +1,4 @@
-//! What the operator asks about rooms in memory: parameters and results of `rooms`, `lagging` and
+//! The operator's questions about rooms in memory: parameters and results of `rooms`, `lagging` and
 //! `room_strategy`.
 
 use serde::Deserialize;
@@ -24,12 +24,12 @@ pub(crate) struct RoomsParams {
     /// Which come first.
     #[serde(default, deserialize_with = "fields::or_default")]
     pub order: RoomsOrder,
-    /// How many at most.
+    /// Most entries wanted.
     #[serde(default = "default_limit", deserialize_with = "limit")]
     pub limit: usize,
 }
 
-/// What puts a room before others.
+/// The order of a list of rooms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RoomsOrder {
@@ -45,7 +45,7 @@ pub(crate) enum RoomsOrder {
 /// API `lagging`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct LaggingParams {
-    /// How many at most.
+    /// Most entries wanted.
     #[serde(default = "default_limit", deserialize_with = "limit")]
     pub limit: usize,
 }
@@ -102,9 +102,9 @@ pub(crate) struct ActiveRoom {
     pub head: Option<Seq>,
     /// Publications per second.
     pub rate: f64,
-    /// How the last publication was delivered; empty when there was none.
+    /// Strategy of the last delivery; empty when there was none.
     pub strategy: &'static str,
-    /// Why so; empty when there was none.
+    /// Reason of that choice; empty when there was none.
     pub reason: &'static str,
     /// The strategy the operator wants; empty when the cost decides.
     pub forced: &'static str,
@@ -137,7 +137,7 @@ impl Members for ActiveRoom {
 /// Result of `lagging`: subscriptions that are served from the log, the longest first.
 #[derive(Debug)]
 pub(crate) struct LaggingResult<'a> {
-    /// How many there are.
+    /// Number of them.
     pub total: u64,
     /// The first of them.
     pub subscriptions: &'a [LaggingSubscription<'a>],

@@ -15,7 +15,7 @@ use super::code::ErrorCode;
 use super::fields::{self, Fields};
 use super::object::{Members, Object, write_object};
 
-/// Why parameters were not understood.
+/// Parameters that were not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BadParams {
     /// Not JSON at all: HTTP status 400, plain text.
@@ -73,7 +73,7 @@ pub(crate) fn payload(text: &str) -> Result<Arc<str>, BadParams> {
     fields::compact(raw).map_err(|unfit| BadParams::Rejected(unfit.to_string()))
 }
 
-/// How errors are told to the caller of the API.
+/// An error as the caller of the API is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorMode {
     /// Status 200 and an object with a member `error`.

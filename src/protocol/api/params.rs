@@ -18,7 +18,7 @@ use crate::protocol::fields;
 pub(crate) struct PublishParams {
     /// The channel.
     pub channel: Channel,
-    /// What to publish there.
+    /// The message.
     pub message: ApiMessage,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct PublishParams {
 pub(crate) struct BroadcastParams {
     /// The channels; at least one.
     pub channels: Vec<Channel>,
-    /// What to publish in each of them.
+    /// The message for each of them.
     pub message: ApiMessage,
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct DisconnectParams {
     /// Connections that stay.
     #[serde(default, deserialize_with = "fields::or_default")]
     pub whitelist: Vec<String>,
-    /// What the close frame says, if not [`CloseCode::ForceDisconnect`](crate::protocol::code::CloseCode).
+    /// Code and reason of the close frame, if not [`CloseCode::ForceDisconnect`](crate::protocol::code::CloseCode).
     #[serde(default, deserialize_with = "close")]
     pub disconnect: Option<Close>,
 }
@@ -156,7 +156,7 @@ pub(crate) struct UserParams {
     pub user: Arc<str>,
 }
 
-/// What a room is for.
+/// The kind of a room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum NewRoomKind {
@@ -173,7 +173,7 @@ pub(crate) struct RoomCreateParams {
     /// The channel.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,
-    /// What the room is for; `None`: a group if members are given, else public.
+    /// Kind of the room; `None`: a group if members are given, else public.
     #[serde(default)]
     kind: Option<NewRoomKind>,
     /// Its first members.
@@ -182,7 +182,7 @@ pub(crate) struct RoomCreateParams {
 }
 
 impl RoomCreateParams {
-    /// What the room is for: as given, else a group if there are members.
+    /// Kind of the room: as given, else a group if there are members.
     pub(crate) fn kind(&self) -> NewRoomKind {
         let implied = if self.members.is_empty() { NewRoomKind::Public } else { NewRoomKind::Group };
         self.kind.unwrap_or(implied)

@@ -161,11 +161,11 @@ pub(crate) struct RoomResult<'a> {
     pub head: Seq,
     /// The epoch of the position.
     pub epoch: &'a str,
-    /// When the room came into being, milliseconds since 1970 UTC.
+    /// Time the room was created, milliseconds since 1970 UTC.
     pub created_at_ms: i64,
-    /// When somebody last spoke, or when the room came into being; milliseconds since 1970 UTC.
+    /// Time of the newest message, or of the creation before the first; milliseconds since 1970 UTC.
     pub last_activity_ms: i64,
-    /// How many listen now.
+    /// Number of present listeners.
     pub num_clients: u64,
     /// The users listed as members.
     pub members: &'a [RoomMember],
@@ -205,7 +205,7 @@ impl Members for RoomResult<'_> {
 pub(crate) struct ReadResult {
     /// The last position read.
     pub last_read: Seq,
-    /// How many messages are newer.
+    /// Number of newer messages.
     pub unread: u64,
 }
 
@@ -226,7 +226,7 @@ impl Members for UnreadResult<'_> {
     }
 }
 
-/// How far one room has been read.
+/// The read position of one room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnreadRoom {
     /// The channel.

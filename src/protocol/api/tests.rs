@@ -1,4 +1,4 @@
-//! What API bodies decode to, and the exact text of every result and error.
+//! Decoded API bodies, and the exact text of every result and error.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! What is wrong with text that is no command, and how it is answered.
+//! Faults of text that is no command, and their answers.
 
 use std::fmt;
 
-/// What to do about text that is no legal command.
+/// The answer to text that is no legal command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadCommand {
     /// The protocol is broken: close with [`CloseCode::BadRequest`](crate::protocol::code::CloseCode), read no further.
@@ -17,7 +17,7 @@ pub enum BadCommand {
     },
 }
 
-/// How text breaks the protocol; for metrics and logs.
+/// The way in which text breaks the protocol; for metrics and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
     /// The frame or one of its lines is empty.

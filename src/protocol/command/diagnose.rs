@@ -26,13 +26,13 @@ pub(super) fn diagnose(line: &str) -> BadCommand {
     }
 }
 
-/// What little of a bad command has to make sense for it to be answered by its id.
+/// The part of a bad command that has to be readable for an answer by its id.
 struct Outline {
     id: u32,
     method: Option<(Member, NamedChannel)>,
 }
 
-/// Whether the parameters name a channel at all, legal or not.
+/// True when the parameters name a channel at all, legal or not.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 struct NamedChannel {

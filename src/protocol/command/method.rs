@@ -18,13 +18,13 @@ const FLAG_REJECT_UNRECOVERED: i64 = 2;
 /// One command of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// What the reply is matched by; 0 for commands without a reply ([`Method::Send`], [`Method::Pong`]).
+    /// Id that the reply repeats; 0 for commands without a reply ([`Method::Send`], [`Method::Pong`]).
     pub id: u32,
-    /// What is asked for.
+    /// Method and parameters.
     pub method: Method,
 }
 
-/// What a command asks for.
+/// The method of a command, with its parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Method {
     /// Begin the session.
@@ -37,9 +37,9 @@ pub enum Method {
     Unsubscribe(ChannelRequest),
     /// Say something.
     Publish(PublishRequest),
-    /// Who listens.
+    /// Lists the listeners.
     Presence(ChannelRequest),
-    /// How many listen.
+    /// Counts the listeners.
     PresenceStats(ChannelRequest),
     /// Read back.
     History(HistoryRequest),
@@ -102,7 +102,7 @@ pub struct ConnectRequest {
     /// The connection token.
     #[serde(deserialize_with = "fields::text")]
     pub token: Option<String>,
-    /// What the application sends along, compact JSON.
+    /// Data of the application, compact JSON.
     #[serde(deserialize_with = "fields::payload")]
     pub data: Option<Arc<str>>,
     /// Name of the client library, such as `js`.
@@ -138,7 +138,7 @@ impl ConnectRequest {
     }
 }
 
-/// Where a server-side subscription shall continue.
+/// Position from which a server-side subscription continues.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RecoverRequest {
@@ -162,7 +162,7 @@ pub struct SubscribeRequest {
     /// The subscription token.
     #[serde(default, deserialize_with = "fields::text")]
     pub token: Option<String>,
-    /// What the application sends along, compact JSON.
+    /// Data of the application, compact JSON.
     #[serde(default, deserialize_with = "fields::payload")]
     pub data: Option<Arc<str>>,
     /// Missed publications are wanted.

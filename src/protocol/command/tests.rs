@@ -1,4 +1,4 @@
-//! What every command text decodes to, garbage included.
+//! Decoded command texts, garbage included.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub(super) struct BatchLimits {
     pub(super) bytes_max: usize,
 }
 
-/// How many of the waiting rows, given by their sizes in order of arrival, the next commit takes:
+/// The number of waiting rows, given by their sizes in order of arrival, that the next commit takes:
 /// as many as fit both bounds, and at least one, so that a row larger than the bound still moves.
 pub(super) fn rows_to_take(sizes: impl Iterator<Item = usize>, limits: BatchLimits) -> usize {
     let mut bytes = 0_usize;
@@ -43,7 +43,7 @@ pub(super) fn rows_to_take(sizes: impl Iterator<Item = usize>, limits: BatchLimi
     take
 }
 
-/// What a commit gives back.
+/// The result of a commit.
 pub(super) struct Committed<'a, R> {
     /// One answer per row of the batch, in its order.
     pub(super) answers: Vec<R>,

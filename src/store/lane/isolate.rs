@@ -18,7 +18,7 @@ pub(super) struct Written {
     pub(super) publications: Vec<Publication>,
     /// At least one transaction was committed.
     pub(super) any_committed: bool,
-    /// What failed, if it was not a row's own fault.
+    /// The failure, if it was not a row's own fault.
     pub(super) store_failure: Option<String>,
 }
 
@@ -168,7 +168,7 @@ impl<'m> Batch<'m> {
     }
 }
 
-/// Why a message cannot be stored on either database, if so; found before any statement runs.
+/// The reason for which neither database can store a message; `None` when it can be tried. Asked before any statement runs.
 fn refusal(message: &NewMessage) -> Option<&'static str> {
     let info = message.info.as_deref();
     let texts = [

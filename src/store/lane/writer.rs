@@ -222,7 +222,7 @@ impl Writer {
     }
 }
 
-/// How far an attempt came.
+/// The outcome of an attempt.
 enum Stage {
     /// Nothing can have been stored.
     BeforeCommit,

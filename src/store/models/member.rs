@@ -8,7 +8,7 @@ use crate::store::schema::{members, rooms};
 
 use super::room::unreadable;
 
-/// What a user is in a room.
+/// The role of a user in a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A member who may manage the room.
@@ -51,7 +51,7 @@ impl Role {
 pub struct Member {
     /// User id.
     pub user: String,
-    /// What the user is in the room.
+    /// The user's role in the room.
     pub role: Role,
     /// Since when, milliseconds since 1970 UTC.
     pub joined_ms: i64,
@@ -97,7 +97,7 @@ pub(in crate::store) fn add(
     on_either!(connection, c => insert.execute(c).map(drop))
 }
 
-/// What the user is in the room, if anything.
+/// The user's role in the room; `None` for strangers.
 pub(in crate::store) fn role(
     connection: &mut Connection,
     room: &str,

@@ -1,4 +1,4 @@
-//! What is read from and written to the tables, one file per table.
+//! The statements that read and write the tables, one file per table.
 
 pub(super) mod contact;
 pub(super) mod member;

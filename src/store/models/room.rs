@@ -6,7 +6,7 @@ use crate::ids::{Channel, Seq};
 use crate::store::connection::{Connection, on_either};
 use crate::store::schema::rooms;
 
-/// What a room is for.
+/// The kind of a room, which decides who may enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomKind {
     /// Two contacts; nobody else, ever.
@@ -43,13 +43,13 @@ impl RoomKind {
 pub struct Room {
     /// Its number in the database.
     pub id: i64,
-    /// What it is for.
+    /// Its kind.
     pub kind: RoomKind,
     /// Number of its newest message; 0 before the first.
     pub head: Seq,
-    /// When it was created, milliseconds since 1970 UTC.
+    /// Time it was created, milliseconds since 1970 UTC.
     pub created_ms: i64,
-    /// When it last got a message; `created_ms` before the first.
+    /// Time of its newest message; `created_ms` before the first.
     pub last_active_ms: i64,
 }
 

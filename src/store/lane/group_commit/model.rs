@@ -22,7 +22,7 @@ impl Row for Number {
     }
 }
 
-/// What the commits of one run did.
+/// The record of the commits of one run.
 #[derive(Default)]
 struct Notes {
     committing: bool,
