@@ -6,7 +6,7 @@
 
 #[cfg(all(test, feature = "model"))]
 pub(crate) mod model;
-mod striped;
+mod sharded_mutex;
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use std::sync as backing;
 
 pub(crate) use backing::atomic::{AtomicBool, Ordering};
 pub(crate) use backing::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-pub(crate) use striped::Striped;
+pub(crate) use sharded_mutex::Striped;
 
 /// Locks whether or not a thread died with the lock held; for values that every change leaves
 /// whole, so that one of them is as good as any other.
