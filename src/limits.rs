@@ -35,6 +35,9 @@ pub const PAGE_PUBLICATIONS_MAX: usize = 300;
 /// Most payload bytes in one page, so that a page of large messages still fits a frame of 1 MiB.
 pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 
+/// Longest reason of a close frame, in bytes: a control frame holds 125 (RFC 6455 §5.5), two are the code.
+pub(crate) const CLOSE_REASON_BYTES_MAX: usize = 123;
+
 /// Commands taken from one socket before their replies are written.
 pub(crate) const TURN_COMMANDS_MAX: usize = 1024;
 

@@ -17,7 +17,7 @@ use std::sync as backing;
 
 pub(crate) use backing::atomic::{AtomicBool, Ordering};
 pub(crate) use backing::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-pub(crate) use sharded_mutex::Striped;
+pub(crate) use sharded_mutex::ShardedMutex;
 
 /// Locks whether or not a thread died with the lock held; for values that every change leaves
 /// whole, so that one of them is as good as any other.

@@ -10,14 +10,14 @@ use ahash::{AHashMap, AHashSet};
 
 use super::listener::Listener;
 use crate::ids::ConnectionId;
-use crate::sync::Striped;
+use crate::sync::ShardedMutex;
 
 /// User → connection → listener.
 type ByUser = AHashMap<Arc<str>, AHashMap<ConnectionId, Arc<Listener>>>;
 
 /// The open connections by user.
 #[derive(Debug, Default)]
-pub(super) struct Connections(Striped<ByUser>);
+pub(super) struct Connections(ShardedMutex<ByUser>);
 
 impl Connections {
     pub(super) fn insert(&self, listener: &Arc<Listener>) {

@@ -3,8 +3,8 @@
 //! Reads and accepts nothing.
 
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use ahash::AHashMap;
@@ -13,12 +13,12 @@ use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::protocol::code::{Close, CloseCode};
-use crate::sync::Striped;
+use crate::sync::{Condvar, Mutex, ShardedMutex, lock, wait_timeout};
 
 /// The open sockets, by connection.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    open: Striped<AHashMap<ConnectionId, Open>>,
+    open: ShardedMutex<AHashMap<ConnectionId, Open>>,
     count: AtomicUsize,
     /// For the shutdown, which waits until the count is 0.
     none_left: (Mutex<()>, Condvar),
@@ -59,19 +59,19 @@ impl Sockets {
         debug_assert!(before > 0, "a permit is given back once");
         if before == 1 {
             // Under the lock, so that a shutdown that just saw a count above 0 is waiting already.
-            let _waiting = self.none_left.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let _waiting = lock(&self.none_left.0);
             self.none_left.1.notify_all();
         }
     }
 
     pub(super) fn wait_until(&self, deadline: Instant) {
-        let mut waiting = self.none_left.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.none_left.0);
         while self.count.load(Ordering::Acquire) > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            waiting = self.none_left.1.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = wait_timeout(&self.none_left.1, waiting, left);
         }
     }
 

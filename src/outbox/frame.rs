@@ -4,14 +4,12 @@
 
 use bytes::Bytes;
 
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{CLOSE_REASON_BYTES_MAX, FRAME_BYTES_MAX};
 
 /// First byte of a final text frame (RFC 6455 §5.2).
 const TEXT: u8 = 0x81;
 /// First byte of a final close frame.
 const CLOSE: u8 = 0x88;
-/// Longest reason a close frame can carry: control frames hold 125 bytes, two are the code.
-const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// One text frame with this payload.
 #[must_use]

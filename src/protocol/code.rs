@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::limits::CLOSE_REASON_BYTES_MAX;
+
 /// Declares one family of codes: the variant, its number, its text, and what it means.
 macro_rules! codes {
     ($(#[$about:meta])* $family:ident: $number:ty { $($(#[doc = $doc:literal])+ $name:ident = $value:literal, $words:literal;)+ }) => {
@@ -134,9 +136,6 @@ impl ErrorCode {
     }
 }
 
-/// Longest reason a WebSocket close frame can carry, in bytes.
-const REASON_BYTES_MAX: usize = 123;
-
 /// Code and reason of a close frame: one of the server's own codes, or what an operator chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close {
@@ -154,7 +153,7 @@ impl Close {
         if !(3000..=4999).contains(&code) {
             return Err("the close code is not in 3000 to 4999");
         }
-        if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
+        if reason.is_empty() || reason.len() > CLOSE_REASON_BYTES_MAX {
             return Err("the close reason has no or more than 123 bytes");
         }
         if serde_json::from_str::<serde::de::IgnoredAny>(&reason).is_ok() {

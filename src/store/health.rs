@@ -3,12 +3,13 @@
 //! Logs once per change of state and keeps the `store_up` metric. Reads and writes are watched
 //! apart, because a full disk still answers reads.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::metrics::Metrics;
+use crate::sync::{Mutex, lock};
 
 /// Shortest time between two trials of a store that is down, however often its health is asked for.
 const TRIAL_PAUSE: Duration = Duration::from_millis(500);
@@ -69,7 +70,7 @@ impl Monitor {
         if !self.any_down.load(Ordering::Acquire) {
             return;
         }
-        let mut failures = self.lock();
+        let mut failures = lock(&self.failures);
         if failures.side(side).take().is_some() {
             tracing::info!(?side, "the database works again");
         }
@@ -78,7 +79,7 @@ impl Monitor {
 
     /// An operation failed through no fault of its values.
     pub(super) fn failed(&self, side: Side, reason: &str) {
-        let mut failures = self.lock();
+        let mut failures = lock(&self.failures);
         let slot = failures.side(side);
         match slot {
             Some(failure) => reason.clone_into(&mut failure.reason),
@@ -92,7 +93,7 @@ impl Monitor {
 
     /// True while the last operation of that side failed.
     pub(super) fn is_down(&self, side: Side) -> bool {
-        self.any_down.load(Ordering::Acquire) && self.lock().side(side).is_some()
+        self.any_down.load(Ordering::Acquire) && lock(&self.failures).side(side).is_some()
     }
 
     /// True when some side is down and nobody has tried it for a while; the caller then should.
@@ -100,7 +101,7 @@ impl Monitor {
         if !self.any_down.load(Ordering::Acquire) {
             return false;
         }
-        let mut failures = self.lock();
+        let mut failures = lock(&self.failures);
         let now = Instant::now();
         let due = failures.tried_at.is_none_or(|at| now.duration_since(at) >= TRIAL_PAUSE);
         if due {
@@ -110,7 +111,7 @@ impl Monitor {
     }
 
     pub(super) fn health(&self) -> Health {
-        let failures = self.lock();
+        let failures = lock(&self.failures);
         match failures.write.as_ref().or(failures.read.as_ref()) {
             None => Health::Up,
             Some(failure) => Health::Down { since_ms: failure.since_ms, reason: failure.reason.clone() },
@@ -121,10 +122,6 @@ impl Monitor {
         let down = failures.read.is_some() || failures.write.is_some();
         self.any_down.store(down, Ordering::Release);
         self.metrics.store_up.set(i64::from(!down));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

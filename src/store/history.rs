@@ -52,7 +52,13 @@ pub(super) fn page(
     let Some(room) = room::find(connection, channel)? else { return Ok(Vec::new()) };
     let wanted = visible(&room, retention, clock::unix_ms());
     let wanted = Wanted { after: after.max(wanted.after), until: until.min(wanted.until), ..wanted };
-    message::page(connection, channel, &wanted)
+    let page = message::page(connection, channel, &wanted)?;
+    debug_assert!(page.is_sorted_by(|a, b| a.seq < b.seq), "a page ascends");
+    debug_assert!(
+        page.iter().all(|message| after < message.seq && message.seq <= until),
+        "a page is what was asked for"
+    );
+    Ok(page)
 }
 
 /// Answers the history command.
@@ -66,6 +72,7 @@ pub(super) fn history(
     let wanted = asked_for(visible(&room, retention, clock::unix_ms()), query);
     let publications =
         if wanted.limit == 0 { Vec::new() } else { message::page(connection, channel, &wanted)? };
+    debug_assert!(publications.iter().all(|message| message.seq <= room.head), "the head covers the log");
     Ok(History { publications, head: room.head })
 }
 
@@ -93,5 +100,6 @@ fn asked_for(visible: Wanted, query: HistoryQuery) -> Wanted {
         Some(since) => (visible.after.max(since), visible.until),
         None => (visible.after, visible.until),
     };
+    debug_assert!(after >= visible.after && until <= visible.until, "a query only narrows what is visible");
     Wanted { after, until, limit, descending: query.reverse, ..visible }
 }

@@ -58,6 +58,11 @@ pub(super) fn plan(
             let latest_ms = retention.latest_outside_ms(now_ms);
             plan.ids.extend(outside(connection, id, last, latest_ms, left)?);
         }
+        debug_assert!(
+            plan.ids.len() as i64 <= PRUNE_ROWS_PER_STEP,
+            "a step deletes a bounded number of rows"
+        );
+        debug_assert!(id > plan.walk.after_room, "a walk goes up the ids of the rooms");
         if plan.ids.len() as i64 == PRUNE_ROWS_PER_STEP {
             // The room may have more: the next step looks at it again.
             plan.finished = false;
@@ -83,6 +88,7 @@ fn outside(
     if !message::oldest(connection, room_id, 1)?.iter().any(is_outside) {
         return Ok(Vec::new());
     }
+    debug_assert!(limit > 0, "a plan that is full looks at no further room");
     let rows = message::oldest(connection, room_id, limit)?;
     Ok(rows.into_iter().take_while(is_outside).map(|row| row.id).collect())
 }

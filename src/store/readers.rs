@@ -116,6 +116,7 @@ impl Readers {
                 }
             }
         }
+        debug_assert!(!last.is_empty(), "a failure has a reason");
         self.monitor.failed(side, &last);
         Err(StoreError::Unavailable(last))
     }

@@ -137,7 +137,10 @@ impl Store {
         self.write(|connection| {
             let room = room::find(connection, channel)?.ok_or(StoreError::UnknownRoom)?;
             let seq = seq.min(room.head);
-            let position = |last_read| Unread { channel: channel.clone(), head: room.head, last_read };
+            let position = |last_read| {
+                debug_assert!(last_read >= seq, "a read position never moves back");
+                Unread { channel: channel.clone(), head: room.head, last_read }
+            };
             if let Some(last_read) = member::set_last_read(connection, room.id, user, seq)? {
                 return Ok(position(last_read));
             }

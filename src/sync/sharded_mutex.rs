@@ -5,11 +5,11 @@ use super::{Mutex, MutexGuard, lock};
 /// Locks a value is split over: more than threads that run at the same time on most machines.
 const PARTS: usize = 16;
 
-/// See the module.
+/// A value in several parts, each behind a mutex of its own; a number chooses the part.
 #[derive(Debug, Default)]
-pub(crate) struct Striped<T>([Mutex<T>; PARTS]);
+pub(crate) struct ShardedMutex<T>([Mutex<T>; PARTS]);
 
-impl<T> Striped<T> {
+impl<T> ShardedMutex<T> {
     /// The part that this number belongs to.
     pub(crate) fn of(&self, number: u64) -> MutexGuard<'_, T> {
         lock(&self.0[(number % PARTS as u64) as usize])

@@ -12,14 +12,14 @@ use ahash::AHashMap;
 use crate::engine::subscription::Subscription;
 use crate::ids::{Seq, SubscriptionId};
 use crate::metrics::Metrics;
-use crate::sync::Striped;
+use crate::sync::ShardedMutex;
 
 type Entries = AHashMap<SubscriptionId, Arc<Record>>;
 
 /// The jobs there are, by subscription: each has one at most.
 #[derive(Debug)]
 pub(in crate::engine) struct Directory {
-    entries: Striped<Entries>,
+    entries: ShardedMutex<Entries>,
     metrics: Arc<Metrics>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Entry {
 
 impl Directory {
     pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { entries: Striped::default(), metrics })
+        Arc::new(Self { entries: ShardedMutex::default(), metrics })
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {

@@ -22,7 +22,7 @@ use crate::engine::mailboxes::Mailboxes;
 use crate::engine::room::change::{Leave, RoomChange};
 use crate::ids::{Channel, ConnectionId, Seq};
 use crate::metrics::Metrics;
-use crate::sync::{Arc, Mutex, MutexGuard, Striped, lock};
+use crate::sync::{Arc, Mutex, MutexGuard, ShardedMutex, lock};
 
 /// Time between two tries to read a log that could not be read.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ struct Shared {
     /// Unbounded, yet never longer than the subscriptions there are: each has one job at most.
     tasks: Sender<Task>,
     /// Jobs whose outboxes are full, by connection.
-    parked: Striped<AHashMap<ConnectionId, Jobs>>,
+    parked: ShardedMutex<AHashMap<ConnectionId, Jobs>>,
     /// Jobs whose page could not be read.
     failed: Mutex<Jobs>,
     pages: PageCache,
@@ -87,7 +87,7 @@ impl CatchUp {
         let (sender, tasks) = unbounded();
         let catch_up = Self(Arc::new(Shared {
             tasks: sender,
-            parked: Striped::default(),
+            parked: ShardedMutex::default(),
             failed: Mutex::default(),
             pages: PageCache::new(log.clone(), metrics.clone()),
             directory: Directory::new(metrics),

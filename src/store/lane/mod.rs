@@ -106,7 +106,9 @@ impl Lanes {
         }
         let mut outcomes = vec![Err(AppendError::Unavailable); total];
         for (lane, (indices, rows)) in self.lanes.iter().zip(by_lane) {
-            for (index, outcome) in indices.into_iter().zip(self.submit(lane, rows, sink)) {
+            let answers = self.submit(lane, rows, sink);
+            debug_assert_eq!(answers.len(), indices.len(), "a lane answers each of its rows");
+            for (index, outcome) in indices.into_iter().zip(answers) {
                 outcomes[index] = outcome;
             }
         }
@@ -129,7 +131,9 @@ impl Lanes {
             self.metrics.commit_wait_seconds.observe((started - oldest.queued_at).as_secs_f64());
         }
         let messages: Vec<NewMessage> = batch.into_iter().map(|pending| pending.message).collect();
+        debug_assert!(!messages.is_empty(), "a leader takes at least one row");
         let written = lock(&lane.writer).write(&messages);
+        debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
         self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.commit_batch_rows.observe(messages.len() as f64);
         if written.store_failure.is_some() {

@@ -137,6 +137,7 @@ pub(in crate::store) fn page(
     channel: &Channel,
     wanted: &Wanted,
 ) -> QueryResult<Vec<Publication>> {
+    debug_assert!(wanted.limit > 0, "a query for nothing runs no statement");
     let limit = wanted.limit.min(PAGE_PUBLICATIONS_MAX) as i64;
     let rows = messages::table
         .filter(messages::room_id.eq(wanted.room_id))
@@ -176,6 +177,7 @@ fn cut_to_page(
         }
         page.push(row.into_publication(channel));
     }
+    debug_assert!(page.len() <= PAGE_PUBLICATIONS_MAX, "a page is bounded");
     Ok(page)
 }
 
