@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::http::Router;
 use super::reader_thread;
-use super::routes::Router;
 use super::sockets::{ConnectionPermit, Sockets};
 use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::engine::{Lagging, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy};
 use crate::ids::Channel;
 use crate::metrics;
-use crate::net::glob;
+use crate::net::http::glob;
 use crate::node::NodeHandle;
 use crate::protocol::api::activity::{
     ActiveRoom, LIMIT_MAX, LaggingParams, LaggingResult, LaggingSubscription, RoomStrategyParams, RoomsOrder,

@@ -1,7 +1,7 @@
 //! Patterns in which `*` stands for any run of characters.
 
 /// True when the whole text fits the pattern.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub(in crate::net) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or("")) else { return false };
     let mut parts: Vec<&str> = parts.collect();

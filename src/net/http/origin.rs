@@ -1,7 +1,7 @@
 //! Which web pages may connect: those of the server itself and those the operator names.
 
 use super::glob;
-use super::http::{Head, Response};
+use super::message::{Head, Response};
 use crate::metrics::Metrics;
 
 /// The pages of other servers that may connect.

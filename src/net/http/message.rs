@@ -15,8 +15,8 @@ use crate::limits::{
 
 /// The head of a request.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) method: String,
+pub(in crate::net) struct Head {
+    pub(in crate::net) method: String,
     /// Path without the query.
     pub(super) path: String,
     pub(super) query: Option<String>,
@@ -42,7 +42,7 @@ impl From<io::Error> for BadRequest {
 
 impl Head {
     /// The value of a header, by any spelling of its name.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(in crate::net) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
@@ -56,7 +56,7 @@ impl Head {
     }
 
     /// A parameter of the query, undecoded.
-    pub(super) fn query_value(&self, name: &str) -> Option<&str> {
+    pub(in crate::net) fn query_value(&self, name: &str) -> Option<&str> {
         let pairs = self.query.as_deref()?.split('&');
         pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
     }
@@ -148,7 +148,7 @@ impl<'a> RequestReader<'a> {
 }
 
 /// True for the two kinds a read timeout shows as.
-pub(super) fn is_timeout(error: &io::Error) -> bool {
+pub(in crate::net) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
@@ -184,27 +184,27 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadRequest> {
 
 /// An answer to a request.
 #[derive(Debug)]
-pub(super) struct Response {
-    pub(super) status: u16,
+pub(in crate::net) struct Response {
+    pub(in crate::net) status: u16,
     content_type: &'static str,
     body: Vec<u8>,
     allow: Option<&'static str>,
 }
 
 impl Response {
-    pub(super) fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+    pub(in crate::net) fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self { status, content_type, body: body.into(), allow: None }
     }
 
-    pub(super) fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(in crate::net) fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::new(status, "application/json", body)
     }
 
-    pub(super) fn text(status: u16, body: &str) -> Self {
+    pub(in crate::net) fn text(status: u16, body: &str) -> Self {
         Self::new(status, "text/plain; charset=utf-8", format!("{body}\n"))
     }
 
-    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+    pub(in crate::net) fn method_not_allowed(allow: &'static str) -> Self {
         Self { allow: Some(allow), ..Self::text(405, "method not allowed") }
     }
 

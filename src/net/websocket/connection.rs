@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
-use super::client_rules::ClientRules;
-use super::http::is_timeout;
-use super::session::{Flow, Session};
-use super::sockets::ConnectionPermit;
-use super::split::Split;
+use super::stream::Split;
 use super::timers::{Due, Timers};
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::net::client_rules::ClientRules;
+use crate::net::http::is_timeout;
+use crate::net::session::{Flow, Session};
+use crate::net::sockets::ConnectionPermit;
 use crate::node::NodeHandle;
 use crate::outbox::{Ended, Outbox, frame};
 use crate::protocol::code::CloseCode;
@@ -34,7 +34,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
 
 /// Serves a WebSocket until it ends. `early` are bytes that came behind the upgrade request.
-pub(super) fn serve(
+pub(in crate::net) fn serve(
     socket: &Arc<TcpStream>,
     early: Vec<u8>,
     permit: &ConnectionPermit,

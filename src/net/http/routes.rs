@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::api::ApiKey;
-use super::client_rules::ClientRules;
-use super::http::{BadRequest, Head, RequestReader, Response, write_all};
+use super::message::{BadRequest, Head, RequestReader, Response, write_all};
 use super::origin::Origins;
-use super::sockets::ConnectionPermit;
-use super::{api, connection, page};
+use super::page;
 use crate::config::Config;
+use crate::net::api::{self, ApiKey};
+use crate::net::client_rules::ClientRules;
+use crate::net::sockets::ConnectionPermit;
+use crate::net::websocket;
 use crate::node::NodeHandle;
 use crate::store::Health;
 
@@ -43,7 +44,7 @@ impl Router {
     }
 
     /// Serves one accepted socket until it ends.
-    pub(super) fn serve(&self, socket: &Arc<TcpStream>, peer: SocketAddr, permit: &ConnectionPermit) {
+    pub(in crate::net) fn serve(&self, socket: &Arc<TcpStream>, peer: SocketAddr, permit: &ConnectionPermit) {
         let mut requests = RequestReader::new(socket);
         let mut first = true;
         loop {
@@ -84,7 +85,7 @@ impl Router {
         match upgrade(head, || self.origins.check(head, self.node.metrics())) {
             Ok(answer) => {
                 if write_all(socket, answer.as_bytes()).is_ok() {
-                    connection::serve(socket, early, permit, &self.node, &self.client_rules);
+                    websocket::serve(socket, early, permit, &self.node, &self.client_rules);
                 }
             }
             Err(response) => drop(self.answer(socket, head, &response, false)),
