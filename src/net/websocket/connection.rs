@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tungstenite::error::{CapacityError, Error, ProtocolError};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
-use super::stream::Split;
+use super::stream::SocketStream;
 use super::timers::{Due, Timers};
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::net::client_rules::ClientRules;
@@ -53,7 +53,7 @@ pub(in crate::net) fn serve(
         .max_frame_size(Some(client.message_bytes_max));
     let mut connection = Connection {
         websocket: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
-        split: Split::new(outbox.clone()),
+        stream: SocketStream::new(outbox.clone()),
         timers: Timers::new(
             Instant::now(),
             client.connect_timeout,
@@ -72,7 +72,7 @@ pub(in crate::net) fn serve(
 
 struct Connection {
     websocket: WebSocketContext,
-    split: Split,
+    stream: SocketStream,
     timers: Timers,
     session: Session,
     /// The socket's read timeout.
@@ -134,7 +134,7 @@ impl Connection {
         if let Err(stop) = self.wait() {
             return stop;
         }
-        self.split.blocking = false;
+        self.stream.blocking = false;
         let mut bytes = 0;
         let mut frames = 1;
         let stop = loop {
@@ -147,7 +147,7 @@ impl Connection {
             }
             frames += 1;
         };
-        self.split.blocking = true;
+        self.stream.blocking = true;
         stop
     }
 
@@ -174,9 +174,9 @@ impl Connection {
 
     /// Handles one message if the socket holds one already; whether it did.
     fn read_waiting(&mut self) -> Result<bool, Stop> {
-        self.split.blocking = false;
+        self.stream.blocking = false;
         let read = self.read();
-        self.split.blocking = true;
+        self.stream.blocking = true;
         match read {
             Ok(_) => Ok(true),
             Err(Stop::Idle) => Ok(false),
@@ -202,7 +202,7 @@ impl Connection {
 
     /// Reads and handles one message; its length.
     fn read(&mut self) -> Result<usize, Stop> {
-        match self.websocket.read(&mut self.split) {
+        match self.websocket.read(&mut self.stream) {
             Ok(Message::Text(text)) => {
                 self.on_text(text.as_str())?;
                 Ok(text.len())
@@ -213,7 +213,7 @@ impl Connection {
             Ok(Message::Close(_)) => {
                 // Hands over the answering close frame, which the client may wait for; that it
                 // reports the end is no news.
-                let _ = self.websocket.flush(&mut self.split);
+                let _ = self.websocket.flush(&mut self.stream);
                 Err(Stop::End(None))
             }
             Ok(message) => Ok(message.len()),
@@ -270,16 +270,16 @@ impl Connection {
     /// Listens for nothing but the client's close frame, which it waits to be answered.
     fn await_close(&mut self) {
         let deadline = Instant::now() + GOODBYE;
-        self.split.blocking = true;
+        self.stream.blocking = true;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Some(socket) = self.outbox.socket().filter(|_| !left.is_zero()) else { return };
             if socket.set_read_timeout(Some(left)).is_err() {
                 return;
             }
-            match self.websocket.read(&mut self.split) {
+            match self.websocket.read(&mut self.stream) {
                 Ok(Message::Close(_)) => {
-                    let _ = self.websocket.flush(&mut self.split);
+                    let _ = self.websocket.flush(&mut self.stream);
                     return;
                 }
                 Ok(_) => {}

@@ -1,4 +1,4 @@
-//! The stream that tungstenite is given: it reads from the socket and writes into the outbox.
+//! The stream that tungstenite is given: reads come from the socket, writes go into the outbox.
 //!
 //! So the only writer of the socket is the outbox, and frames of the reader and of workers cannot
 //! interleave. With a write buffer of 0 tungstenite hands over each pong and close as one whole
@@ -18,21 +18,21 @@ const CLOSE: u8 = 0x88;
 /// Code noted for a connection that the client closed.
 const CLOSED_BY_CLIENT: u16 = 1000;
 
-/// See the module.
+/// Both directions of one WebSocket: reads from the socket, writes into its outbox.
 #[derive(Debug)]
-pub(super) struct Split {
+pub(super) struct SocketStream {
     outbox: Arc<Outbox>,
     /// Reads wait for bytes, up to the socket's read timeout.
     pub(super) blocking: bool,
 }
 
-impl Split {
+impl SocketStream {
     pub(super) fn new(outbox: Arc<Outbox>) -> Self {
         Self { outbox, blocking: true }
     }
 }
 
-impl Read for Split {
+impl Read for SocketStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(socket) = self.outbox.socket() else { return Ok(0) };
         let flags = if self.blocking { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
@@ -41,7 +41,7 @@ impl Read for Split {
     }
 }
 
-impl Write for Split {
+impl Write for SocketStream {
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         let bytes = Bytes::copy_from_slice(frame);
         if frame.first() == Some(&CLOSE) {

@@ -18,7 +18,7 @@ pub(super) enum Due {
     Expiry,
 }
 
-/// See the module.
+/// Deadlines of one connection: the next ping, the pong it waits for, connect, and token expiries.
 #[derive(Debug)]
 pub(super) struct Timers {
     ping_interval: Duration,
