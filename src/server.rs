@@ -65,7 +65,7 @@ impl Server {
     /// period, and stops.
     pub fn stop(self) {
         let deadline = Instant::now() + self.grace;
-        self.node.engine().flush(deadline);
+        self.node.flush(deadline);
         self.acceptor.stop(&Close::from(CloseCode::Shutdown), deadline);
         self.node.stop();
     }

@@ -54,7 +54,7 @@ fn hear_until(subscription: &mut Subscription, last: Seq) {
 }
 
 fn publish(node: &Node, count: u64) {
-    let head = node.store().head(&lobby()).unwrap();
+    let head = node.subscribe(&lobby(), None).unwrap().position();
     for number in head + 1..=head + count {
         assert_eq!(node.publish(&lobby(), &format!(r#"{{"n": {number}}}"#)), Ok(number));
     }
@@ -95,12 +95,12 @@ fn a_subscriber_that_is_slow_is_served_from_the_database() {
 fn positions_hold_over_a_restart() {
     let folder = Folder::new();
     let node = Node::open(&folder.config()).unwrap();
-    let epoch = node.engine().epoch().clone();
+    let epoch = node.epoch().to_owned();
     publish(&node, 5);
     node.stop();
 
     let node = Node::open(&folder.config()).unwrap();
-    assert_eq!(*node.engine().epoch(), epoch);
+    assert_eq!(node.epoch(), epoch);
     let mut subscription = node.subscribe(&lobby(), Some(2)).unwrap();
     publish(&node, 1);
     hear_until(&mut subscription, 6);

@@ -1,16 +1,57 @@
 //! Connected clients: made known to the rest of the node, and taken out again by themselves or by
 //! the operator.
+//!
+//! A server in front of the node holds a [`Client`] for each connection and nothing else of the engine.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::access::Caller;
 use super::handle::NodeHandle;
 use crate::engine::Listener;
 use crate::ids::Channel;
 use crate::outbox::Outbox;
 use crate::protocol::code::{Close, UnsubscribeCode};
 use crate::publication::ClientInfo;
+
+/// A connected client: its identity, and the rooms it is subscribed to.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(super) listener: Arc<Listener>,
+}
+
+impl Client {
+    /// User id; empty for the anonymous user.
+    pub(crate) fn user(&self) -> &Arc<str> {
+        &self.listener.info.user
+    }
+
+    /// Unique id of the connection, as clients see it.
+    pub(crate) fn id(&self) -> &Arc<str> {
+        &self.listener.info.client
+    }
+
+    /// True while it is subscribed to the channel.
+    pub(crate) fn is_subscribed(&self, channel: &Channel) -> bool {
+        self.listener.subscription(channel).is_some()
+    }
+
+    /// This client as the one who asks something about a channel, and as the room sees it: with the
+    /// channel info of its subscription if it has one.
+    pub(crate) fn in_channel(&self, channel: &Channel) -> (Caller<'_>, Arc<ClientInfo>) {
+        let subscription = self.listener.subscription(channel);
+        let caller = Caller::Client { user: self.user(), subscribed: subscription.is_some() };
+        let info = subscription.map_or_else(|| self.listener.info.clone(), |one| one.info.clone());
+        debug_assert_eq!(info.client, *self.id(), "a subscription keeps the identity of its connection");
+        (caller, info)
+    }
+
+    /// The channels the server subscribed it to.
+    pub(crate) fn server_side_channels(&self) -> Vec<Channel> {
+        self.listener.server_side_channels()
+    }
+}
 
 /// Which connections of a user are meant.
 #[derive(Debug, Clone, Copy)]
@@ -22,20 +63,15 @@ pub(crate) struct ClientSelector<'a> {
 
 impl NodeHandle {
     /// Makes a connection known under a new client id.
-    pub(crate) fn connect(
-        &self,
-        outbox: Arc<Outbox>,
-        user: Arc<str>,
-        conn_info: Option<Arc<str>>,
-    ) -> Arc<Listener> {
+    pub(crate) fn connect(&self, outbox: Arc<Outbox>, user: Arc<str>, conn_info: Option<Arc<str>>) -> Client {
         let listener = Listener::new(Arc::new(new_client(user, conn_info)), outbox);
         self.engine.connect(&listener);
-        listener
+        Client { listener }
     }
 
     /// Takes a connection out of every room.
-    pub(crate) fn disconnect(&self, listener: &Listener) {
-        self.engine.disconnect(listener);
+    pub(crate) fn disconnect(&self, client: &Client) {
+        self.engine.disconnect(&client.listener);
     }
 
     /// The channels every connection of this user is subscribed to by the server.

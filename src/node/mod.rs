@@ -37,22 +37,23 @@ mod subscribe;
 mod subscription;
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use crossbeam_channel::{bounded, unbounded};
 
 use crate::config::Config;
-use crate::engine::{Answer, Engine, EngineParts, Extra, Listener};
+use crate::engine::{Engine, EngineParts, Listener};
 use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
 use crate::outbox::Drainer;
 use crate::protocol::api;
 use crate::protocol::code::{CloseCode, ErrorCode};
-use crate::store::{AppendError, Store};
+use crate::store::Store;
 use crate::sync::{Mutex, lock};
 use retention::Pruner;
 
 pub(crate) use access::Caller;
-pub(crate) use clients::ClientSelector;
+pub(crate) use clients::{Client, ClientSelector};
 pub(crate) use error::{AccessError, RequestError};
 pub use error::{PublishError, StartError, SubscribeError};
 pub(crate) use handle::NodeHandle;
@@ -60,6 +61,13 @@ pub(crate) use publish::{CheckedMessage, Draft};
 pub(crate) use rooms::RoomDescription;
 pub(crate) use subscribe::{Position, SubscribeOptions};
 pub use subscription::{Ended, Subscription};
+
+// Values that requests and answers of the node are made of. Whoever is in front of the node takes
+// them from here and knows neither the engine nor the store.
+pub(crate) use crate::engine::{
+    Answer, Extra, Joined, Lagging, Presence, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy,
+};
+pub(crate) use crate::store::{AppendError, Health, Role, RoomKind, StoreError};
 
 /// A running node. Dropping it without [`stop`](Node::stop) leaves its threads to the process.
 #[derive(Debug)]
@@ -139,26 +147,25 @@ impl Node {
             answer: Answer::Collect(sender),
             server_side: false,
         };
-        self.handle.subscribe(&listener, right, how)?;
+        self.handle.subscribe(&Client { listener: listener.clone() }, right, how)?;
         let joined = answer.recv().map_err(|_| SubscribeError::Unavailable)?.1.map_err(refusal)?;
         Ok(Subscription::new(self.handle.engine.clone(), listener, channel, joined))
     }
 
-    /// What requests are made to, for servers in front of the node.
+    /// The target of requests, for servers in front of the node.
     pub(crate) fn handle(&self) -> &Arc<NodeHandle> {
         &self.handle
     }
 
-    /// The engine: rooms and listeners in memory.
+    /// Identity of the database. A seq of another database means nothing in this one.
     #[must_use]
-    pub fn engine(&self) -> &Arc<Engine> {
-        &self.handle.engine
+    pub fn epoch(&self) -> &str {
+        self.handle.epoch()
     }
 
-    /// The store: history, contacts, members.
-    #[must_use]
-    pub fn store(&self) -> &Arc<Store> {
-        &self.handle.store
+    /// Waits until everything published before is in the outboxes of live listeners, or `deadline`.
+    pub(crate) fn flush(&self, deadline: Instant) {
+        self.handle.engine.flush(deadline);
     }
 
     /// Everything that is counted.

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::access::Caller;
+use super::clients::Client;
 use super::error::SubscribeError;
 use super::handle::NodeHandle;
 use crate::config::Namespace;
-use crate::engine::{Answer, Extra, JoinRequest, Listener, Recover};
+use crate::engine::{Answer, Extra, JoinRequest, Recover};
 use crate::ids::{Channel, Seq};
 use crate::publication::ClientInfo;
 
@@ -91,14 +92,14 @@ impl NodeHandle {
         Ok(SubscribeRight { channel: channel.clone(), options, origin })
     }
 
-    /// Puts a listener into a room. The outcome comes as [`SubscribeOptions::answer`] says, before
+    /// Puts a client into a room. The outcome comes as [`SubscribeOptions::answer`] says, before
     /// anything else of the room.
     ///
     /// # Errors
     /// [`SubscribeError`], and then no answer comes.
     pub(crate) fn subscribe(
         &self,
-        listener: &Arc<Listener>,
+        client: &Client,
         right: SubscribeRight,
         how: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
@@ -106,6 +107,7 @@ impl NodeHandle {
             self.check_room_exists(&right)?;
         }
         let SubscribeOptions { chan_info, position, extra, answer, server_side } = how;
+        let listener = &client.listener;
         let recover = position.map(|position| self.recover(&listener.info.user, &right, position));
         let info = match chan_info {
             Some(_) => Arc::new(ClientInfo { chan_info, ..(*listener.info).clone() }),
@@ -117,8 +119,8 @@ impl NodeHandle {
 
     /// Ends a subscription and sends the client `last_frame` behind the last message of the room.
     /// False when there was no such subscription; then nothing is sent.
-    pub(crate) fn unsubscribe(&self, listener: &Listener, channel: &Channel, last_frame: Bytes) -> bool {
-        self.engine.leave(listener, channel, last_frame)
+    pub(crate) fn unsubscribe(&self, client: &Client, channel: &Channel, last_frame: Bytes) -> bool {
+        self.engine.leave(&client.listener, channel, last_frame)
     }
 
     /// Rooms come into being with their first message, or else only through the API.

@@ -22,12 +22,20 @@ const LEVELS: &[&[&str]] = &[
     &["main"],
 ];
 
+/// Modules that another one asks only through the node, which names what it needs of them.
+const BEHIND_THE_NODE: &[&str] = &["engine", "store"];
+
 /// Files that still lie in a circle. The list only gets shorter, and then it goes.
 const STILL_IN_CIRCLES: &[&str] = &[];
 
 #[test]
 fn modules_use_only_lower_levels() {
     assert_none(&uses_above(&Graph::of(&sources(root(), "src"), Scope::WithTests)));
+}
+
+#[test]
+fn the_network_goes_through_the_node() {
+    assert_none(&ways_round_the_node(&Graph::of(&sources(root(), "src"), Scope::Production)));
 }
 
 #[test]
@@ -52,6 +60,21 @@ fn uses_above(graph: &Graph) -> Vec<String> {
         if top(file) != "lib" && top(file) != top(defines) && !is_down {
             let paths: Vec<_> = paths.iter().map(String::as_str).collect();
             complaints.insert(format!("{file} may not use {defines} (by {})", paths.join(", ")));
+        }
+    }
+    complaints.into_iter().collect()
+}
+
+/// Complaints about files of the network that name something behind the node by a path of its own.
+fn ways_round_the_node(graph: &Graph) -> Vec<String> {
+    let mut complaints = BTreeSet::new();
+    let is_in_front = |file: &str| ["net", "server", "cli"].contains(&top(file));
+    for ((from, _), paths) in graph.arrows.iter().filter(|((from, _), _)| is_in_front(&graph.files[*from])) {
+        for path in paths {
+            let mut names = path.split("::").skip_while(|name| ["crate", "self", "super"].contains(name));
+            if names.next().is_some_and(|module| BEHIND_THE_NODE.contains(&module)) {
+                complaints.insert(format!("{} goes round the node by {path}", graph.files[*from]));
+            }
         }
     }
     complaints.into_iter().collect()
@@ -135,6 +158,27 @@ mod rules {
             ("src/main.rs", "fn main() { roomcast::cli::f() }"),
         ] {
             assert_eq!(complaints(path, text), Vec::<String>::new(), "{path}: {text}");
+        }
+    }
+
+    #[test]
+    fn ways_round_the_node_are_seen() {
+        for (path, text, count) in [
+            ("src/net/api.rs", "use crate::engine::Presence;", 1),
+            ("src/net/api.rs", "fn f() { super::super::store::head() }", 1),
+            ("src/server.rs", "use crate::{engine::Presence, node::Health, store::head};", 2),
+            ("src/net/api.rs", "use crate::node::{Health, Presence};", 0),
+            ("src/node/history.rs", "use crate::engine::Presence;", 0),
+            ("src/net/api.rs", "#[cfg(test)] mod tests { use crate::engine::Presence; }", 0),
+        ] {
+            let files = [
+                ("src/engine/mod.rs", "pub struct Presence;"),
+                ("src/node/mod.rs", "pub use crate::{engine::Presence, store::Health};"),
+                ("src/store/mod.rs", "pub struct Health; pub fn head() {}"),
+                (path, text),
+            ];
+            let complaints = ways_round_the_node(&graph(&files, Scope::Production));
+            assert_eq!(complaints.len(), count, "{path}: {text}: {complaints:?}");
         }
     }
 

@@ -87,7 +87,7 @@ impl Attack {
                 _ => drop(self.hear(room, &mut subscription, Duration::from_millis(1))),
             }
         }
-        let head = self.node.store().head(&self.rooms[room]).unwrap();
+        let head = self.head(room);
         let deadline = Instant::now() + PATIENCE;
         while subscription.position() < head {
             assert!(
@@ -98,6 +98,11 @@ impl Attack {
             );
             self.hear(room, &mut subscription, Duration::from_secs(1));
         }
+    }
+
+    /// The seq of the last message of a room.
+    fn head(&self, room: usize) -> Seq {
+        self.node.subscribe(&self.rooms[room], None).unwrap().position()
     }
 
     /// Looks in on rooms where nobody stays.
@@ -169,7 +174,7 @@ impl Attack {
     fn judge(&self, what: &str, seed: u64, started: Instant) {
         for (room, (sent, heard)) in self.sent.iter().zip(&self.heard).enumerate() {
             let sent = sent.lock().unwrap();
-            assert_eq!(self.node.store().head(&self.rooms[room]).unwrap(), sent.len() as Seq, "a hole");
+            assert_eq!(self.head(room), sent.len() as Seq, "a hole");
             for (seq, stamp) in heard.read().unwrap().iter() {
                 assert_eq!(
                     sent.get(seq),

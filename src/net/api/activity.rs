@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use super::refusal::{Refusal, done};
 use crate::clock;
-use crate::engine::{Lagging, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy};
 use crate::ids::Channel;
 use crate::metrics;
 use crate::net::http::glob;
-use crate::node::NodeHandle;
+use crate::node::{Lagging, NodeHandle, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy};
 use crate::protocol::api::activity::{
     ActiveRoom, LIMIT_MAX, LaggingParams, LaggingResult, LaggingSubscription, RoomStrategyParams, RoomsOrder,
     RoomsParams, RoomsResult,

@@ -9,7 +9,7 @@ mod key;
 mod refusal;
 
 use crate::ids::{Channel, Seq};
-use crate::node::{Caller, ClientSelector, Draft, NodeHandle, RequestError, RoomDescription};
+use crate::node::{Caller, ClientSelector, Draft, NodeHandle, RequestError, Role, RoomDescription, RoomKind};
 use crate::protocol::api::params::{
     ApiMessage, BroadcastParams, ContactParams, DisconnectParams, NewRoomKind, PublishParams,
     RoomCreateParams, UnsubscribeParams, UserParams,
@@ -21,7 +21,6 @@ use crate::protocol::api::{self, ApiError, ErrorMode};
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ChannelRequest, HistoryRequest};
 use crate::protocol::reply::{HistoryResult, PresenceResult, PublicationList};
-use crate::store::{Role, RoomKind};
 
 pub(super) use activity::room_metrics;
 pub(super) use key::ApiKey;

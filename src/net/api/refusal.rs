@@ -1,10 +1,9 @@
 //! Why an API call has no result, and how a result is written.
 
-use crate::node::{PublishError, RequestError};
+use crate::node::{AppendError, PublishError, RequestError, StoreError};
 use crate::protocol::Members;
 use crate::protocol::api::{self, ApiError, BadParams};
 use crate::protocol::code::ErrorCode;
-use crate::store::{AppendError, StoreError};
 
 /// Why a call has no result.
 pub(super) enum Refusal {

@@ -13,8 +13,7 @@ use crate::net::api::{self, ApiKey};
 use crate::net::client_rules::ClientRules;
 use crate::net::sockets::ConnectionPermit;
 use crate::net::websocket;
-use crate::node::NodeHandle;
-use crate::store::Health;
+use crate::node::{Health, NodeHandle};
 
 /// Where clients speak the WebSocket protocol.
 const WEBSOCKET_PATH: &str = "/connection/websocket";

@@ -10,9 +10,8 @@ use super::expiry::ttl_seconds;
 use super::outcome::Failure;
 use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
-use crate::engine::{Answer, Extra, Joined, Listener};
 use crate::ids::Channel;
-use crate::node::{Caller, Position, SubscribeOptions};
+use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions};
 use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
@@ -41,10 +40,10 @@ impl Session {
     pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), Failure> {
         let identity = self.identify(&request)?;
         let Identity { user, conn_info, expires_at, subscriptions } = identity;
-        let listener = self.node.connect(self.outbox.clone(), user, conn_info);
-        self.listener = Some(listener.clone());
+        let client = self.node.connect(self.outbox.clone(), user, conn_info);
+        self.client = Some(client.clone());
 
-        let joined = self.join_server_side(&listener, subscriptions, &request.subs)?;
+        let joined = self.join_server_side(&client, subscriptions, &request.subs)?;
         if let Some(expires_at) = expires_at {
             self.expiries.set_connection(Some(self.end_of_grace(expires_at)));
         }
@@ -55,7 +54,7 @@ impl Session {
             .map(|((channel, one), publications)| (channel.clone(), one.to_wire(publications)))
             .collect();
         let result = ConnectResult {
-            client: &listener.info.client,
+            client: client.id(),
             version: env!("CARGO_PKG_VERSION"),
             ttl_seconds: expires_at.map(ttl_seconds),
             data: None,
@@ -133,7 +132,7 @@ impl Session {
     /// Joins the channels and waits for where each stands.
     fn join_server_side(
         &self,
-        listener: &Arc<Listener>,
+        client: &Client,
         subscriptions: Vec<ServerSide>,
         previous: &[(Channel, RecoverRequest)],
     ) -> Result<Vec<(Channel, Joined)>, Failure> {
@@ -141,7 +140,7 @@ impl Session {
         let awaited = subscriptions.len();
         for subscription in subscriptions {
             let returns = previous.iter().find(|(name, one)| *name == subscription.channel && one.recover);
-            self.subscribe_server_side(listener, subscription, returns.map(|(_, one)| one), sender.clone())?;
+            self.subscribe_server_side(client, subscription, returns.map(|(_, one)| one), sender.clone())?;
         }
         drop(sender);
         collect(&answers, awaited)
@@ -149,7 +148,7 @@ impl Session {
 
     fn subscribe_server_side(
         &self,
-        listener: &Arc<Listener>,
+        client: &Client,
         subscription: ServerSide,
         previous: Option<&RecoverRequest>,
         sender: Sender<(Channel, Result<Joined, ErrorCode>)>,
@@ -171,7 +170,7 @@ impl Session {
             answer: Answer::Collect(sender),
             server_side: true,
         };
-        self.node.subscribe(listener, right, how).map_err(|_| CloseCode::ChannelLimit.into())
+        self.node.subscribe(client, right, how).map_err(|_| CloseCode::ChannelLimit.into())
     }
 }
 

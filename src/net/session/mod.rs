@@ -23,10 +23,9 @@ use std::time::{Duration, Instant};
 
 use super::client_rules::ClientRules;
 use crate::clock;
-use crate::engine::Listener;
 use crate::ids::Channel;
 use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
-use crate::node::{Caller, NodeHandle};
+use crate::node::{Caller, Client, NodeHandle};
 use crate::outbox::Outbox;
 use crate::outbox::frame::LineFrames;
 use crate::protocol::code::{CloseCode, ErrorCode};
@@ -43,7 +42,7 @@ pub(super) struct Session {
     rules: Arc<ClientRules>,
     outbox: Arc<Outbox>,
     /// Present once connected.
-    listener: Option<Arc<Listener>>,
+    client: Option<Client>,
     expiries: Expiries,
     rate: RateLimit,
     publishes: PendingPublishes,
@@ -60,7 +59,7 @@ impl Session {
             node,
             rules,
             outbox,
-            listener: None,
+            client: None,
             expiries: Expiries::default(),
             rate,
             publishes: PendingPublishes::default(),
@@ -99,18 +98,18 @@ impl Session {
 
     /// Leaves every room; the connection ends.
     pub(super) fn leave_all(&mut self) {
-        if let Some(listener) = &self.listener {
-            self.node.disconnect(listener);
+        if let Some(client) = &self.client {
+            self.node.disconnect(client);
         }
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.listener.is_some()
+        self.client.is_some()
     }
 
     /// A number that differs between connections, to spread their pings.
     pub(super) fn spread(&self) -> u8 {
-        self.listener.as_ref().map_or(0, |listener| (listener.id().0.wrapping_mul(97) % 256) as u8)
+        (self.outbox.id().0.wrapping_mul(97) % 256) as u8
     }
 
     /// True once for each answer to a ping.
@@ -225,20 +224,21 @@ impl Session {
         }
     }
 
-    /// The connected listener; commands before connect never get this far.
-    fn listener(&self) -> Result<&Arc<Listener>, Failure> {
-        self.listener.as_ref().ok_or(Failure::Close(CloseCode::BadRequest))
+    /// The connected client; commands before connect never get this far.
+    fn client(&self) -> Result<&Client, Failure> {
+        self.client.as_ref().ok_or(Failure::Close(CloseCode::BadRequest))
     }
 
     /// This client as the one who asks something about a channel.
     fn caller(&self, channel: &Channel) -> Caller<'_> {
-        self.listener.as_ref().map_or(Caller::Client { user: "", subscribed: false }, |listener| {
-            Caller::Client { user: &listener.info.user, subscribed: listener.subscription(channel).is_some() }
+        self.client.as_ref().map_or(Caller::Client { user: "", subscribed: false }, |client| Caller::Client {
+            user: client.user(),
+            subscribed: client.is_subscribed(channel),
         })
     }
 
     fn is_subscribed(&self, channel: &Channel) -> bool {
-        self.listener.as_ref().is_some_and(|listener| listener.subscription(channel).is_some())
+        self.client.as_ref().is_some_and(|client| client.is_subscribed(channel))
     }
 
     /// The instant a token's grace is over, by its expiry in Unix seconds.

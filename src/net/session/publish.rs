@@ -6,7 +6,7 @@ use super::Session;
 use super::outcome::Failure;
 use super::pending::{AckKind, Waiting};
 use crate::ids::Seq;
-use crate::node::{Caller, CheckedMessage, Draft, PublishError};
+use crate::node::{CheckedMessage, Draft, PublishError};
 use crate::protocol::api::params::RpcPublishParams;
 use crate::protocol::api::results::PublishResult;
 use crate::protocol::command::PublishRequest;
@@ -45,11 +45,7 @@ impl Session {
 
     /// Checks a message in the name of this client, as it is known in the room.
     fn check_publish(&self, draft: Draft) -> Result<CheckedMessage, Failure> {
-        let listener = self.listener()?;
-        let subscription = listener.subscription(&draft.channel);
-        let caller = Caller::Client { user: &listener.info.user, subscribed: subscription.is_some() };
-        let info =
-            subscription.map_or_else(|| listener.info.clone(), |subscription| subscription.info.clone());
+        let (caller, info) = self.client()?.in_channel(&draft.channel);
         Ok(self.node.check_publish(caller, Draft { info: Some(info), ..draft })?)
     }
 

@@ -2,8 +2,8 @@
 
 use super::Session;
 use super::outcome::Failure;
-use crate::engine::Presence;
 use crate::ids::Channel;
+use crate::node::Presence;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::HistoryRequest;
 use crate::protocol::reply::{self, HistoryResult, PresenceStatsResult, PublicationList};

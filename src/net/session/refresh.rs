@@ -41,7 +41,7 @@ impl Session {
                 _ => CloseCode::InvalidToken,
             }
         })?;
-        if verified.user() != &self.listener()?.info.user {
+        if verified.user() != self.client()?.user() {
             return Err(CloseCode::InvalidToken.into());
         }
         if !self.holds_all(verified.subscriptions().iter().map(|grant| &grant.channel)) {
@@ -56,10 +56,10 @@ impl Session {
     /// True when the server subscribed the client to exactly these channels besides its personal
     /// ones; if not, it has to connect anew to get them.
     fn holds_all<'a>(&self, granted: impl Iterator<Item = &'a Channel>) -> bool {
-        let Some(listener) = &self.listener else { return false };
-        let personal = self.node.personal_channels(&listener.info.user);
+        let Some(client) = &self.client else { return false };
+        let personal = self.node.personal_channels(client.user());
         let mut wanted: Vec<&Channel> = granted.filter(|channel| !personal.contains(channel)).collect();
-        let mut held = listener.server_side_channels();
+        let mut held = client.server_side_channels();
         held.retain(|channel| !personal.contains(channel));
         wanted.sort();
         held.sort();
@@ -73,7 +73,7 @@ impl Session {
         let token =
             request.token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
         let verifier = self.rules.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
-        let user = self.listener()?.info.user.clone();
+        let user = self.client()?.user().clone();
         let now = clock::unix_seconds();
         let verified = match verifier.verify_subscription(token, now, &user, request.channel.as_ref()) {
             Ok(verified) => verified,

@@ -32,7 +32,7 @@ impl Session {
 
     /// The user id of the caller; the anonymous user has no contacts and reads nothing.
     fn user(&self) -> Result<&str, Failure> {
-        match &*self.listener()?.info.user {
+        match &**self.client()?.user() {
             "" => Err(ErrorCode::PermissionDenied.into()),
             user => Ok(user),
         }

@@ -5,9 +5,8 @@ use super::expiry::ttl_seconds;
 use super::outcome::Failure;
 use crate::auth::{TokenError, VerifiedSubscription};
 use crate::clock;
-use crate::engine::{Answer, Extra};
 use crate::ids::Channel;
-use crate::node::{Position, SubscribeOptions};
+use crate::node::{Answer, Extra, Position, SubscribeOptions};
 use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::SubscribeRequest;
@@ -33,7 +32,7 @@ impl Session {
             answer: Answer::Reply(id),
             server_side: false,
         };
-        self.node.subscribe(self.listener()?, right, how)?;
+        self.node.subscribe(self.client()?, right, how)?;
         if let Some(expires_at) = expires_at {
             self.expiries.set_subscription(channel, self.end_of_grace(expires_at));
         }
@@ -44,15 +43,15 @@ impl Session {
     /// tells so, comes behind the last message of the room.
     pub(super) fn unsubscribe(&mut self, channel: &Channel, farewell: &[u8]) {
         self.expiries.forget(channel);
-        let Some(listener) = &self.listener else { return };
-        if !self.node.unsubscribe(listener, channel, frame::text(farewell)) {
+        let Some(client) = &self.client else { return };
+        if !self.node.unsubscribe(client, channel, frame::text(farewell)) {
             self.reply(|out| out.extend_from_slice(farewell));
         }
     }
 
     fn verify_subscription(&self, token: &str, channel: &Channel) -> Result<VerifiedSubscription, Failure> {
         let verifier = self.rules.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
-        let user = &self.listener()?.info.user;
+        let user = self.client()?.user();
         verifier.verify_subscription(token, clock::unix_seconds(), user, Some(channel)).map_err(|error| {
             tracing::debug!(%channel, %error, "a subscription token was refused");
             match error {
