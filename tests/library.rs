@@ -108,7 +108,7 @@ fn positions_hold_over_a_restart() {
 }
 
 #[test]
-fn a_callback_runs_until_it_says_enough() {
+fn a_callback_runs_until_it_returns_false() {
     let folder = Folder::new();
     let node = Node::open(&folder.config()).unwrap();
     let (sender, seqs) = mpsc::channel();
@@ -139,7 +139,7 @@ fn a_stopped_node_ends_its_subscriptions() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said() {
+fn refused_operations_return_their_errors() {
     let folder = Folder::new();
     let node = Node::open(&folder.config()).unwrap();
     let unknown: Channel = "nobody:home".parse().unwrap();

@@ -28,7 +28,7 @@ use support::websocket::WebSocket;
 const DOCUMENTED: &str = "127.0.0.1:8000";
 
 #[test]
-fn the_first_five_minutes_go_as_the_readme_says() {
+fn the_readme_examples_print_what_it_shows() {
     let readme = read("README.md");
     let server = Server::start(&[]);
     for block in examples(&readme, "websocat") {

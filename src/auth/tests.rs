@@ -57,7 +57,7 @@ fn without_a_subject_the_user_is_anonymous() {
 }
 
 #[test]
-fn times_decide() {
+fn tokens_are_valid_from_nbf_until_exp() {
     let expired = Err(TokenError::Expired);
     for (claims, wanted) in [
         (json!({"exp": NOW + 1}), Ok(Some(NOW + 1))),
@@ -127,7 +127,7 @@ fn forged_tokens_are_invalid() {
 }
 
 #[test]
-fn forgery_weighs_more_than_time() {
+fn a_forged_expired_token_is_invalid() {
     let forged = signed(Algorithm::HS256, "another secret", &json!({"exp": NOW - 1}));
     assert!(is_invalid(verifier().verify_connection(&forged, NOW)));
 }

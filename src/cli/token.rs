@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_would_refuse_is_refused_at_once() {
+    fn claims_the_server_would_refuse_make_no_token() {
         let failure = |line: &[&str]| token(&args(line), &client(), 0).unwrap_err().to_string();
         assert!(failure(&["--user=a", "--channel=a b"]).contains("printable ASCII"));
         assert!(failure(&["--user=a", "--info={name}"]).contains("is not JSON"));

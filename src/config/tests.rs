@@ -121,7 +121,7 @@ fn named_namespaces_start_from_the_built_in_defaults() {
 }
 
 #[test]
-fn what_is_shown_reads_back_as_the_same() {
+fn the_shown_configuration_reads_back_unchanged() {
     let config = from_toml(
         "[database]\nurl = 'postgres:///chat'\n[client]\ninsecure = true\nallowed_origins = ['*']\n\
          [rooms]\nidle_timeout = '1m 30s'\n[namespace.a-b]\npersist = false\n[namespace.c]\nhistory_ttl = '100years'",

@@ -109,7 +109,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_task_runs_on_a_thread_of_its_own_with_the_stack_it_asked_for() {
+    fn a_task_has_a_thread_with_the_stack_it_asked_for() {
         let (sender, told) = bounded(1);
         let task = move || {
             // Copied some times in a debug build, and more than the smallest stack there is.

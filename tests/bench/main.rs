@@ -68,7 +68,7 @@ fn a_rate_is_kept_and_every_message_reaches_every_listener() {
 }
 
 #[test]
-fn windows_scenarios_and_several_threads() {
+fn scenarios_run_with_windows_and_several_threads() {
     assert_clean(&report_of(&["--scenario", "pipeline", "--connections", "40", "--threads", "2"]));
     assert_clean(&report_of(&["--scenario", "publish", "--publishers", "8", "--size", "1000"]));
     assert_clean(&report_of(&["--scenario", "quiet"]));
@@ -91,7 +91,7 @@ fn listeners_that_are_cut_off_come_back_and_miss_nothing() {
 }
 
 #[test]
-fn a_server_that_lies_is_found_out() {
+fn lost_and_repeated_messages_fail_the_run() {
     let liar = liar::start();
     let url = format!("ws://{}/", liar.address);
     let output = bench(&[&url, "--connections", "3", "--rate", "40", "--json"]);
@@ -149,7 +149,7 @@ fn the_table_and_the_page_show_the_same() {
 }
 
 #[test]
-fn what_cannot_work_is_told_in_words() {
+fn a_run_that_cannot_start_says_why() {
     let nobody = bench(&["127.0.0.1:1"]);
     let said = String::from_utf8(nobody.stderr).unwrap();
     assert_eq!(nobody.status.code(), Some(1));

@@ -10,7 +10,7 @@ use crate::support::{at_a_pace_it_can_answer, eventually};
 const SHORT: &str = "[client]\nping_interval = \"60ms\"\npong_timeout = \"40ms\"\n";
 
 #[test]
-fn no_connect_in_time() {
+fn a_client_that_never_connects_is_closed() {
     let server = TestServer::with("[client]\nconnect_timeout = \"50ms\"\n");
     let mut client = server.open();
     assert_eq!(client.expect_close(3502), "stale");
@@ -18,7 +18,7 @@ fn no_connect_in_time() {
 }
 
 #[test]
-fn pings_that_nobody_answers() {
+fn unanswered_pings_close_with_no_pong() {
     let server = TestServer::with(SHORT);
     let mut client = server.open();
     client.answers_pings = false;
@@ -96,7 +96,7 @@ fn a_pong_counts_although_the_server_was_too_busy_to_read_it() {
 }
 
 #[test]
-fn shutdown_says_goodbye_after_everything_that_is_owed() {
+fn shutdown_delivers_what_is_owed_then_closes() {
     let mut server = TestServer::start();
     let (mut ann, mut idle) = (server.connect("ann"), server.open());
     ann.join("room");
@@ -110,7 +110,7 @@ fn shutdown_says_goodbye_after_everything_that_is_owed() {
 }
 
 #[test]
-fn clients_that_do_not_read_cannot_hold_the_shutdown_up() {
+fn clients_that_do_not_read_do_not_delay_shutdown() {
     let mut server = TestServer::with("[client]\nstall_timeout = \"10m\"\n");
     let mut deaf = server.connect("deaf");
     deaf.join("room");

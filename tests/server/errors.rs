@@ -7,7 +7,7 @@ fn error(code: u16, message: &str) -> String {
 }
 
 #[test]
-fn a_second_subscribe() {
+fn a_second_subscribe_is_an_error() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     ann.join("room");
@@ -19,7 +19,7 @@ fn a_second_subscribe() {
 }
 
 #[test]
-fn the_129th_channel() {
+fn a_channel_over_the_limit_is_refused() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     for number in 0..128 {
@@ -59,7 +59,7 @@ fn channel_names_that_are_too_long() {
 }
 
 #[test]
-fn a_namespace_nobody_configured() {
+fn an_unknown_namespace_is_an_unknown_channel() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     for command in [
@@ -75,7 +75,7 @@ fn a_namespace_nobody_configured() {
 }
 
 #[test]
-fn what_a_namespace_forbids() {
+fn a_namespace_forbids_what_it_does_not_allow() {
     let server = TestServer::secured("");
     let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
     ann.join("news:a");
@@ -118,7 +118,7 @@ fn channels_of_named_users_are_theirs_in_every_mode() {
 }
 
 #[test]
-fn payloads_that_are_no_good() {
+fn invalid_payloads_are_refused() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     for data in ["", r#","data":null"#] {
@@ -135,7 +135,7 @@ fn payloads_that_are_no_good() {
 }
 
 #[test]
-fn more_commands_than_allowed() {
+fn commands_over_the_rate_are_refused() {
     let server = TestServer::with("[client]\ncommands_per_second_max = 5\n");
     let mut ann = server.connect("ann");
     let ids: Vec<_> = (0..50).map(|_| ann.with_id(r#"{"ping":{}}"#)).collect();
@@ -147,7 +147,7 @@ fn more_commands_than_allowed() {
 }
 
 #[test]
-fn features_that_are_declined() {
+fn unsupported_options_are_declined() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     for (command, code, message) in [
@@ -163,7 +163,7 @@ fn features_that_are_declined() {
 }
 
 #[test]
-fn a_room_that_only_the_backend_may_create() {
+fn only_the_backend_creates_a_closed_room() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     let subscribe = r#"{"subscribe":{"channel":"made:a"}}"#;

@@ -156,7 +156,7 @@ on_both_databases! {
 }
 
 #[test]
-fn the_key_is_asked_for() {
+fn the_api_refuses_a_wrong_key() {
     let server = TestServer::secured("");
     for headers in
         ["", "X-API-Key: kez\r\n", "X-API-Key: keyy\r\n", "X-API-Key:\r\n", "Authorization: key\r\n"]
@@ -181,7 +181,7 @@ fn without_a_key_there_is_no_api_in_secured_mode() {
 }
 
 #[test]
-fn api_requests_that_are_wrong() {
+fn bad_api_requests_are_refused() {
     let server = TestServer::start();
     assert_eq!(server.get("/api/info").status, 405);
     assert_eq!(server.post("/api/dance", "", "{}").status, 404);
@@ -252,7 +252,7 @@ fn one_connection_carries_many_requests() {
 }
 
 #[test]
-fn requests_that_are_no_http() {
+fn text_that_is_not_http_is_refused() {
     let server = TestServer::start();
     for (bytes, status) in [
         ("hello\r\n\r\n".to_owned(), 400),

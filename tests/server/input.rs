@@ -93,7 +93,7 @@ fn commands_before_a_broken_one_are_done() {
 }
 
 #[test]
-fn send_is_not_listened_to() {
+fn send_closes_with_not_available() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     ann.send(r#"{"send":{"data":{"hi":1}}}"#);
@@ -101,7 +101,7 @@ fn send_is_not_listened_to() {
 }
 
 #[test]
-fn frames_that_break_websocket() {
+fn frames_that_break_rfc_6455_close() {
     let server = TestServer::start();
     let reserved_bit = {
         let mut bytes = frame(TEXT, true, true, b"{}");
@@ -173,7 +173,7 @@ fn fragments_are_put_together_and_pings_in_between_answered() {
 }
 
 #[test]
-fn bytes_one_at_a_time() {
+fn a_frame_may_arrive_one_byte_at_a_time() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     for byte in frame(TEXT, true, true, br#"{"id":5,"ping":{}}"#) {

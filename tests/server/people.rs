@@ -126,7 +126,7 @@ fn the_anonymous_user_has_no_direct_rooms() {
 }
 
 #[test]
-fn one_is_not_ones_own_contact() {
+fn users_cannot_be_their_own_contact() {
     let server = TestServer::start();
     let refused = r#"{"error":{"code":107,"message":"bad request"}}"#;
     assert_eq!(server.connect("ann").ask(&add("ann")), refused);

@@ -150,7 +150,7 @@ fn the_api_names_a_client_in_catch_up() {
 
 /// A disconnect by the API takes the user out of every room before it is answered.
 #[test]
-fn who_is_disconnected_is_in_no_room_any_more() {
+fn a_disconnected_client_has_left_its_rooms() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     let mut other = server.connect("ann");

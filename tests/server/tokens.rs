@@ -16,7 +16,7 @@ fn subscribe_with(channel: &str, claims: &str) -> String {
 }
 
 #[test]
-fn no_token_is_a_bad_request() {
+fn connecting_without_a_token_is_a_bad_request() {
     let server = TestServer::secured("");
     for connect in [r#"{"id":1,"connect":{}}"#, r#"{"id":1,"connect":{"data":{"user":"ann"},"token":""}}"#] {
         let mut client = server.open();
@@ -191,7 +191,7 @@ fn a_subscription_token_for_something_else_ends_the_connection() {
 }
 
 #[test]
-fn subscription_tokens_that_are_expired_or_none() {
+fn expired_and_bad_subscription_tokens_are_refused() {
     let server = TestServer::secured("");
     let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
     assert_eq!(ann.ask(&subscribe_with("$a", r#"{"sub":"ann","channel":"$a","exp":100}"#)), EXPIRED);

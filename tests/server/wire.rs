@@ -133,7 +133,7 @@ on_both_databases! {
 }
 
 #[test]
-fn history_that_makes_no_sense() {
+fn contradictory_history_requests_are_refused() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     ann.publish_numbers("room", 1..=1);
@@ -211,7 +211,7 @@ fn unsubscribe_also_when_not_subscribed() {
 }
 
 #[test]
-fn rpc_that_is_not_there() {
+fn an_unknown_rpc_method_is_not_found() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     let unknown = r#"{"error":{"code":104,"message":"method not found"}}"#;
@@ -256,7 +256,7 @@ fn joins_and_leaves() {
 }
 
 #[test]
-fn large_rooms_have_no_joins_and_no_list() {
+fn large_rooms_send_no_joins_and_list_nobody() {
     let server =
         TestServer::with("[namespace.big]\njoin_leave_max_listeners = 2\npresence_max_listeners = 2\n");
     let mut clients = ["ann", "bob", "cid"].map(|user| server.connect(user));
@@ -320,7 +320,7 @@ fn server_side_subscriptions_by_the_claim_subs() {
 }
 
 #[test]
-fn everybody_is_in_the_personal_channel() {
+fn users_are_subscribed_to_their_personal_channel() {
     let server = TestServer::with("[namespace.own]\npersonal = true\njoin_leave = false\n");
     let mut ann = server.open();
     let reply = ann.connect(r#"{"data":{"user":"ann"}}"#, "ann");

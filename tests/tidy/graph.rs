@@ -574,7 +574,7 @@ pub mod examples {
     }
 
     #[test]
-    fn what_a_user_can_name_is_public() {
+    fn only_items_a_user_can_name_are_public() {
         let graph = graph(
             &[
                 (

@@ -87,7 +87,7 @@ fn resume_a_week(backend: Backend) {
 /// Of a room that keeps its newest 1,000 messages, the last 900 are resumed; who asks for more is told
 /// that it is too late, and goes on with what is published from then on.
 #[test]
-fn what_retention_took_is_not_resumed() {
+fn messages_outside_retention_are_not_resumed() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let server = TestServer::on(backend, &format!("{FAST_WRITER}{WEEK}"));
         let mut writer = Writer::new(&server, &["week:room"], 1_000);

@@ -68,7 +68,7 @@ fn slow_readers_harm_nobody_and_end_complete() {
 }
 
 #[test]
-fn only_who_takes_no_byte_is_disconnected() {
+fn only_a_listener_that_takes_no_byte_is_closed() {
     let extras = "[client]\noutbox_bytes_max = \"64KiB\"\nstall_timeout = \"3s\"\n";
     let server = TestServer::with(extras);
     let mut swarm = Swarm::new(&server);

@@ -44,7 +44,7 @@ fn a_reconnect_storm_after_a_crash_reads_every_page_once() {
 
 /// Many leave, and those in other rooms do not notice.
 #[test]
-fn thousands_who_vanish_at_once_stall_nobody() {
+fn thousands_that_vanish_at_once_stall_no_other() {
     let crowd = short_or_long(500, 10_000);
     let server = TestServer::start();
     let mut swarm = Swarm::new(&server);

@@ -279,7 +279,7 @@ fn any_id_of_32_bits_is_taken() {
 }
 
 #[test]
-fn broken_text_closes() {
+fn text_that_is_not_json_closes() {
     for (frame, broken) in [
         ("", Broken::Blank),
         ("\n", Broken::Blank),

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_during_a_commit_goes_into_the_next_one() {
+    fn rows_that_arrive_during_a_commit_go_into_the_next() {
         let lane = lane(100);
         let (entered, has_entered) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_half_of_the_sink_runs_after_the_lane_is_free_and_before_the_answer() {
+    fn the_sink_finishes_after_the_lane_is_free_before_any_answer() {
         let lane = lane(2);
         let answers = lane.submit(vec![1], |rows| Committed {
             answers: rows.into_iter().map(Some).collect(),
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn both_bounds_hold_and_one_row_always_goes() {
+    fn a_batch_keeps_both_bounds_but_takes_one_row() {
         let take = |sizes: &[usize], rows_max, bytes_max| {
             rows_to_take(sizes.iter().copied(), BatchLimits { rows_max, bytes_max })
         };
