@@ -4,16 +4,16 @@ use super::access::Caller;
 use super::error::{AccessError, RequestError};
 use super::handle::NodeHandle;
 use crate::ids::{Channel, Seq};
-use crate::protocol::api::results::{Contact, ReadResult, UnreadRoom};
+use crate::protocol::api::results::{ContactResult, ReadResult, UnreadRoom};
 
 impl NodeHandle {
     /// Makes two users contacts and returns the room of the two, which is not activated by it.
     ///
     /// # Errors
     /// [`RequestError::Store`]
-    pub(crate) fn add_contact(&self, user: &str, contact: &str) -> Result<Contact, RequestError> {
+    pub(crate) fn add_contact(&self, user: &str, contact: &str) -> Result<ContactResult, RequestError> {
         let room = self.store.add_contact(user, contact)?;
-        Ok(Contact { user: contact.into(), channel: room.channel })
+        Ok(ContactResult { user: contact.into(), channel: room.channel })
     }
 
     /// Takes a user out of another's list. Their room and its messages stay.
@@ -29,9 +29,11 @@ impl NodeHandle {
     ///
     /// # Errors
     /// [`RequestError::Store`]
-    pub(crate) fn contacts(&self, user: &str) -> Result<Vec<Contact>, RequestError> {
+    pub(crate) fn contacts(&self, user: &str) -> Result<Vec<ContactResult>, RequestError> {
         let contacts = self.store.contacts(user)?.into_iter();
-        Ok(contacts.map(|contact| Contact { user: contact.user.into(), channel: contact.channel }).collect())
+        Ok(contacts
+            .map(|contact| ContactResult { user: contact.user.into(), channel: contact.channel })
+            .collect())
     }
 
     /// Moves the read position of the calling user forward and says what is left to read.

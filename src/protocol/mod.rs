@@ -11,4 +11,4 @@ mod object;
 pub(crate) mod push;
 pub(crate) mod reply;
 
-pub(crate) use object::Members;
+pub(crate) use object::WriteMembers;

@@ -13,7 +13,7 @@ pub(crate) struct Object<'a> {
 }
 
 /// A value that writes itself as the members of an object: every result of a command or an API call.
-pub(crate) trait Members {
+pub(crate) trait WriteMembers {
     /// Adds the members to `object`.
     fn write(&self, object: &mut Object<'_>);
 }
@@ -91,12 +91,12 @@ impl<'a> Object<'a> {
     }
 
     /// Adds an object.
-    pub(crate) fn object(&mut self, name: &'static str, members: &(impl Members + ?Sized)) {
+    pub(crate) fn object(&mut self, name: &'static str, members: &(impl WriteMembers + ?Sized)) {
         write_object(self.value(name), members);
     }
 
     /// Adds a list of objects.
-    pub(crate) fn list<'i, M: Members + 'i>(
+    pub(crate) fn list<'i, M: WriteMembers + 'i>(
         &mut self,
         name: &'static str,
         items: impl IntoIterator<Item = &'i M>,
@@ -121,7 +121,7 @@ impl<'a> Object<'a> {
 }
 
 /// Appends a whole object made of `members`.
-pub(super) fn write_object(out: &mut Vec<u8>, members: &(impl Members + ?Sized)) {
+pub(super) fn write_object(out: &mut Vec<u8>, members: &(impl WriteMembers + ?Sized)) {
     let mut object = Object::begin(out);
     members.write(&mut object);
     object.end();

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::code::UnsubscribeCode;
-use super::object::{Members, Object};
+use super::object::{Object, WriteMembers};
 use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
 
@@ -33,30 +33,35 @@ pub(crate) fn leave(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
 
 /// The server ended the client's subscription.
 pub(crate) fn unsubscribe(out: &mut Vec<u8>, channel: &Channel, code: UnsubscribeCode) {
-    channel_push(out, channel, "unsubscribe", &Reason { code: code.number(), reason: code.as_str() });
+    channel_push(
+        out,
+        channel,
+        "unsubscribe",
+        &UnsubscribeBody { code: code.number(), reason: code.as_str() },
+    );
 }
 
 struct Info<'a>(&'a ClientInfo);
 
-impl Members for Info<'_> {
+impl WriteMembers for Info<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.object("info", self.0);
     }
 }
 
-struct Reason<'a> {
+struct UnsubscribeBody<'a> {
     code: u16,
     reason: &'a str,
 }
 
-impl Members for Reason<'_> {
+impl WriteMembers for UnsubscribeBody<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.number("code", u64::from(self.code));
         object.string("reason", self.reason);
     }
 }
 
-fn channel_push(out: &mut Vec<u8>, channel: &Channel, kind: &'static str, body: &impl Members) {
+fn channel_push(out: &mut Vec<u8>, channel: &Channel, kind: &'static str, body: &impl WriteMembers) {
     push(out, |object| {
         object.string("channel", channel.as_str());
         object.object(kind, body);

@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 
 use super::code::ErrorCode;
-use super::object::{Members, Object, write_object};
+use super::object::{Object, WriteMembers, write_object};
 use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
 
@@ -70,7 +70,7 @@ pub(crate) fn encode_publication_object(out: &mut Vec<u8>, publication: &Publica
     write_object(out, publication);
 }
 
-impl Members for Publication {
+impl WriteMembers for Publication {
     fn write(&self, object: &mut Object<'_>) {
         object.raw("data", &self.data);
         if let Some(info) = &self.info {
@@ -81,7 +81,7 @@ impl Members for Publication {
     }
 }
 
-impl Members for ClientInfo {
+impl WriteMembers for ClientInfo {
     fn write(&self, object: &mut Object<'_>) {
         object.string("user", &self.user);
         object.string("client", &self.client);
@@ -115,7 +115,7 @@ pub struct SubscribeResult<'a> {
     pub data: Option<&'a str>,
 }
 
-impl Members for SubscribeResult<'_> {
+impl WriteMembers for SubscribeResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         expiry(object, self.ttl_seconds);
         object.some_true("recoverable", self.recoverable);
@@ -150,7 +150,7 @@ pub struct ConnectResult<'a> {
     pub pong: bool,
 }
 
-impl Members for ConnectResult<'_> {
+impl WriteMembers for ConnectResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.string("client", self.client);
         object.some_string("version", self.version);
@@ -164,10 +164,10 @@ impl Members for ConnectResult<'_> {
     }
 }
 
-/// Members by channel name.
+/// One member for each channel, by its name.
 struct Subscriptions<'a>(&'a [(Channel, SubscribeResult<'a>)]);
 
-impl Members for Subscriptions<'_> {
+impl WriteMembers for Subscriptions<'_> {
     fn write(&self, object: &mut Object<'_>) {
         for (channel, result) in self.0 {
             write_object(object.key(channel.as_str()), result);
@@ -178,7 +178,7 @@ impl Members for Subscriptions<'_> {
 /// An answer without members.
 struct Nothing;
 
-impl Members for Nothing {
+impl WriteMembers for Nothing {
     fn write(&self, _: &mut Object<'_>) {}
 }
 
@@ -211,7 +211,7 @@ pub(crate) fn ping(out: &mut Vec<u8>, id: u32) {
 #[derive(Debug)]
 pub(crate) struct PresenceResult<'a, C>(pub &'a [C]);
 
-impl<C: Borrow<ClientInfo>> Members for PresenceResult<'_, C> {
+impl<C: Borrow<ClientInfo>> WriteMembers for PresenceResult<'_, C> {
     fn write(&self, object: &mut Object<'_>) {
         object.object("presence", &Clients(self.0));
     }
@@ -219,7 +219,7 @@ impl<C: Borrow<ClientInfo>> Members for PresenceResult<'_, C> {
 
 struct Clients<'a, C>(&'a [C]);
 
-impl<C: Borrow<ClientInfo>> Members for Clients<'_, C> {
+impl<C: Borrow<ClientInfo>> WriteMembers for Clients<'_, C> {
     fn write(&self, object: &mut Object<'_>) {
         for info in self.0.iter().map(Borrow::borrow) {
             write_object(object.key(&info.client), info);
@@ -241,7 +241,7 @@ pub(crate) struct PresenceStatsResult {
     pub num_users: u32,
 }
 
-impl Members for PresenceStatsResult {
+impl WriteMembers for PresenceStatsResult {
     fn write(&self, object: &mut Object<'_>) {
         object.number("num_clients", u64::from(self.num_clients));
         object.number("num_users", u64::from(self.num_users));
@@ -264,7 +264,7 @@ pub(crate) struct HistoryResult<'a> {
     pub offset: Seq,
 }
 
-impl Members for HistoryResult<'_> {
+impl WriteMembers for HistoryResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         self.publications.write(object.value("publications"));
         object.string("epoch", self.epoch);
@@ -278,13 +278,13 @@ pub(crate) fn history(out: &mut Vec<u8>, id: u32, result: &HistoryResult<'_>) {
 }
 
 /// Reply to rpc whose data is a result of this server, see [`super::api`].
-pub(crate) fn rpc_result(out: &mut Vec<u8>, id: u32, result: &impl Members) {
+pub(crate) fn rpc_result(out: &mut Vec<u8>, id: u32, result: &impl WriteMembers) {
     reply(out, id, "rpc", &Wrapped(result));
 }
 
 struct Wrapped<'a, M>(&'a M);
 
-impl<M: Members> Members for Wrapped<'_, M> {
+impl<M: WriteMembers> WriteMembers for Wrapped<'_, M> {
     fn write(&self, object: &mut Object<'_>) {
         object.object("data", self.0);
     }
@@ -293,7 +293,7 @@ impl<M: Members> Members for Wrapped<'_, M> {
 /// Time to an expiry, in seconds; the answer to both kinds of refresh.
 pub(super) struct Expiry(pub(super) Option<u32>);
 
-impl Members for Expiry {
+impl WriteMembers for Expiry {
     fn write(&self, object: &mut Object<'_>) {
         expiry(object, self.0);
     }
@@ -314,7 +314,7 @@ pub fn error(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
     reply(out, id, "error", &code);
 }
 
-impl Members for ErrorCode {
+impl WriteMembers for ErrorCode {
     fn write(&self, object: &mut Object<'_>) {
         object.number("code", u64::from(self.number()));
         object.string("message", self.as_str());
@@ -329,7 +329,7 @@ fn expiry(object: &mut Object<'_>, ttl_seconds: Option<u32>) {
     }
 }
 
-fn reply(out: &mut Vec<u8>, id: u32, method: &'static str, result: &impl Members) {
+fn reply(out: &mut Vec<u8>, id: u32, method: &'static str, result: &impl WriteMembers) {
     let mut object = Object::begin(out);
     object.number("id", u64::from(id));
     object.object(method, result);

@@ -1,7 +1,7 @@
 //! Why an API call has no result, and how a result is written.
 
 use crate::node::{AppendError, PublishError, RequestError, StoreError};
-use crate::protocol::Members;
+use crate::protocol::WriteMembers;
 use crate::protocol::api::{self, ApiError, BadParams};
 use crate::protocol::code::ErrorCode;
 
@@ -70,7 +70,7 @@ pub(super) fn describe(error: PublishError) -> ApiError {
 }
 
 /// Writes a result; the last step of every method.
-pub(super) fn done(out: &mut Vec<u8>, result: &impl Members) -> Result<(), Refusal> {
+pub(super) fn done(out: &mut Vec<u8>, result: &impl WriteMembers) -> Result<(), Refusal> {
     api::result(out, result);
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::Session;
 use super::outcome::Failure;
 use crate::protocol::api::decode_rpc;
 use crate::protocol::api::params::{RoomsReadParams, RpcPublishParams, UserParams};
-use crate::protocol::api::results::{Contact, ContactsResult, Done, ReadResult, UnreadResult};
+use crate::protocol::api::results::{ContactResult, ContactsResult, Done, ReadResult, UnreadResult};
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::RpcRequest;
 use crate::protocol::reply;
@@ -53,7 +53,7 @@ impl Session {
     }
 
     fn list_contacts(&mut self, id: u32) -> Result<(), Failure> {
-        let contacts: Vec<Contact> = self.node.contacts(self.user()?)?;
+        let contacts: Vec<ContactResult> = self.node.contacts(self.user()?)?;
         self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
         Ok(())
     }

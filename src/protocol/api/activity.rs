@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error};
 use crate::config::Delivery;
 use crate::ids::{Channel, Seq};
 use crate::protocol::fields;
-use crate::protocol::object::{Members, Object};
+use crate::protocol::object::{Object, WriteMembers};
 
 /// Entries of an answer when the request names no limit.
 const LIMIT_DEFAULT: usize = 100;
@@ -83,7 +83,7 @@ fn delivery<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Deliver
 #[derive(Debug)]
 pub(crate) struct RoomsResult<'a>(pub &'a [ActiveRoom]);
 
-impl Members for RoomsResult<'_> {
+impl WriteMembers for RoomsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.list("rooms", self.0);
     }
@@ -116,7 +116,7 @@ pub(crate) struct ActiveRoom {
     pub last_activity_ms: i64,
 }
 
-impl Members for ActiveRoom {
+impl WriteMembers for ActiveRoom {
     fn write(&self, object: &mut Object<'_>) {
         object.string("channel", self.channel.as_str());
         object.number("num_clients", self.listeners);
@@ -143,7 +143,7 @@ pub(crate) struct LaggingResult<'a> {
     pub subscriptions: &'a [LaggingSubscription<'a>],
 }
 
-impl Members for LaggingResult<'_> {
+impl WriteMembers for LaggingResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.number("total", self.total);
         object.list("lagging", self.subscriptions);
@@ -169,7 +169,7 @@ pub(crate) struct LaggingSubscription<'a> {
     pub queued_bytes: u64,
 }
 
-impl Members for LaggingSubscription<'_> {
+impl WriteMembers for LaggingSubscription<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.string("client", self.client);
         object.string("user", self.user);

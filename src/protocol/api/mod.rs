@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::code::ErrorCode;
 use super::fields::{self, Fields};
-use super::object::{Members, Object, write_object};
+use super::object::{Object, WriteMembers, write_object};
 
 /// Parameters that were not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl From<ErrorCode> for ApiError {
     }
 }
 
-impl Members for ApiError {
+impl WriteMembers for ApiError {
     fn write(&self, object: &mut Object<'_>) {
         object.number("code", u64::from(self.code.number()));
         let words = self.code.as_str();
@@ -117,7 +117,7 @@ impl Members for ApiError {
 }
 
 /// Appends `{"result":{…}}`.
-pub(crate) fn result(out: &mut Vec<u8>, result: &impl Members) {
+pub(crate) fn result(out: &mut Vec<u8>, result: &impl WriteMembers) {
     let mut object = Object::begin(out);
     object.object("result", result);
     object.end();

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::ApiError;
 use crate::ids::{Channel, Seq};
-use crate::protocol::object::{Members, Object, write_object};
+use crate::protocol::object::{Object, WriteMembers, write_object};
 
 /// The empty result: `unsubscribe`, `disconnect`, `contact_remove`, rpc `contacts.remove`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Done;
 
-impl Members for Done {
+impl WriteMembers for Done {
     fn write(&self, _: &mut Object<'_>) {}
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct PublishResult<'a> {
     pub epoch: &'a str,
 }
 
-impl Members for PublishResult<'_> {
+impl WriteMembers for PublishResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.some_number("offset", self.offset);
         object.some_string("epoch", self.epoch);
@@ -37,13 +37,13 @@ impl Members for PublishResult<'_> {
 #[derive(Debug)]
 pub(crate) struct BroadcastResult<'a>(pub &'a [Result<PublishResult<'a>, ApiError>]);
 
-impl Members for BroadcastResult<'_> {
+impl WriteMembers for BroadcastResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.list("responses", self.0);
     }
 }
 
-impl Members for Result<PublishResult<'_>, ApiError> {
+impl WriteMembers for Result<PublishResult<'_>, ApiError> {
     fn write(&self, object: &mut Object<'_>) {
         match self {
             Ok(result) => object.object("result", result),
@@ -56,7 +56,7 @@ impl Members for Result<PublishResult<'_>, ApiError> {
 #[derive(Debug)]
 pub(crate) struct ChannelsResult<'a>(pub &'a [(Channel, u64)]);
 
-impl Members for ChannelsResult<'_> {
+impl WriteMembers for ChannelsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.object("channels", &ByName(self.0));
     }
@@ -64,7 +64,7 @@ impl Members for ChannelsResult<'_> {
 
 struct ByName<'a>(&'a [(Channel, u64)]);
 
-impl Members for ByName<'_> {
+impl WriteMembers for ByName<'_> {
     fn write(&self, object: &mut Object<'_>) {
         for &(ref channel, listeners) in self.0 {
             write_object(object.key(channel.as_str()), &NumClients(listeners));
@@ -74,7 +74,7 @@ impl Members for ByName<'_> {
 
 struct NumClients(u64);
 
-impl Members for NumClients {
+impl WriteMembers for NumClients {
     fn write(&self, object: &mut Object<'_>) {
         object.number("num_clients", self.0);
     }
@@ -84,7 +84,7 @@ impl Members for NumClients {
 #[derive(Debug)]
 pub(crate) struct InfoResult<'a>(pub &'a [NodeInfo<'a>]);
 
-impl Members for InfoResult<'_> {
+impl WriteMembers for InfoResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.list("nodes", self.0);
     }
@@ -111,7 +111,7 @@ pub(crate) struct NodeInfo<'a> {
     pub uptime: u64,
 }
 
-impl Members for NodeInfo<'_> {
+impl WriteMembers for NodeInfo<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.string("uid", self.uid);
         object.string("name", self.name);
@@ -126,14 +126,14 @@ impl Members for NodeInfo<'_> {
 
 /// A contact: the other user, and the room of the two. Result of adding one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Contact {
+pub(crate) struct ContactResult {
     /// The other user.
     pub user: Arc<str>,
     /// The room of the two.
     pub channel: Channel,
 }
 
-impl Members for Contact {
+impl WriteMembers for ContactResult {
     fn write(&self, object: &mut Object<'_>) {
         object.string("user", &self.user);
         object.string("channel", self.channel.as_str());
@@ -142,9 +142,9 @@ impl Members for Contact {
 
 /// Result of `contacts` and rpc `contacts.list`.
 #[derive(Debug)]
-pub(crate) struct ContactsResult<'a>(pub &'a [Contact]);
+pub(crate) struct ContactsResult<'a>(pub &'a [ContactResult]);
 
-impl Members for ContactsResult<'_> {
+impl WriteMembers for ContactsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.list("contacts", self.0);
     }
@@ -180,14 +180,14 @@ pub(crate) struct RoomMember {
     pub last_read: Seq,
 }
 
-impl Members for RoomMember {
+impl WriteMembers for RoomMember {
     fn write(&self, object: &mut Object<'_>) {
         object.string("user", &self.user);
         object.number("last_read", self.last_read);
     }
 }
 
-impl Members for RoomResult<'_> {
+impl WriteMembers for RoomResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.string("channel", self.channel.as_str());
         object.string("kind", self.kind);
@@ -209,7 +209,7 @@ pub(crate) struct ReadResult {
     pub unread: u64,
 }
 
-impl Members for ReadResult {
+impl WriteMembers for ReadResult {
     fn write(&self, object: &mut Object<'_>) {
         object.number("last_read", self.last_read);
         object.number("unread", self.unread);
@@ -220,7 +220,7 @@ impl Members for ReadResult {
 #[derive(Debug)]
 pub(crate) struct UnreadResult<'a>(pub &'a [UnreadRoom]);
 
-impl Members for UnreadResult<'_> {
+impl WriteMembers for UnreadResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.list("rooms", self.0);
     }
@@ -237,7 +237,7 @@ pub(crate) struct UnreadRoom {
     pub last_read: Seq,
 }
 
-impl Members for UnreadRoom {
+impl WriteMembers for UnreadRoom {
     fn write(&self, object: &mut Object<'_>) {
         object.string("channel", self.channel.as_str());
         object.number("head", self.head);

@@ -185,7 +185,7 @@ fn rpc_params() {
     }
 }
 
-fn text(result: &impl Members) -> String {
+fn text(result: &impl WriteMembers) -> String {
     let mut out = Vec::new();
     super::result(&mut out, result);
     let text = String::from_utf8(out).unwrap();
@@ -231,7 +231,7 @@ fn results_about_the_server() {
 
 #[test]
 fn results_about_people_and_rooms() {
-    let bob = Contact { user: "bob".into(), channel: channel("direct:1") };
+    let bob = ContactResult { user: "bob".into(), channel: channel("direct:1") };
     assert_eq!(text(&bob), r#"{"user":"bob","channel":"direct:1"}"#);
     assert_eq!(text(&ContactsResult(&[bob])), r#"{"contacts":[{"user":"bob","channel":"direct:1"}]}"#);
     assert_eq!(text(&ContactsResult(&[])), r#"{"contacts":[]}"#);

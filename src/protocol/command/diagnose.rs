@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::bad::{BadCommand, Broken};
-use super::envelope::{Member, parameters};
+use super::envelope::{EnvelopeMember, parameters};
 use crate::protocol::fields;
 
 /// Finds out why a line is no command. Only bad input pays for this second look.
@@ -18,10 +18,10 @@ pub(super) fn diagnose(line: &str) -> BadCommand {
         return BadCommand::Close(Broken::Malformed);
     };
     match method {
-        Some((Member::Send, _)) => BadCommand::Close(Broken::Malformed),
+        Some((EnvelopeMember::Send, _)) => BadCommand::Close(Broken::Malformed),
         Some(_) if id == 0 => BadCommand::Close(Broken::NoId),
         Some((member, channel)) if channel.is_missing_in(member) => BadCommand::Close(Broken::NoChannel),
-        Some((member, _)) => BadCommand::Refuse { id, connect: member == Member::Connect },
+        Some((member, _)) => BadCommand::Refuse { id, connect: member == EnvelopeMember::Connect },
         None => BadCommand::Close(Broken::Malformed),
     }
 }
@@ -29,7 +29,7 @@ pub(super) fn diagnose(line: &str) -> BadCommand {
 /// The part of a bad command that has to be readable for an answer by its id.
 struct Outline {
     id: u32,
-    method: Option<(Member, NamedChannel)>,
+    method: Option<(EnvelopeMember, NamedChannel)>,
 }
 
 /// True when the parameters name a channel at all, legal or not.
@@ -41,10 +41,14 @@ struct NamedChannel {
 }
 
 impl NamedChannel {
-    const fn is_missing_in(self, member: Member) -> bool {
+    const fn is_missing_in(self, member: EnvelopeMember) -> bool {
         let needed = !matches!(
             member,
-            Member::Connect | Member::Ping | Member::Rpc | Member::Refresh | Member::SubRefresh
+            EnvelopeMember::Connect
+                | EnvelopeMember::Ping
+                | EnvelopeMember::Rpc
+                | EnvelopeMember::Refresh
+                | EnvelopeMember::SubRefresh
         );
         needed && !self.channel
     }
@@ -65,8 +69,8 @@ impl<'de> Deserialize<'de> for Outline {
                 let mut outline = Outline { id: 0, method: None };
                 while let Some(member) = map.next_key()? {
                     match member {
-                        Member::Id => outline.id = map.next_value::<Option<u32>>()?.unwrap_or(0),
-                        Member::Unknown => drop(map.next_value::<IgnoredAny>()?),
+                        EnvelopeMember::Id => outline.id = map.next_value::<Option<u32>>()?.unwrap_or(0),
+                        EnvelopeMember::Unknown => drop(map.next_value::<IgnoredAny>()?),
                         member => outline.note(member, parameters(&mut map)?),
                     }
                 }
@@ -79,7 +83,7 @@ impl<'de> Deserialize<'de> for Outline {
 }
 
 impl Outline {
-    fn note(&mut self, member: Member, parameters: Option<NamedChannel>) {
+    fn note(&mut self, member: EnvelopeMember, parameters: Option<NamedChannel>) {
         let Some(channel) = parameters else { return };
         if self.method.is_none_or(|(chosen, _)| member <= chosen) {
             self.method = Some((member, channel));

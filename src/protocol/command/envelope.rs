@@ -20,7 +20,7 @@ pub(super) struct Envelope {
 /// The members of a command that mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
-pub(super) enum Member {
+pub(super) enum EnvelopeMember {
     Connect,
     Ping,
     Subscribe,
@@ -63,27 +63,27 @@ impl<'de> Deserialize<'de> for Envelope {
 }
 
 impl Envelope {
-    fn read<'de, A: MapAccess<'de>>(&mut self, member: Member, map: &mut A) -> Result<(), A::Error> {
+    fn read<'de, A: MapAccess<'de>>(&mut self, member: EnvelopeMember, map: &mut A) -> Result<(), A::Error> {
         let method = match member {
-            Member::Connect => parameters(map)?.map(Method::Connect),
-            Member::Ping => map.next_value::<Option<IgnoredAny>>()?.map(|_| Method::Ping),
-            Member::Subscribe => parameters(map)?.map(Method::Subscribe),
-            Member::Unsubscribe => parameters(map)?.map(Method::Unsubscribe),
-            Member::Publish => parameters(map)?.map(Method::Publish),
-            Member::Presence => parameters(map)?.map(Method::Presence),
-            Member::PresenceStats => parameters(map)?.map(Method::PresenceStats),
-            Member::History => parameters(map)?.map(Method::History),
-            Member::Rpc => parameters(map)?.map(Method::Rpc),
-            Member::Send => parameters(map)?.map(Method::Send),
-            Member::Refresh => parameters(map)?.map(Method::Refresh),
-            Member::SubRefresh => parameters(map)?.map(Method::SubRefresh),
-            Member::Id => {
+            EnvelopeMember::Connect => parameters(map)?.map(Method::Connect),
+            EnvelopeMember::Ping => map.next_value::<Option<IgnoredAny>>()?.map(|_| Method::Ping),
+            EnvelopeMember::Subscribe => parameters(map)?.map(Method::Subscribe),
+            EnvelopeMember::Unsubscribe => parameters(map)?.map(Method::Unsubscribe),
+            EnvelopeMember::Publish => parameters(map)?.map(Method::Publish),
+            EnvelopeMember::Presence => parameters(map)?.map(Method::Presence),
+            EnvelopeMember::PresenceStats => parameters(map)?.map(Method::PresenceStats),
+            EnvelopeMember::History => parameters(map)?.map(Method::History),
+            EnvelopeMember::Rpc => parameters(map)?.map(Method::Rpc),
+            EnvelopeMember::Send => parameters(map)?.map(Method::Send),
+            EnvelopeMember::Refresh => parameters(map)?.map(Method::Refresh),
+            EnvelopeMember::SubRefresh => parameters(map)?.map(Method::SubRefresh),
+            EnvelopeMember::Id => {
                 let id = map.next_value::<Option<u32>>()?;
                 self.empty &= id.is_none();
                 self.id = id.unwrap_or(0);
                 return Ok(());
             }
-            Member::Unknown => {
+            EnvelopeMember::Unknown => {
                 self.empty &= map.next_value::<Option<IgnoredAny>>()?.is_none();
                 return Ok(());
             }

@@ -38,7 +38,7 @@ pub(super) fn write(
     recovered: Result<Vec<Publication>, String>,
     mut attempt: impl FnMut(&[&NewMessage]) -> Result<Stored, Failed>,
 ) -> Written {
-    let mut batch = Batch::new(messages);
+    let mut batch = PartialBatch::new(messages);
     match recovered {
         Ok(recovered) => batch.publications = recovered,
         Err(reason) => batch.store_failure = Some(reason),
@@ -53,7 +53,7 @@ pub(super) fn write(
 /// Stores the rows at these indices; when one of them is in the way, halves them until it is
 /// alone. Halves are stored in order, so the order of the batch holds.
 fn write_isolating(
-    batch: &mut Batch<'_>,
+    batch: &mut PartialBatch<'_>,
     indices: &[usize],
     attempt: &mut impl FnMut(&[&NewMessage]) -> Result<Stored, Failed>,
 ) {
@@ -78,7 +78,7 @@ fn write_isolating(
 }
 
 /// A batch while it is being written.
-struct Batch<'m> {
+struct PartialBatch<'m> {
     messages: &'m [NewMessage],
     outcomes: Vec<Option<Outcome>>,
     publications: Vec<Publication>,
@@ -91,7 +91,7 @@ struct Batch<'m> {
     second_try: Option<usize>,
 }
 
-impl<'m> Batch<'m> {
+impl<'m> PartialBatch<'m> {
     fn new(messages: &'m [NewMessage]) -> Self {
         let refused = |message| refusal(message).map(|reason| Err(AppendError::Rejected(reason.to_owned())));
         Self {
