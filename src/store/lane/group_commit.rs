@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use crate::sync::{Arc, Condvar, Mutex, lock, wait};
 
@@ -84,6 +85,15 @@ impl<T, R> Queue<T, R> {
 struct Waiting<T, R> {
     row: T,
     slot: Slot<R>,
+    since: Instant,
+}
+
+/// The rows a leader has taken, and the slots of their answers.
+struct Batch<T, R> {
+    rows: Vec<T>,
+    slots: Vec<Slot<R>>,
+    /// Time the oldest row has waited.
+    waited: Duration,
 }
 
 /// The destination of the answer to a row.
@@ -121,11 +131,12 @@ impl<T: Row, R> GroupCommit<T, R> {
     }
 
     /// Puts the rows into the lane and returns their answers, in order. The calling thread may
-    /// have to run `commit`, several times, also for rows of others.
+    /// have to run `commit`, several times, also for rows of others; it is told how long the oldest
+    /// row of the batch has waited.
     pub(super) fn submit<'a>(
         &self,
         rows: Vec<T>,
-        mut commit: impl FnMut(Vec<T>) -> Committed<'a, R>,
+        mut commit: impl FnMut(Vec<T>, Duration) -> Committed<'a, R>,
     ) -> Vec<R> {
         if rows.is_empty() {
             return Vec::new();
@@ -144,13 +155,14 @@ impl<T: Row, R> GroupCommit<T, R> {
 
     /// True when nobody led: the caller is appointed.
     fn enqueue(&self, rows: Vec<T>, waiter: &Arc<Waiter<R>>) -> bool {
+        let since = Instant::now();
         let mut queue = lock(&self.queue);
         debug_assert!(queue.has_leader() || queue.waiting.is_empty(), "rows wait without a leader");
-        queue.waiting.extend(
-            rows.into_iter()
-                .enumerate()
-                .map(|(index, row)| Waiting { row, slot: Slot { waiter: Arc::clone(waiter), index } }),
-        );
+        queue.waiting.extend(rows.into_iter().enumerate().map(|(index, row)| Waiting {
+            row,
+            slot: Slot { waiter: Arc::clone(waiter), index },
+            since,
+        }));
         let must_lead = !queue.has_leader();
         if must_lead {
             queue.leadership = Leadership::Appointed;
@@ -159,9 +171,9 @@ impl<T: Row, R> GroupCommit<T, R> {
     }
 
     /// Commits one batch, passes the lane on, answers.
-    fn lead<'a>(&self, commit: &mut impl FnMut(Vec<T>) -> Committed<'a, R>) {
-        let (rows, slots) = self.take_batch();
-        let committed = catch_unwind(AssertUnwindSafe(|| commit(rows)));
+    fn lead<'a>(&self, commit: &mut impl FnMut(Vec<T>, Duration) -> Committed<'a, R>) {
+        let Batch { rows, slots, waited } = self.take_batch();
+        let committed = catch_unwind(AssertUnwindSafe(|| commit(rows, waited)));
         self.pass_on();
         let (answers, after) = match committed {
             Ok(committed) => {
@@ -182,14 +194,16 @@ impl<T: Row, R> GroupCommit<T, R> {
     }
 
     /// Begins the leadership with the rows that have waited longest.
-    fn take_batch(&self) -> (Vec<T>, Vec<Slot<R>>) {
+    fn take_batch(&self) -> Batch<T, R> {
         let mut queue = lock(&self.queue);
         debug_assert_eq!(queue.leadership, Leadership::Appointed, "at most one leader a lane");
         debug_assert!(!queue.waiting.is_empty(), "a leader has rows to commit");
         queue.leadership = Leadership::Leading;
         let sizes = queue.waiting.iter().map(|waiting| waiting.row.size_bytes());
         let take = rows_to_take(sizes, self.limits).min(queue.waiting.len());
-        queue.waiting.drain(..take).map(|waiting| (waiting.row, waiting.slot)).unzip()
+        let waited = queue.waiting.front().map(|oldest| oldest.since.elapsed()).unwrap_or_default();
+        let (rows, slots) = queue.waiting.drain(..take).map(|waiting| (waiting.row, waiting.slot)).unzip();
+        Batch { rows, slots, waited }
     }
 
     /// Ends the leadership: appoints the caller whose row waits longest, if any row waits.
@@ -289,16 +303,16 @@ mod tests {
         GroupCommit::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None)
     }
 
-    fn echo(rows: Vec<u64>) -> Committed<'static, Option<u64>> {
+    fn echo(rows: Vec<u64>, _: Duration) -> Committed<'static, Option<u64>> {
         Committed { answers: rows.into_iter().map(Some).collect(), after: None }
     }
 
     #[test]
     fn a_submission_larger_than_a_batch_is_answered_in_order() {
         let mut batches = Vec::new();
-        let answers = lane(4).submit((0..10).collect(), |rows| {
+        let answers = lane(4).submit((0..10).collect(), |rows, _| {
             batches.push(rows.len());
-            echo(rows)
+            echo(rows, Duration::ZERO)
         });
         assert_eq!(answers, (0..10).map(Some).collect::<Vec<_>>());
         assert_eq!(batches, [4, 4, 2]);
@@ -312,10 +326,10 @@ mod tests {
         thread::scope(|scope| {
             let first = &lane;
             scope.spawn(move || {
-                first.submit(vec![0], |rows| {
+                first.submit(vec![0], |rows, _| {
                     entered.send(()).unwrap();
                     released.recv().unwrap();
-                    echo(rows)
+                    echo(rows, Duration::ZERO)
                 })
             });
             has_entered.recv().unwrap();
@@ -323,9 +337,9 @@ mod tests {
             for row in 1..=8 {
                 let (commits, lane) = (commits.clone(), &lane);
                 scope.spawn(move || {
-                    let answers = lane.submit(vec![row], |rows| {
+                    let answers = lane.submit(vec![row], |rows, _| {
                         commits.send(rows.len()).unwrap();
-                        echo(rows)
+                        echo(rows, Duration::ZERO)
                     });
                     assert_eq!(answers, [Some(row)]);
                 });
@@ -343,9 +357,9 @@ mod tests {
     fn a_panicking_leader_answers_its_batch_and_passes_the_lane_on() {
         let lane = lane(2);
         let mut first = true;
-        let answers = lane.submit((0..4).collect(), |rows| {
+        let answers = lane.submit((0..4).collect(), |rows, _| {
             assert!(!std::mem::take(&mut first), "the first commit fails");
-            echo(rows)
+            echo(rows, Duration::ZERO)
         });
         assert_eq!(answers, [None, None, Some(2), Some(3)]);
         assert_eq!(lane.submit(vec![9], echo), [Some(9)]);
@@ -355,7 +369,7 @@ mod tests {
     #[test]
     fn the_sink_finishes_after_the_lane_is_free_before_any_answer() {
         let lane = lane(2);
-        let answers = lane.submit(vec![1], |rows| Committed {
+        let answers = lane.submit(vec![1], |rows, _| Committed {
             answers: rows.into_iter().map(Some).collect(),
             after: Some(Box::new(|| assert!(!lock(&lane.queue).has_leader()))),
         });

@@ -30,15 +30,9 @@ use group_commit::{BatchLimits, Committed, GroupCommit, Row};
 use rows::Outcome;
 use writer::Writer;
 
-/// A message in a lane.
-struct Pending {
-    message: NewMessage,
-    queued_at: Instant,
-}
-
-impl Row for Pending {
+impl Row for NewMessage {
     fn size_bytes(&self) -> usize {
-        self.message.data.len()
+        self.data.len()
     }
 }
 
@@ -50,7 +44,7 @@ pub(super) struct Lanes {
 }
 
 struct Lane {
-    group: GroupCommit<Pending, Outcome>,
+    group: GroupCommit<NewMessage, Outcome>,
     /// Locked by the leader for a commit, and on SQLite also by the rare other writes.
     writer: Mutex<Writer>,
 }
@@ -82,31 +76,25 @@ impl Lanes {
 
     /// Stores the messages; returns once every one is durable and passed to the sink, or refused.
     pub(super) fn append(&self, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
-        let queued_at = Instant::now();
-        let pending = messages.into_iter().map(|message| Pending { message, queued_at });
-        if let [lane] = &*self.lanes {
-            return self.submit(lane, pending.collect(), sink);
+        match &*self.lanes {
+            [lane] => self.submit(lane, messages, sink),
+            _ => self.append_split(messages, sink),
         }
-        self.append_split(pending, sink)
     }
 
     /// One lane after the other, so that no lane ever waits for a thread that is busy in another.
-    fn append_split(
-        &self,
-        pending: impl ExactSizeIterator<Item = Pending>,
-        sink: &dyn CommitSink,
-    ) -> Vec<Outcome> {
-        let total = pending.len();
-        let mut by_lane: Vec<(Vec<usize>, Vec<Pending>)> = Vec::new();
+    fn append_split(&self, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
+        let total = messages.len();
+        let mut by_lane: Vec<(Vec<usize>, Vec<NewMessage>)> = Vec::new();
         by_lane.resize_with(self.lanes.len(), Default::default);
-        for (index, pending) in pending.enumerate() {
-            let lane = (pending.message.channel.stable_hash() % self.lanes.len() as u64) as usize;
+        for (index, message) in messages.into_iter().enumerate() {
+            let lane = (message.channel.stable_hash() % self.lanes.len() as u64) as usize;
             by_lane[lane].0.push(index);
-            by_lane[lane].1.push(pending);
+            by_lane[lane].1.push(message);
         }
         let mut outcomes = vec![Err(AppendError::Unavailable); total];
-        for (lane, (indices, rows)) in self.lanes.iter().zip(by_lane) {
-            let answers = self.submit(lane, rows, sink);
+        for (lane, (indices, messages)) in self.lanes.iter().zip(by_lane) {
+            let answers = self.submit(lane, messages, sink);
             debug_assert_eq!(answers.len(), indices.len(), "a lane answers each of its rows");
             for (index, outcome) in indices.into_iter().zip(answers) {
                 outcomes[index] = outcome;
@@ -115,8 +103,11 @@ impl Lanes {
         outcomes
     }
 
-    fn submit(&self, lane: &Lane, rows: Vec<Pending>, sink: &dyn CommitSink) -> Vec<Outcome> {
-        lane.group.submit(rows, |batch| self.commit(lane, sink, batch))
+    fn submit(&self, lane: &Lane, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
+        lane.group.submit(messages, |batch, waited| {
+            self.metrics.commit_wait_seconds.observe(waited.as_secs_f64());
+            self.commit(lane, sink, &batch)
+        })
     }
 
     /// The leader's work on a batch: writes it and passes what is new to the sink.
@@ -124,15 +115,11 @@ impl Lanes {
         &self,
         lane: &Lane,
         sink: &'a dyn CommitSink,
-        batch: Vec<Pending>,
+        messages: &[NewMessage],
     ) -> Committed<'a, Outcome> {
-        let started = Instant::now();
-        if let Some(oldest) = batch.first() {
-            self.metrics.commit_wait_seconds.observe((started - oldest.queued_at).as_secs_f64());
-        }
-        let messages: Vec<NewMessage> = batch.into_iter().map(|pending| pending.message).collect();
         debug_assert!(!messages.is_empty(), "a leader takes at least one row");
-        let written = lock(&lane.writer).write(&messages);
+        let started = Instant::now();
+        let written = lock(&lane.writer).write(messages);
         debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
         self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.commit_batch_rows.observe(messages.len() as f64);

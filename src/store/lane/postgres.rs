@@ -11,7 +11,7 @@ use diesel::sql_types::{Array, BigInt, Nullable, Text};
 
 use crate::store::models::message::MessageRow;
 
-use super::rows::{KeyedBy, NewRow, RoomHead, RoomShare};
+use super::rows::{KeyedBy, RoomHead, RoomShare};
 use super::statement::prepared;
 
 type Texts = Array<Text>;
@@ -206,9 +206,9 @@ struct InsertMessages<'m> {
 prepared!(InsertMessages for PgConnection);
 
 impl<'m> InsertMessages<'m> {
-    fn new(rows: &[NewRow<'m>], now_ms: i64) -> Self {
-        let rows: Vec<MessageRow<'m>> =
-            rows.iter().map(|row| MessageRow::new(row.room_id, row.seq, row.message, now_ms)).collect();
+    /// The statement for rows that were accepted at one time.
+    fn new(rows: &[MessageRow<'m>], now_ms: i64) -> Self {
+        debug_assert!(rows.iter().all(|row| row.created_at == now_ms), "a batch has one time");
         Self {
             room_ids: rows.iter().map(|row| row.room_id).collect(),
             seqs: rows.iter().map(|row| row.seq).collect(),
@@ -250,13 +250,7 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
     }
 }
 
-pub(super) fn insert_messages(
-    connection: &mut PgConnection,
-    rows: &[NewRow<'_>],
-    now_ms: i64,
-) -> QueryResult<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    InsertMessages::new(rows, now_ms).execute(connection).map(drop)
+pub(super) fn insert_messages(connection: &mut PgConnection, rows: &[MessageRow<'_>]) -> QueryResult<()> {
+    let Some(first) = rows.first() else { return Ok(()) };
+    InsertMessages::new(rows, first.created_at).execute(connection).map(drop)
 }

@@ -28,14 +28,6 @@ pub(super) struct RoomShare<'m> {
     pub(super) indices: Vec<usize>,
 }
 
-/// A row of `messages` about to be written.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct NewRow<'m> {
-    pub(super) room_id: i64,
-    pub(super) seq: i64,
-    pub(super) message: &'m NewMessage,
-}
-
 /// A client key with everything that makes it unique.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct KeyedBy<'m> {

@@ -13,7 +13,7 @@ use diesel::sqlite::Sqlite;
 use crate::store::models::message::{MessageRow, client_keys};
 use crate::store::schema::{messages, rooms, users};
 
-use super::rows::{KeyedBy, NewRow, RoomHead, RoomShare};
+use super::rows::{KeyedBy, RoomHead, RoomShare};
 use super::statement::prepared;
 
 pub(super) fn insert_users(
@@ -105,15 +105,9 @@ fn grow_room(
     Ok(room.map(|(id, head)| RoomHead { id, head }))
 }
 
-pub(super) fn insert_messages(
-    connection: &mut SqliteConnection,
-    rows: &[NewRow<'_>],
-    now_ms: i64,
-) -> QueryResult<()> {
+pub(super) fn insert_messages(connection: &mut SqliteConnection, rows: &[MessageRow<'_>]) -> QueryResult<()> {
     for row in rows {
-        diesel::insert_into(messages::table)
-            .values(MessageRow::new(row.room_id, row.seq, row.message, now_ms))
-            .execute(connection)?;
+        diesel::insert_into(messages::table).values(*row).execute(connection)?;
     }
     Ok(())
 }

@@ -13,8 +13,9 @@ use crate::publication::Publication;
 use crate::store::connection::Connection;
 use crate::store::error::AppendError;
 use crate::store::message::{Appended, NewMessage};
+use crate::store::models::message::MessageRow;
 
-use super::rows::{Grown, KeyedBy, NewRow, Outcome, RoomHead, RoomShare, Stored};
+use super::rows::{Grown, KeyedBy, Outcome, RoomHead, RoomShare, Stored};
 use super::{postgres, sqlite};
 
 /// Writes the messages. `is_known` tells senders that certainly are rows of `users`.
@@ -30,17 +31,16 @@ pub(super) fn store(
     let shares =
         share_by_room(messages, |index| stored.outcomes[index].is_none() && !repeats.contains_key(&index));
     let heads = grow_rooms(connection, &shares, now_ms)?;
-    let rows = number_rows(messages, &shares, &heads, &mut stored);
+    let rows = number_rows(messages, &shares, &heads, now_ms, &mut stored);
     match connection {
-        Connection::Sqlite(sqlite) => sqlite::insert_messages(sqlite, &rows, now_ms)?,
-        Connection::Postgres(postgres) => postgres::insert_messages(postgres, &rows, now_ms)?,
+        Connection::Sqlite(sqlite) => sqlite::insert_messages(sqlite, &rows)?,
+        Connection::Postgres(postgres) => postgres::insert_messages(postgres, &rows)?,
     }
     for (index, first) in repeats {
         let outcome = stored.outcomes[first].clone();
         stored.outcomes[index] = outcome.map(|outcome| outcome.map(|first| Appended::Duplicate(first.seq())));
     }
     debug_assert!(stored.outcomes.iter().all(Option::is_some), "every message has its outcome");
-    stored.publications = rows.iter().map(|row| publication(row, now_ms)).collect();
     Ok(stored)
 }
 
@@ -131,10 +131,11 @@ fn number_rows<'m>(
     messages: &[&'m NewMessage],
     shares: &[RoomShare<'m>],
     heads: &[Option<RoomHead>],
+    now_ms: i64,
     stored: &mut Stored,
-) -> Vec<NewRow<'m>> {
+) -> Vec<MessageRow<'m>> {
     debug_assert_eq!(heads.len(), shares.len(), "one head a room");
-    let mut rows = Vec::with_capacity(messages.len());
+    let mut numbered = Vec::with_capacity(messages.len());
     for (share, room) in shares.iter().zip(heads) {
         let Some(room) = room else {
             for &index in &share.indices {
@@ -151,20 +152,23 @@ fn number_rows<'m>(
         });
         for (&index, seq) in share.indices.iter().zip(before + 1..) {
             stored.outcomes[index] = Some(Ok(Appended::New(seq as Seq)));
-            rows.push((index, NewRow { room_id: room.id, seq, message: messages[index] }));
+            numbered.push((index, room.id, seq));
         }
     }
-    rows.sort_unstable_by_key(|(index, _)| *index);
-    rows.into_iter().map(|(_, row)| row).collect()
+    numbered.sort_unstable_by_key(|(index, ..)| *index);
+    stored.publications =
+        numbered.iter().map(|(index, _, seq)| publication(messages[*index], *seq, now_ms)).collect();
+    let row = |(index, room_id, seq)| MessageRow::new(room_id, seq, messages[index], now_ms);
+    numbered.into_iter().map(row).collect()
 }
 
-fn publication(row: &NewRow<'_>, now_ms: i64) -> Publication {
+fn publication(message: &NewMessage, seq: i64, now_ms: i64) -> Publication {
     Publication {
-        channel: row.message.channel.clone(),
-        seq: row.seq as Seq,
-        data: Arc::clone(&row.message.data),
-        info: row.message.info.clone(),
-        tags: row.message.tags.clone(),
+        channel: message.channel.clone(),
+        seq: seq as Seq,
+        data: Arc::clone(&message.data),
+        info: message.info.clone(),
+        tags: message.tags.clone(),
         created_at_ms: now_ms,
     }
 }

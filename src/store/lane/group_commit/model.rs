@@ -48,7 +48,7 @@ impl Rig {
 
     /// Submits rows as a caller does, and judges the answers.
     fn submit(&self, rows: &[Number]) {
-        let answers = self.lane.submit(rows.to_vec(), |batch| self.commit(batch));
+        let answers = self.lane.submit(rows.to_vec(), |batch, _| self.commit(batch));
         assert_eq!(answers.len(), rows.len(), "each row is answered once");
         let notes = self.notes();
         for (row, answer) in rows.iter().zip(answers) {
