@@ -168,7 +168,9 @@ fn plan(args: &BenchArgs) -> Result<(String, Plan), BenchError> {
         warmup: args.warmup,
         duration: args.duration,
         ramp: args.ramp,
-        away: args.away.or_else(|| args.scenario.as_deref().and_then(Scenario::named)?.away),
+        disconnect_for: args
+            .away
+            .or_else(|| args.scenario.as_deref().and_then(Scenario::named)?.disconnect_for),
         threads: args.threads,
     };
     Ok((name, plan))

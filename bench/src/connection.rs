@@ -38,8 +38,8 @@ pub(crate) enum Stage {
     Joining,
     Ready,
     /// Cut off; it will be back.
-    Away,
-    Gone,
+    Disconnected,
+    Closed,
 }
 
 /// What a connection is for.
@@ -53,7 +53,7 @@ pub(crate) enum Role {
     Publisher(usize),
 }
 
-/// See the module.
+/// A client of the server: its socket, how far it has come, and what it got.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) socket: TcpStream,
@@ -115,7 +115,7 @@ impl Connection {
 
     /// Ends the socket and keeps the position.
     pub(crate) fn cut_off(&mut self) {
-        self.stage = Stage::Away;
+        self.stage = Stage::Disconnected;
         // An error only says that it had ended already.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }

@@ -12,7 +12,7 @@ pub(crate) enum Phase {
     Run,
     /// Publishers send what was due before, and stop; what is under way arrives.
     Drain,
-    /// Everybody goes home.
+    /// Threads return what they counted.
     Stop,
 }
 
@@ -20,14 +20,14 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Storm {
     /// There is none, or not yet.
-    Calm,
+    NotStarted,
     /// The listeners are cut off.
-    Away,
+    Disconnected,
     /// They come back.
-    Back,
+    Returning,
 }
 
-/// See the module.
+/// State of a run that all of its threads read and write, without locks.
 #[derive(Debug)]
 pub(crate) struct Control {
     started: Instant,
@@ -97,13 +97,13 @@ impl Control {
 
     pub(crate) fn storm(&self) -> Storm {
         match self.storm.load(Ordering::Acquire) {
-            0 => Storm::Calm,
-            1 => Storm::Away,
-            _ => Storm::Back,
+            0 => Storm::NotStarted,
+            1 => Storm::Disconnected,
+            _ => Storm::Returning,
         }
     }
 
-    pub(crate) fn let_storm(&self, storm: Storm) {
+    pub(crate) fn enter_storm(&self, storm: Storm) {
         self.storm.store(storm as u8, Ordering::Release);
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
 
+use crate::clients::Client;
 use crate::clock;
-
 use crate::connection::{Arrival, Connection, Role, Stage};
 use crate::control::{Control, Phase, Storm};
 use crate::plan::Plan;
@@ -33,29 +33,14 @@ const POLL_TICK: Duration = Duration::from_millis(1);
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 * 1024;
 
-/// A connection still to be made: its number in the whole run, and what it is for.
-#[derive(Debug)]
-pub(crate) enum Post {
-    Listener { number: usize, group: usize, room: usize },
-    Publisher { number: usize, group: usize, place: usize },
-}
-
-impl Post {
-    pub(crate) fn group(&self) -> usize {
-        match *self {
-            Self::Listener { group, .. } | Self::Publisher { group, .. } => group,
-        }
-    }
-}
-
-/// See the module.
+/// One thread: the connections it makes, drives and counts for.
 #[derive(Debug)]
 pub(crate) struct Driver {
     plan: Arc<Plan>,
     control: Arc<Control>,
     poll: Poll,
-    posts: std::vec::IntoIter<Post>,
-    next: Option<Post>,
+    clients: std::vec::IntoIter<Client>,
+    next: Option<Client>,
     connections: Vec<Connection>,
     publishers: Vec<Publisher>,
     /// Connection of each publisher.
@@ -76,14 +61,14 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(plan: Arc<Plan>, control: Arc<Control>, posts: Vec<Post>) -> io::Result<Self> {
+    pub(crate) fn new(plan: Arc<Plan>, control: Arc<Control>, clients: Vec<Client>) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             tally: Tally::new(&plan),
             connect: wire::connect(plan.token.as_deref()),
             plan,
             control,
-            posts: posts.into_iter(),
+            clients: clients.into_iter(),
             next: None,
             connections: Vec::new(),
             publishers: Vec::new(),
@@ -91,7 +76,7 @@ impl Driver {
             half_open: 0,
             has_sent_all: false,
             cpu_before: None,
-            storm: Storm::Calm,
+            storm: Storm::NotStarted,
             returning: Vec::new(),
             reader: Reader::new(),
             arrived: 0,
@@ -186,28 +171,26 @@ impl Driver {
     /// Begins the connections that the ramp allows by now.
     fn open_more(&mut self) {
         while self.half_open < HALF_OPEN_MAX {
-            let Some(post) = self.next.take().or_else(|| self.posts.next()) else { return };
-            let number = match post {
-                Post::Listener { number, .. } | Post::Publisher { number, .. } => number,
-            };
+            let Some(client) = self.next.take().or_else(|| self.clients.next()) else { return };
+            let number = client.number();
             if number >= self.control.allowed.load(Ordering::Acquire) {
-                self.next = Some(post);
+                self.next = Some(client);
                 return;
             }
-            if let Err(error) = self.open(number, post) {
+            if let Err(error) = self.open(number, client) {
                 self.note_broken(&format!("a connection could not be made: {error}"));
             }
         }
     }
 
-    fn open(&mut self, number: usize, post: Post) -> io::Result<()> {
+    fn open(&mut self, number: usize, client: Client) -> io::Result<()> {
         let place = self.connections.len();
-        let role = match post {
-            Post::Listener { group, room, .. } => Role::Listener { group, room },
-            Post::Publisher { .. } => Role::Publisher(self.publishers.len()),
+        let role = match client {
+            Client::Listener { group, room, .. } => Role::Listener { group, room },
+            Client::Publisher { .. } => Role::Publisher(self.publishers.len()),
         };
         let connection = self.dial(place, number, role)?;
-        if let Post::Publisher { group, place: among, .. } = post {
+        if let Client::Publisher { group, place: among, .. } = client {
             self.publishers.push(Publisher::new(group, &self.plan.groups[group], among));
             self.publishing.push(place);
         }
@@ -225,14 +208,14 @@ impl Driver {
         Ok(connection)
     }
 
-    /// Takes part in a storm: all listeners vanish at once, and come back as fast as they can.
+    /// Takes part in a storm: all listeners disconnect at once, and come back as fast as they can.
     fn follow_storm(&mut self) {
         match (self.storm, self.control.storm()) {
-            (Storm::Calm, Storm::Away | Storm::Back) => self.vanish(),
-            (Storm::Away, Storm::Back) => self.storm = Storm::Back,
+            (Storm::NotStarted, Storm::Disconnected | Storm::Returning) => self.disconnect_listeners(),
+            (Storm::Disconnected, Storm::Returning) => self.storm = Storm::Returning,
             _ => {}
         }
-        while self.storm == Storm::Back && self.half_open < HALF_OPEN_MAX {
+        while self.storm == Storm::Returning && self.half_open < HALF_OPEN_MAX {
             let Some(place) = self.returning.pop() else { return };
             match self.dial(place, place, self.connections[place].role) {
                 Ok(mut connection) => {
@@ -245,8 +228,8 @@ impl Driver {
         }
     }
 
-    fn vanish(&mut self) {
-        self.storm = Storm::Away;
+    fn disconnect_listeners(&mut self) {
+        self.storm = Storm::Disconnected;
         for (place, connection) in self.connections.iter_mut().enumerate() {
             if matches!(connection.role, Role::Listener { .. }) && connection.stage == Stage::Ready {
                 let _ = self.poll.registry().deregister(&mut connection.socket);
@@ -259,7 +242,7 @@ impl Driver {
 
     /// Reads and answers what a socket has.
     fn serve(&mut self, place: usize, writable: bool, ended: bool, buffer: &mut [u8]) -> io::Result<()> {
-        if matches!(self.connections[place].stage, Stage::Gone | Stage::Away) {
+        if matches!(self.connections[place].stage, Stage::Closed | Stage::Disconnected) {
             return Ok(());
         }
         if writable {
@@ -504,11 +487,11 @@ impl Driver {
     fn lose(&mut self, place: usize, error: &io::Error) {
         let connection = &mut self.connections[place];
         match connection.stage {
-            Stage::Gone | Stage::Away => return,
+            Stage::Closed | Stage::Disconnected => return,
             Stage::Ready => {}
             Stage::Shaking | Stage::Greeting | Stage::Joining => self.half_open -= 1,
         }
-        connection.stage = Stage::Gone;
+        connection.stage = Stage::Closed;
         // Closing the socket takes it out of the poller as well.
         let _ = self.poll.registry().deregister(&mut connection.socket);
         let _ = connection.socket.shutdown(std::net::Shutdown::Both);

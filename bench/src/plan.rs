@@ -32,8 +32,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Connections made per second.
     pub ramp: f64,
-    /// A quarter into the measured time all listeners are cut off for so long, and come back.
-    pub away: Option<Duration>,
+    /// All listeners are disconnected for so long, a quarter into the measured time, and come back.
+    pub disconnect_for: Option<Duration>,
     /// Threads that listen, to each group of rooms if there is a rate; then one more publishes.
     pub threads: usize,
 }
@@ -74,8 +74,8 @@ pub struct Scenario {
     /// What it shows.
     pub what: &'static str,
     groups: &'static [Shape],
-    /// See [`Plan::away`].
-    pub away: Option<Duration>,
+    /// As in [`Plan::disconnect_for`].
+    pub disconnect_for: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -97,61 +97,61 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "room",
         what: "one room of 1,000 listeners, 100 messages/s: the cost of one delivery",
         groups: &[shape("room", 1, 1000, 1, Pace::Rate(100.0))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "pipeline",
         what: "the same room, one publisher with 8 messages under way",
         groups: &[shape("pipeline", 1, 1000, 1, Pace::Window(8))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "flood",
         what: "the same room, one publisher with 64 messages under way",
         groups: &[shape("flood", 1, 1000, 1, Pace::Window(64))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "crowd",
         what: "the same room, 16 publishers with 32 messages under way each",
         groups: &[shape("crowd", 1, 1000, 16, Pace::Window(32))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "rooms",
         what: "1,000 rooms of 10 listeners, 2,000 messages/s together",
         groups: &[shape("rooms", 1000, 10_000, 8, Pace::Rate(2000.0))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "huge",
         what: "one room of 10,000 listeners, 5 messages/s",
         groups: &[shape("huge", 1, 10_000, 1, Pace::Rate(5.0))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "publish",
         what: "no listeners, 64 publishers with 16 messages under way each in 100 rooms: durable messages/s",
         groups: &[shape("publish", 100, 0, 64, Pace::Window(16))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "quiet",
         what: "one publisher, one message under way, nobody listens: the time to a durable ack",
         groups: &[shape("quiet", 1, 0, 1, Pace::Window(1))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "idle",
         what: "10,000 listeners in 1,000 rooms and hardly a message: memory per connection",
         groups: &[shape("idle", 1000, 10_000, 1, Pace::Rate(1.0))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "small",
         what: "500 rooms of 10 listeners, 500 messages/s together",
         groups: &[shape("small", 500, 5000, 4, Pace::Rate(500.0))],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "isolation",
@@ -160,7 +160,7 @@ pub const SCENARIOS: &[Scenario] = &[
             shape("small", 500, 5000, 4, Pace::Rate(500.0)),
             shape("big", 1, 10_000, 1, Pace::Rate(20.0)),
         ],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "isolation-light",
@@ -169,13 +169,13 @@ pub const SCENARIOS: &[Scenario] = &[
             shape("small", 500, 5000, 4, Pace::Rate(500.0)),
             shape("big", 1, 10_000, 1, Pace::Rate(5.0)),
         ],
-        away: None,
+        disconnect_for: None,
     },
     Scenario {
         name: "storm",
         what: "5,000 listeners in 100 rooms, all cut off while each misses 50 messages, and back at once",
         groups: &[shape("storm", 100, 5000, 4, Pace::Rate(1000.0))],
-        away: Some(Duration::from_secs(5)),
+        disconnect_for: Some(Duration::from_secs(5)),
     },
 ];
 
