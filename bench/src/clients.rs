@@ -2,20 +2,16 @@
 
 use crate::plan::Plan;
 
-/// A client that is still to connect: its number in the whole run, and what it is for.
-#[derive(Debug)]
-pub(crate) enum Client {
-    Listener {
-        number: usize,
-        group: usize,
-        room: usize,
-    },
-    /// `place` is its number among the publishers of its group.
-    Publisher {
-        number: usize,
-        group: usize,
-        place: usize,
-    },
+/// A client that is still to connect: what it is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client {
+    /// Its number in the whole run.
+    pub(crate) number: usize,
+    pub(crate) group: usize,
+    /// The room it listens to, if it does.
+    pub(crate) room: Option<usize>,
+    /// Its number among the publishers of its group, if it publishes.
+    pub(crate) publisher: Option<usize>,
 }
 
 /// The clients of one thread.
@@ -26,23 +22,9 @@ pub(crate) struct Share {
     pub(crate) steps_back: bool,
 }
 
-impl Client {
-    pub(crate) fn number(&self) -> usize {
-        match *self {
-            Self::Listener { number, .. } | Self::Publisher { number, .. } => number,
-        }
-    }
-
-    fn group(&self) -> usize {
-        match *self {
-            Self::Listener { group, .. } | Self::Publisher { group, .. } => group,
-        }
-    }
-}
-
 impl Share {
     pub(crate) fn publishes(&self) -> bool {
-        self.clients.iter().any(|client| matches!(client, Client::Publisher { .. }))
+        self.clients.iter().any(|client| client.publisher.is_some())
     }
 }
 
@@ -59,7 +41,7 @@ pub(crate) fn shares(plan: &Plan) -> Vec<Share> {
     let mut shares: Vec<Share> = Vec::new();
     shares.resize_with(plan.listening_threads(), || Share { steps_back: paced, ..Share::default() });
     for (number, client) in listeners.into_iter().enumerate() {
-        let of_group = if paced { client.group() * plan.threads } else { 0 };
+        let of_group = if paced { client.group * plan.threads } else { 0 };
         shares[of_group + number % plan.threads].clients.push(client);
     }
     if paced {
@@ -78,14 +60,14 @@ fn clients(plan: &Plan) -> (Vec<Client>, Vec<Client>) {
     let (mut listeners, mut publishers) = (Vec::new(), Vec::new());
     for (group, shape) in plan.groups.iter().enumerate() {
         for listener in 0..shape.listeners {
-            let room = listener % shape.rooms;
-            listeners.push(Client::Listener { number: listeners.len(), group, room });
+            let (number, room) = (listeners.len(), Some(listener % shape.rooms));
+            listeners.push(Client { number, group, room, publisher: None });
         }
     }
     for (group, shape) in plan.groups.iter().enumerate() {
-        for place in 0..shape.publishers {
+        for publisher in 0..shape.publishers {
             let number = listeners.len() + publishers.len();
-            publishers.push(Client::Publisher { number, group, place });
+            publishers.push(Client { number, group, room: None, publisher: Some(publisher) });
         }
     }
     (listeners, publishers)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::dialect::DialectName;
 use crate::plan::{Group, Pace, Plan, SCENARIOS, SIZE_MIN, Scenario, WINDOW_MAX};
 use crate::report::Report;
 use crate::{BenchError, Progress, Subject, html};
@@ -161,6 +162,7 @@ fn plan(args: &BenchArgs) -> Result<(String, Plan), BenchError> {
     let plan = Plan {
         address,
         host,
+        dialect: DialectName::Centrifuge,
         path,
         token: args.token.clone(),
         prefix,

@@ -1,40 +1,23 @@
-//! One connection of the load generator: a non-blocking WebSocket and where it stands.
+//! One client's WebSocket: how far it has come, and the messages in what it reads.
 
-#[cfg(not(target_os = "linux"))]
-use std::io::Read;
-use std::io::{self, Write};
-#[cfg(target_os = "linux")]
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
+use std::io;
 use std::time::SystemTime;
-#[cfg(target_os = "linux")]
-use std::{io::IoSliceMut, os::fd::AsRawFd};
 
 use mio::net::TcpStream;
-#[cfg(target_os = "linux")]
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt::ReceiveTimestampns};
-use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections made from one loopback address before the next one is taken: an address has about
-/// 28,000 ports.
-#[cfg(target_os = "linux")]
-const CONNECTIONS_PER_ADDRESS: usize = 8000;
+use crate::clients::Client;
+use crate::dialect::{Dialect, Heard, Standing};
+use crate::listener::Listener;
+use crate::plan::Plan;
+use crate::socket::Socket;
+use crate::websocket::{self, Frame};
 
-/// Bytes that wait to be sent, about; what is due beyond waits for the server, and counts from when it
-/// was due all the same.
-const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-
-/// Offsets that one listener may miss at once.
-const GAP_MAX: u64 = 1_000_000;
-
-/// Where a connection stands.
+/// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Waits for the answer to the handshake.
     Shaking,
-    /// Waits for the reply to `connect`.
-    Greeting,
-    /// Waits for the reply to `subscribe`.
+    /// The WebSocket is open, and the server has not said yet that all is ready.
     Joining,
     Ready,
     /// Cut off; it will be back.
@@ -42,234 +25,151 @@ pub(crate) enum Stage {
     Closed,
 }
 
-/// What a connection is for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Role {
-    Listener {
-        group: usize,
-        room: usize,
-    },
-    /// Its place among the publishers of its thread.
-    Publisher(usize),
-}
-
-/// A client of the server: its socket, how far it has come, and what it got.
+/// A client of the server: its socket, how far it has come, and what it is for.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) socket: TcpStream,
-    pub(crate) role: Role,
+    socket: Socket,
     pub(crate) stage: Stage,
+    /// What it got, if it listens.
+    pub(crate) listener: Option<Listener>,
+    /// Its place among the publishers of its thread, if it publishes.
+    pub(crate) publisher: Option<usize>,
+    /// Name of the room it listens to.
+    room: Option<String>,
     /// Bytes read that are no whole frame yet.
-    pub(crate) input: Vec<u8>,
-    output: Vec<u8>,
-    /// Bytes of `output` the kernel already took.
-    written: usize,
-    /// Epoch of the room, once it was told; a server may not tell positions.
-    pub(crate) epoch: Option<String>,
-    /// Offset of the last publication, or of the room at the subscription.
-    pub(crate) last: u64,
-    /// Offsets before `last` that did not arrive.
-    pub(crate) missing: Vec<u64>,
-    /// Publications that arrived, but for repeated ones.
-    pub(crate) arrived: u64,
+    input: Vec<u8>,
     /// The begin of a message that comes in several frames.
-    pub(crate) partial: Vec<u8>,
+    partial: Vec<u8>,
+    /// The begin of what the dialect has to see whole.
+    kept: Vec<u8>,
 }
 
 impl Connection {
-    /// Begins to connect the `number`th connection.
-    pub(crate) fn open(address: SocketAddr, number: usize, role: Role) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        // One thread plays the machines of thousands of listeners. A message was there when it reached
-        // the socket, not when this thread got round to it.
-        #[cfg(target_os = "linux")]
-        setsockopt(&socket, ReceiveTimestampns, &true)?;
-        #[cfg(target_os = "linux")]
-        if let SocketAddr::V4(v4) = address
-            && v4.ip().is_loopback()
-        {
-            socket.bind(&SocketAddr::from((source(number), 0)).into())?;
-        }
-        match socket.connect(&address.into()) {
-            Ok(()) => {}
-            // The kernel connects while we go on.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(Self {
-            socket: TcpStream::from_std(socket.into()),
-            role,
+    /// Begins to connect a client.
+    pub(crate) fn open(plan: &Plan, client: &Client, dialect: &dyn Dialect) -> io::Result<Self> {
+        let mut connection = Self {
+            socket: Socket::open(plan.address, client.number)?,
             stage: Stage::Shaking,
+            listener: client.room.map(|room| Listener::new(client.group, room)),
+            publisher: None,
+            room: client.room.map(|room| plan.room(client.group, room)),
             input: Vec::new(),
-            output: Vec::new(),
-            written: 0,
-            epoch: None,
-            last: 0,
-            missing: Vec::new(),
-            arrived: 0,
             partial: Vec::new(),
-        })
+            kept: Vec::new(),
+        };
+        connection.request(plan, dialect);
+        Ok(connection)
     }
 
-    /// Ends the socket and keeps the position.
-    pub(crate) fn cut_off(&mut self) {
-        self.stage = Stage::Disconnected;
-        // An error only says that it had ended already.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
-    }
-
-    /// Goes on where the connection before this one was.
-    pub(crate) fn take_over(&mut self, before: Self) {
-        (self.epoch, self.last, self.missing) = (before.epoch, before.last, before.missing);
-        self.arrived = before.arrived;
-    }
-
-    /// Where to append what is to be sent; [`flush`](Self::flush) sends it.
-    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
-        &mut self.output
-    }
-
-    /// Sends as much as the kernel takes; the rest waits for the socket to be writable.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        while self.written < self.output.len() {
-            match self.socket.write(&self.output[self.written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.written += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_pending(&error) => {
-                    self.output.drain(..self.written);
-                    self.written = 0;
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
+    /// Begins to connect again, as the `number`th connection; what it got stays.
+    pub(crate) fn reopen(&mut self, plan: &Plan, number: usize, dialect: &dyn Dialect) -> io::Result<()> {
+        self.socket = Socket::open(plan.address, number)?;
+        for bytes in [&mut self.input, &mut self.partial, &mut self.kept] {
+            bytes.clear();
         }
-        self.output.clear();
-        self.written = 0;
+        self.stage = Stage::Shaking;
+        self.request(plan, dialect);
         Ok(())
     }
 
-    /// True while the server takes so little that nothing more should be appended.
+    fn request(&mut self, plan: &Plan, dialect: &dyn Dialect) {
+        let path = dialect.path(&standing(self.room.as_deref(), self.listener.as_ref()));
+        websocket::request(self.socket.output(), &plan.host, &path);
+    }
+
+    /// For the poller.
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        self.socket.stream()
+    }
+
+    /// Ends the socket.
+    pub(crate) fn end(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.socket.shut_down();
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
-        self.output.len() - self.written >= OUTPUT_BYTES_MAX
+        self.socket.is_full()
     }
 
-    /// Reads once; `None` when there is nothing now. With the count comes the time at which the last
-    /// of the bytes reached the socket.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<(usize, SystemTime)>> {
-        loop {
-            match self.receive(buffer) {
-                Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(received) => return Ok(Some(received)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_pending(&error) => return Ok(None),
-                Err(error) => return Err(error),
+        self.socket.read(buffer)
+    }
+
+    /// Appends a message to what is to be sent.
+    pub(crate) fn send(&mut self, opcode: u8, message: &[u8]) {
+        websocket::frame(self.socket.output(), opcode, message);
+    }
+
+    /// Takes what was read; what it means is left in `heard`, also when it ends in an error.
+    pub(crate) fn take(&mut self, bytes: &[u8], dialect: &dyn Dialect, heard: &mut Heard) -> io::Result<()> {
+        if self.input.is_empty() {
+            let used = self.take_frames(bytes, dialect, heard)?;
+            self.input.extend_from_slice(&bytes[used..]);
+        } else {
+            let mut input = std::mem::take(&mut self.input);
+            input.extend_from_slice(bytes);
+            let used = self.take_frames(&input, dialect, heard)?;
+            input.drain(..used);
+            self.input = input;
+        }
+        Ok(())
+    }
+
+    /// Takes whole frames off the front; returns how many bytes that were.
+    fn take_frames(&mut self, bytes: &[u8], dialect: &dyn Dialect, heard: &mut Heard) -> io::Result<usize> {
+        let mut used = 0;
+        if self.stage == Stage::Shaking {
+            let Some(length) = websocket::response(bytes)? else { return Ok(0) };
+            used = length;
+            self.stage = Stage::Joining;
+            dialect.opened(&standing(self.room.as_deref(), self.listener.as_ref()), heard);
+            self.reply(dialect, heard);
+        }
+        while let Some(frame) = websocket::first_frame(&bytes[used..])? {
+            used += frame.length;
+            self.take_frame(&frame, dialect, heard)?;
+            self.reply(dialect, heard);
+        }
+        Ok(used)
+    }
+
+    fn take_frame(&mut self, frame: &Frame<'_>, dialect: &dyn Dialect, heard: &mut Heard) -> io::Result<()> {
+        let client = standing(self.room.as_deref(), self.listener.as_ref());
+        match frame.opcode {
+            websocket::PING => websocket::pong(self.socket.output(), frame.payload),
+            websocket::PONG => {}
+            websocket::CLOSE => return Err(closed(frame.payload)),
+            opcode if frame.is_last && opcode != websocket::CONTINUATION => {
+                dialect.received(&client, &mut self.kept, frame.payload, heard);
+            }
+            _ => {
+                self.partial.extend_from_slice(frame.payload);
+                if frame.is_last {
+                    dialect.received(&client, &mut self.kept, &self.partial, heard);
+                    self.partial.clear();
+                }
             }
         }
+        Ok(())
     }
 
-    #[cfg(target_os = "linux")]
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SystemTime)> {
-        let mut stamps = [0; 64];
-        let mut buffers = [IoSliceMut::new(buffer)];
-        let fd = self.socket.as_raw_fd();
-        let received = recvmsg::<()>(fd, &mut buffers, Some(&mut stamps), MsgFlags::empty())?;
-        let stamp = received.cmsgs()?.find_map(|message| match message {
-            ControlMessageOwned::ScmTimestampns(stamp) => Some(SystemTime::UNIX_EPOCH + stamp.into()),
-            _ => None,
-        });
-        Ok((received.bytes, stamp.unwrap_or_else(SystemTime::now)))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SystemTime)> {
-        Ok((self.socket.read(buffer)?, SystemTime::now()))
-    }
-
-    /// Notes a publication and says whether it came as it should.
-    pub(crate) fn note(&mut self, offset: u64) -> Arrival {
-        let expected = self.last + 1;
-        let is_first = self.last == 0 && self.epoch.is_none();
-        if is_first || offset == expected {
-            self.last = offset;
-            return Arrival::Next;
-        }
-        if offset > expected {
-            if offset - expected > GAP_MAX {
-                return Arrival::Absurd;
-            }
-            self.missing.extend(expected..offset);
-            self.last = offset;
-            return Arrival::Next;
-        }
-        match self.missing.iter().position(|missing| *missing == offset) {
-            Some(place) => {
-                self.missing.swap_remove(place);
-                Arrival::Late
-            }
-            None => Arrival::Again,
+    fn reply(&mut self, dialect: &dyn Dialect, heard: &mut Heard) {
+        for reply in heard.replies.drain(..) {
+            self.send(dialect.opcode(), &reply);
         }
     }
 }
 
-/// How a publication came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// Behind the last one, with or without a gap.
-    Next,
-    /// Behind a later one.
-    Late,
-    /// Not for the first time.
-    Again,
-    /// So far ahead that it cannot be true.
-    Absurd,
+fn standing<'a>(room: Option<&'a str>, listener: Option<&'a Listener>) -> Standing<'a> {
+    Standing { room, position: listener.and_then(Listener::position) }
 }
 
-/// Where the `number`th connection comes from. All of 127/8 is the loopback there. Each process takes
-/// addresses of its own: the ports that a run before it used are taken for another minute.
-#[cfg(target_os = "linux")]
-fn source(number: usize) -> Ipv4Addr {
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let host = 1 + (number / CONNECTIONS_PER_ADDRESS) % 250;
-    Ipv4Addr::new(127, high, low, host as u8)
-}
-
-fn is_pending(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use super::*;
-
-    fn connection() -> Connection {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        Connection::open(listener.local_addr().unwrap(), 0, Role::Publisher(0)).unwrap()
-    }
-
-    #[test]
-    fn without_a_position_the_first_offset_is_as_good_as_any() {
-        let mut connection = connection();
-        assert_eq!([57, 58, 60, 59, 58].map(|offset| connection.note(offset)), {
-            use Arrival::{Again, Late, Next};
-            [Next, Next, Next, Late, Again]
-        });
-        assert!(connection.missing.is_empty());
-    }
-
-    #[test]
-    fn with_a_position_a_gap_before_the_first_offset_is_one_and_outlives_the_socket() {
-        let mut before = connection();
-        (before.epoch, before.last) = (Some("e".into()), 3);
-        assert_eq!(before.note(6), Arrival::Next);
-        before.cut_off();
-        let mut after = connection();
-        after.take_over(before);
-        assert_eq!(after.missing, [4, 5]);
-        assert_eq!([5, 6].map(|offset| after.note(offset)), [Arrival::Late, Arrival::Again]);
-    }
+fn closed(payload: &[u8]) -> io::Error {
+    let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
+    io::Error::other(format!("the server closed a connection: {reason}"))
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::dialect::DialectName;
+
 /// Most publishers' messages under way at once in one connection; more than any client does.
 pub const WINDOW_MAX: usize = 4096;
 
@@ -18,7 +20,9 @@ pub struct Plan {
     pub address: SocketAddr,
     /// The host as the client names it.
     pub host: String,
-    /// Path of the WebSocket.
+    /// The protocol it is spoken to in.
+    pub dialect: DialectName,
+    /// Path of the WebSocket, where the protocol has none of its own.
     pub path: String,
     /// Token of every connection.
     pub token: Option<String>,
@@ -206,6 +210,18 @@ impl Group {
     #[must_use]
     pub fn listeners_of(&self, room: usize) -> usize {
         self.listeners / self.rooms + usize::from(room < self.listeners % self.rooms)
+    }
+
+    /// Publishers whose messages a room gets.
+    pub(crate) fn publishers_of(&self, _room: usize) -> usize {
+        self.publishers
+    }
+
+    /// Which of the publishers of a room the `publisher`th one of the group is, and how many messages
+    /// to this room its `number`th one was behind; `None` for one that does not publish there.
+    pub(crate) fn locate(&self, _room: usize, publisher: u64, number: u64) -> Option<(usize, u64)> {
+        let publisher = usize::try_from(publisher).ok().filter(|publisher| *publisher < self.publishers)?;
+        Some((publisher, number / self.rooms as u64))
     }
 }
 

@@ -2,12 +2,17 @@
 
 use std::collections::VecDeque;
 
+use crate::dialect::FIRST_PUBLISH_ID;
 use crate::plan::{Group, Pace};
 
 /// The publishing side of one connection.
 #[derive(Debug)]
 pub(crate) struct Publisher {
+    /// Its connection's place among those of the thread.
+    pub(crate) connection: usize,
     pub(crate) group: usize,
+    /// Its number in the group.
+    pub(crate) number: usize,
     rooms: usize,
     next_room: usize,
     pace: Pace,
@@ -28,27 +33,31 @@ pub(crate) struct Publisher {
 pub(crate) struct Sent {
     pub(crate) room: usize,
     pub(crate) due_ns: u64,
+    /// The publisher's messages count from 0.
+    pub(crate) number: u64,
 }
 
 impl Publisher {
-    /// The `number`th publisher of a group.
-    pub(crate) fn new(group: usize, plan: &Group, number: usize) -> Self {
+    /// The `number`th publisher of a group, on this connection of its thread.
+    pub(crate) fn new(connection: usize, group: usize, plan: &Group, number: usize) -> Self {
         let share = plan.publishers as f64;
         let interval_ns = match plan.pace {
             Pace::Rate(rate) => 1e9 * share / rate,
             Pace::Window(_) => 0.0,
         };
         Self {
+            connection,
             group,
+            number,
             rooms: plan.rooms,
             next_room: number * plan.rooms / plan.publishers.max(1),
             pace: plan.pace,
             interval_ns,
             scheduled: 0,
             phase_ns: interval_ns * number as f64 / share,
-            next_id: 2,
+            next_id: FIRST_PUBLISH_ID,
             sent: VecDeque::new(),
-            first_id: 2,
+            first_id: FIRST_PUBLISH_ID,
             under_way: 0,
         }
     }
@@ -61,13 +70,19 @@ impl Publisher {
             Pace::Rate(_) => self.due_ns(run_from_ns).filter(|due| *due <= now_ns)?,
         };
         self.scheduled += 1;
-        let sent = Sent { room: self.next_room, due_ns };
-        self.next_room = (self.next_room + 1) % self.rooms;
         let id = self.next_id;
+        let sent = Sent { room: self.next_room, due_ns, number: id - FIRST_PUBLISH_ID };
+        self.next_room = (self.next_room + 1) % self.rooms;
         self.next_id += 1;
         self.sent.push_back(Some(sent));
         self.under_way += 1;
         Some((id, sent))
+    }
+
+    /// Takes back the last publish, which does not leave.
+    pub(crate) fn withdraw(&mut self) {
+        self.under_way -= usize::from(self.sent.pop_back().flatten().is_some());
+        self.next_id = self.first_id + self.sent.len() as u64;
     }
 
     /// When the next message is due; `None` when that depends on an answer.
@@ -104,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_whatever_the_server_does() {
-        let mut publisher = Publisher::new(0, &group(2, Pace::Rate(1000.0)), 1);
+        let mut publisher = Publisher::new(0, 0, &group(2, Pace::Rate(1000.0)), 1);
         assert_eq!(
             publisher.due_ns(0),
             Some(1_000_000),
@@ -117,15 +132,15 @@ mod tests {
 
     #[test]
     fn a_window_opens_with_answers() {
-        let mut publisher = Publisher::new(0, &group(1, Pace::Window(2)), 0);
+        let mut publisher = Publisher::new(0, 0, &group(1, Pace::Window(2)), 0);
         let ids: Vec<u64> = std::iter::from_fn(|| publisher.next(0, 5)).map(|(id, _)| id).collect();
-        assert_eq!(ids, [2, 3]);
-        assert_eq!(publisher.answered(3).unwrap().room, 1);
-        assert!(publisher.answered(3).is_none());
+        assert_eq!(ids, [3, 4]);
+        assert_eq!(publisher.answered(4).unwrap().room, 1);
+        assert!(publisher.answered(4).is_none());
         let (id, sent) = publisher.next(0, 6).unwrap();
-        assert_eq!((id, sent.room), (4, 2));
+        assert_eq!((id, sent.room, sent.number), (5, 2, 2));
         assert!(publisher.next(0, 7).is_none());
-        assert!(publisher.answered(2).is_some() && publisher.answered(4).is_some());
-        assert_eq!(publisher.first_id, 5);
+        assert!(publisher.answered(3).is_some() && publisher.answered(5).is_some());
+        assert_eq!(publisher.first_id, 6);
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct RoomTally {
     pub(crate) unanswered: u64,
     /// Where each listener was at the end.
     pub(crate) ends: Vec<End>,
-    /// Offset of the first entry of `messages`.
+    /// Place in the room of the first entry of `messages`: its offset, where there are offsets.
     first: u64,
     messages: Vec<Message>,
 }
@@ -105,20 +105,34 @@ impl RoomTally {
         without_offsets.map(|end| end.arrived.saturating_sub(published)).sum()
     }
 
-    /// Notes an arrival of a message of the measured time.
-    pub(crate) fn arrive(&mut self, offset: u64, due_ns: u64, now_ns: u64) {
-        if self.messages.is_empty() {
-            self.first = offset;
-        }
-        let Some(place) = offset.checked_sub(self.first) else { return };
-        let Some(place) = usize::try_from(place).ok().filter(|place| *place < FOLLOWED_MAX) else { return };
-        if place >= self.messages.len() {
-            self.messages.resize(place + 1, Message::default());
-        }
+    /// Notes an arrival of a message of the measured time, by its place among those of the room.
+    pub(crate) fn arrive(&mut self, place: u64, due_ns: u64, now_ns: u64) {
+        let Some(place) = self.reserve(place, 1) else { return };
         let message = &mut self.messages[place];
         message.due_ns = due_ns;
         message.last_ns = message.last_ns.max(now_ns);
         message.arrivals += 1;
+    }
+
+    /// Makes `messages` cover so many places from this one on; where it is there. `None`: too far away.
+    fn reserve(&mut self, place: u64, count: usize) -> Option<usize> {
+        if self.messages.is_empty() {
+            self.first = place;
+        }
+        let reach = usize::try_from(place.abs_diff(self.first)).ok()?.checked_add(count)?;
+        if reach > FOLLOWED_MAX {
+            return None;
+        }
+        if place < self.first {
+            let missing = (self.first - place) as usize;
+            self.messages.splice(0..0, vec![Message::default(); missing]);
+            self.first = place;
+        }
+        let at = (place - self.first) as usize;
+        if self.messages.len() < at + count {
+            self.messages.resize(at + count, Message::default());
+        }
+        Some(at)
     }
 
     fn merge(&mut self, other: &Self) {
@@ -128,16 +142,7 @@ impl RoomTally {
         if other.messages.is_empty() {
             return;
         }
-        if self.messages.is_empty() {
-            self.first = other.first;
-        }
-        if other.first < self.first {
-            let missing = (self.first - other.first) as usize;
-            self.messages.splice(0..0, vec![Message::default(); missing]);
-            self.first = other.first;
-        }
-        let shift = (other.first - self.first) as usize;
-        self.messages.resize(self.messages.len().max(shift + other.messages.len()), Message::default());
+        let Some(shift) = self.reserve(other.first, other.messages.len()) else { return };
         for (mine, theirs) in self.messages[shift..].iter_mut().zip(&other.messages) {
             mine.due_ns = mine.due_ns.max(theirs.due_ns);
             mine.last_ns = mine.last_ns.max(theirs.last_ns);

@@ -1,0 +1,29 @@
+//! The protocols that servers can be measured in, by name.
+
+mod centrifuge;
+mod interface;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use centrifuge::Centrifuge;
+
+pub(crate) use interface::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined, Standing};
+
+/// A protocol that the load generator speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DialectName {
+    /// Roomcast's own, which is that of Centrifugo in JSON
+    Centrifuge,
+}
+
+impl DialectName {
+    /// The dialect, for a server whose WebSocket is at `path`, where every client has this token.
+    pub(crate) fn dialect(self, path: &str, token: Option<&str>) -> Box<dyn Dialect> {
+        match self {
+            Self::Centrifuge => Box::new(Centrifuge::new(path, token)),
+        }
+    }
+}
