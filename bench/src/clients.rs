@@ -36,7 +36,8 @@ impl Share {
 /// the pace, threads do both: publishers that do not read deliveries would run away from the
 /// listeners, and what came of it would be a queue and not a measure.
 pub(crate) fn shares(plan: &Plan) -> Vec<Share> {
-    let (listeners, publishers) = clients(plan);
+    let (listeners, publishers) =
+        clients(plan).into_iter().partition::<Vec<_>, _>(|client| client.publisher.is_none());
     let paced = plan.is_paced();
     let mut shares: Vec<Share> = Vec::new();
     shares.resize_with(plan.listening_threads(), || Share { steps_back: paced, ..Share::default() });
@@ -54,21 +55,21 @@ pub(crate) fn shares(plan: &Plan) -> Vec<Share> {
     shares
 }
 
-/// The listeners and the publishers of a plan; publishers have the later numbers, so that they find all
-/// listeners there.
-fn clients(plan: &Plan) -> (Vec<Client>, Vec<Client>) {
-    let (mut listeners, mut publishers) = (Vec::new(), Vec::new());
+/// Everybody in a plan; who only publishes has the later numbers, so that they find all listeners there.
+fn clients(plan: &Plan) -> Vec<Client> {
+    let mut clients = Vec::new();
     for (group, shape) in plan.groups.iter().enumerate() {
         for listener in 0..shape.listeners {
-            let (number, room) = (listeners.len(), Some(listener % shape.rooms));
-            listeners.push(Client { number, group, room, publisher: None });
+            let (number, room) = (clients.len(), Some(listener % shape.rooms));
+            let publishes = shape.publishers_listen && listener < shape.publishers;
+            clients.push(Client { number, group, room, publisher: publishes.then_some(listener) });
         }
     }
-    for (group, shape) in plan.groups.iter().enumerate() {
+    for (group, shape) in plan.groups.iter().enumerate().filter(|(_, shape)| !shape.publishers_listen) {
         for publisher in 0..shape.publishers {
-            let number = listeners.len() + publishers.len();
-            publishers.push(Client { number, group, room: None, publisher: Some(publisher) });
+            let number = clients.len();
+            clients.push(Client { number, group, room: None, publisher: Some(publisher) });
         }
     }
-    (listeners, publishers)
+    clients
 }

@@ -12,7 +12,7 @@ use crate::clients::Client;
 use crate::clock;
 use crate::connection::{Connection, Stage};
 use crate::control::{Control, Phase, Storm};
-use crate::dialect::{Dialect, Event, Heard, Joined};
+use crate::dialect::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined};
 use crate::payload::{self, Stamp};
 use crate::plan::Plan;
 use crate::publisher::Publisher;
@@ -68,10 +68,11 @@ struct Scratch {
 
 impl Driver {
     pub(crate) fn new(plan: Arc<Plan>, control: Arc<Control>, clients: Vec<Client>) -> io::Result<Self> {
+        let dialect = plan.dialect.dialect(&plan.path, plan.token.as_deref());
         Ok(Self {
             poll: Poll::new()?,
-            dialect: plan.dialect.dialect(&plan.path, plan.token.as_deref()),
-            recorder: Recorder::new(plan.clone(), control.clone()),
+            recorder: Recorder::new(plan.clone(), control.clone(), dialect.acknowledges()),
+            dialect,
             plan,
             control,
             clients: clients.into_iter(),
@@ -225,7 +226,10 @@ impl Driver {
     fn disconnect_listeners(&mut self) {
         self.storm = Storm::Disconnected;
         for (place, connection) in self.connections.iter_mut().enumerate() {
-            if connection.listener.is_some() && connection.stage == Stage::Ready {
+            if connection.listener.is_some()
+                && connection.publisher.is_none()
+                && connection.stage == Stage::Ready
+            {
                 let _ = self.poll.registry().deregister(connection.stream());
                 connection.end(Stage::Disconnected);
                 self.returning.push(place);
@@ -277,6 +281,9 @@ impl Driver {
                 if let Some(listener) = &mut connection.listener {
                     self.recorder.arrive(listener, offset, stamp, now_ns)?;
                 }
+                if let Some((publisher, stamp)) = connection.publisher.zip(stamp) {
+                    self.copy(publisher, stamp, now_ns);
+                }
             }
             Event::Ack { id, error } => {
                 if let Some(publisher) = connection.publisher {
@@ -312,9 +319,24 @@ impl Driver {
         let publisher = &mut self.publishers[publisher];
         let Some(sent) = publisher.answered(id) else { return };
         match error {
-            Some(error) => self.recorder.refused(publisher.group, error),
+            Some(error) => {
+                publisher.copied(id);
+                self.recorder.refused(publisher.group, error);
+            }
             None => self.recorder.acknowledged(publisher.group, sent, now_ns),
         }
+    }
+
+    /// A publisher got a message of its room, which may be its own.
+    fn copy(&mut self, publisher: usize, stamp: Stamp, now_ns: u64) {
+        if self.publishers[publisher].number as u64 != stamp.publisher {
+            return;
+        }
+        let id = FIRST_PUBLISH_ID.saturating_add(stamp.number);
+        if !self.dialect.acknowledges() {
+            self.answer(publisher, id, None, now_ns);
+        }
+        self.publishers[publisher].copied(id);
     }
 
     fn publish_due(&mut self) {

@@ -36,6 +36,9 @@ pub struct Plan {
     pub duration: Duration,
     /// Connections made per second.
     pub ramp: f64,
+    /// Time between the last connection and the first message, for a server to come to rest before its
+    /// memory is read, and to finish subscriptions it does not confirm.
+    pub settle: Duration,
     /// All listeners are disconnected for so long, a quarter into the measured time, and come back.
     pub disconnect_for: Option<Duration>,
     /// Threads that listen, to each group of rooms if there is a rate; then one more publishes.
@@ -53,6 +56,9 @@ pub struct Group {
     pub listeners: usize,
     /// Connections that publish, each to one room after the other.
     pub publishers: usize,
+    /// The publishers are the first of the listeners, and publish to the room they listen to. A message is
+    /// then under way until its publisher has its own copy of it, and the answer if the protocol has one.
+    pub publishers_listen: bool,
     /// How fast they do.
     pub pace: Pace,
     /// Payload in bytes.
@@ -198,6 +204,7 @@ impl Scenario {
             rooms: shape.rooms,
             listeners: shape.listeners,
             publishers: shape.publishers,
+            publishers_listen: false,
             pace: shape.pace,
             size,
         };
@@ -212,15 +219,27 @@ impl Group {
         self.listeners / self.rooms + usize::from(room < self.listeners % self.rooms)
     }
 
+    /// Connections it is made of.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.listeners + if self.publishers_listen { 0 } else { self.publishers }
+    }
+
     /// Publishers whose messages a room gets.
-    pub(crate) fn publishers_of(&self, _room: usize) -> usize {
-        self.publishers
+    pub(crate) fn publishers_of(&self, room: usize) -> usize {
+        if !self.publishers_listen {
+            return self.publishers;
+        }
+        self.publishers / self.rooms + usize::from(room < self.publishers % self.rooms)
     }
 
     /// Which of the publishers of a room the `publisher`th one of the group is, and how many messages
     /// to this room its `number`th one was behind; `None` for one that does not publish there.
-    pub(crate) fn locate(&self, _room: usize, publisher: u64, number: u64) -> Option<(usize, u64)> {
+    pub(crate) fn locate(&self, room: usize, publisher: u64, number: u64) -> Option<(usize, u64)> {
         let publisher = usize::try_from(publisher).ok().filter(|publisher| *publisher < self.publishers)?;
+        if self.publishers_listen {
+            return (publisher % self.rooms == room).then_some((publisher / self.rooms, number));
+        }
         Some((publisher, number / self.rooms as u64))
     }
 }
@@ -229,7 +248,7 @@ impl Plan {
     /// Connections of the whole run.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.groups.iter().map(|group| group.listeners + group.publishers).sum()
+        self.groups.iter().map(Group::connections).sum()
     }
 
     /// True when the plan says how fast messages come, and not the server's answers: then the server may
@@ -259,6 +278,19 @@ mod tests {
         let mut group = Scenario::named("room").unwrap().groups(128).remove(0);
         (group.rooms, group.listeners) = (3, 10);
         assert_eq!([0, 1, 2].map(|room| group.listeners_of(room)), [4, 3, 3]);
+    }
+
+    #[test]
+    fn publishers_that_listen_stay_in_their_room() {
+        let mut group = Scenario::named("room").unwrap().groups(128).remove(0);
+        (group.rooms, group.listeners, group.publishers, group.publishers_listen) = (3, 10, 5, true);
+        assert_eq!(group.connections(), 10);
+        assert_eq!([0, 1, 2].map(|room| group.publishers_of(room)), [2, 2, 1]);
+        assert_eq!(group.locate(1, 4, 7), Some((1, 7)), "the second publisher of room 1");
+        assert_eq!((group.locate(0, 4, 7), group.locate(2, 5, 7)), (None, None));
+        group.publishers_listen = false;
+        assert_eq!((group.connections(), group.publishers_of(2)), (15, 5));
+        assert_eq!(group.locate(1, 4, 7), Some((4, 2)), "behind its messages 1 and 4 there");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Publisher {
     /// Its number in the group.
     pub(crate) number: usize,
     rooms: usize,
+    /// Stays in the room it listens to; its messages are under way until they came back to it.
+    listens: bool,
     next_room: usize,
     pace: Pace,
     /// Between two messages of this publisher; only for a rate.
@@ -35,6 +37,9 @@ pub(crate) struct Sent {
     pub(crate) due_ns: u64,
     /// The publisher's messages count from 0.
     pub(crate) number: u64,
+    awaits_answer: bool,
+    /// Of the publisher's own copy.
+    awaits_copy: bool,
 }
 
 impl Publisher {
@@ -50,7 +55,12 @@ impl Publisher {
             group,
             number,
             rooms: plan.rooms,
-            next_room: number * plan.rooms / plan.publishers.max(1),
+            listens: plan.publishers_listen,
+            next_room: if plan.publishers_listen {
+                number % plan.rooms
+            } else {
+                number * plan.rooms / plan.publishers.max(1)
+            },
             pace: plan.pace,
             interval_ns,
             scheduled: 0,
@@ -71,8 +81,16 @@ impl Publisher {
         };
         self.scheduled += 1;
         let id = self.next_id;
-        let sent = Sent { room: self.next_room, due_ns, number: id - FIRST_PUBLISH_ID };
-        self.next_room = (self.next_room + 1) % self.rooms;
+        let sent = Sent {
+            room: self.next_room,
+            due_ns,
+            number: id - FIRST_PUBLISH_ID,
+            awaits_answer: true,
+            awaits_copy: self.listens,
+        };
+        if !self.listens {
+            self.next_room = (self.next_room + 1) % self.rooms;
+        }
         self.next_id += 1;
         self.sent.push_back(Some(sent));
         self.under_way += 1;
@@ -93,19 +111,43 @@ impl Publisher {
 
     /// Publishes that wait for their answers.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = Sent> {
-        self.sent.iter().flatten().copied()
+        self.sent.iter().flatten().filter(|sent| sent.awaits_answer).copied()
     }
 
-    /// The publish that an answer belongs to.
+    /// The publish that an answer belongs to, if it still waits for one.
     pub(crate) fn answered(&mut self, id: u64) -> Option<Sent> {
+        let sent = self.find(id).filter(|sent| sent.awaits_answer)?;
+        sent.awaits_answer = false;
+        let answered = *sent;
+        self.release(id);
+        Some(answered)
+    }
+
+    /// The publisher has its own copy of this message, or will not get one.
+    pub(crate) fn copied(&mut self, id: u64) {
+        if let Some(sent) = self.find(id) {
+            sent.awaits_copy = false;
+            self.release(id);
+        }
+    }
+
+    fn find(&mut self, id: u64) -> Option<&mut Sent> {
         let place = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
-        let sent = self.sent.get_mut(place)?.take()?;
+        self.sent.get_mut(place)?.as_mut()
+    }
+
+    /// Forgets a publish that waits for nothing any more.
+    fn release(&mut self, id: u64) {
+        let place = (id - self.first_id) as usize;
+        if self.sent[place].is_some_and(|sent| sent.awaits_answer || sent.awaits_copy) {
+            return;
+        }
+        self.sent[place] = None;
         self.under_way -= 1;
         while let Some(None) = self.sent.front() {
             self.sent.pop_front();
             self.first_id += 1;
         }
-        Some(sent)
     }
 }
 
@@ -114,7 +156,15 @@ mod tests {
     use super::*;
 
     fn group(publishers: usize, pace: Pace) -> Group {
-        Group { name: "g".into(), rooms: 3, listeners: 0, publishers, pace, size: 128 }
+        Group {
+            name: "g".into(),
+            rooms: 3,
+            listeners: 0,
+            publishers,
+            publishers_listen: false,
+            pace,
+            size: 128,
+        }
     }
 
     #[test]
@@ -142,5 +192,24 @@ mod tests {
         assert!(publisher.next(0, 7).is_none());
         assert!(publisher.answered(3).is_some() && publisher.answered(5).is_some());
         assert_eq!(publisher.first_id, 6);
+    }
+
+    #[test]
+    fn one_that_listens_waits_for_its_own_copies() {
+        let plan = Group { listeners: 3, publishers_listen: true, ..group(3, Pace::Window(1)) };
+        let mut publisher = Publisher::new(0, 0, &plan, 2);
+        let (first, sent) = publisher.next(0, 5).unwrap();
+        assert_eq!((sent.room, sent.number), (2, 0));
+        publisher.copied(first);
+        assert!(publisher.next(0, 6).is_none() && publisher.unanswered().count() == 1);
+        assert!(publisher.answered(first).is_some() && publisher.answered(first).is_none());
+        let (second, sent) = publisher.next(0, 7).unwrap();
+        assert_eq!((sent.room, sent.number), (2, 1));
+        assert!(publisher.answered(second).is_some() && publisher.unanswered().count() == 0);
+        assert!(publisher.next(0, 8).is_none(), "its own copy is not there");
+        publisher.copied(second);
+        assert!(publisher.next(0, 9).is_some());
+        publisher.withdraw();
+        assert_eq!(publisher.next(0, 10).unwrap().1.number, 2, "the one before did not leave");
     }
 }

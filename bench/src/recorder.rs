@@ -17,15 +17,17 @@ use crate::tally::Tally;
 pub(crate) struct Recorder {
     plan: Arc<Plan>,
     control: Arc<Control>,
+    /// Whether the server answers publishes.
+    acknowledges: bool,
     tally: Tally,
     /// Counted here and added to the shared counts once a turn.
     arrived: u64,
 }
 
 impl Recorder {
-    pub(crate) fn new(plan: Arc<Plan>, control: Arc<Control>) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, control: Arc<Control>, acknowledges: bool) -> Self {
         let tally = Tally::new(&plan);
-        Self { plan, control, tally, arrived: 0 }
+        Self { plan, control, acknowledges, tally, arrived: 0 }
     }
 
     /// A message that came with the answer to a listener that was away.
@@ -78,7 +80,7 @@ impl Recorder {
     /// A publish of this group was accepted.
     pub(crate) fn acknowledged(&mut self, number: usize, sent: Sent, now_ns: u64) {
         let (group, control) = (&mut self.tally.groups[number], &self.control);
-        group.rooms[sent.room].acknowledged += 1;
+        group.rooms[sent.room].owed += 1;
         group.acknowledged_in_time += u64::from(control.counts(now_ns));
         if control.counts(sent.due_ns) {
             group.published += 1;
@@ -145,7 +147,8 @@ impl Recorder {
         let group = &mut self.tally.groups[publisher.group];
         let mut sent: Vec<Sent> = publisher.unanswered().collect();
         for sent in &sent {
-            group.rooms[sent.room].unanswered += 1;
+            let room = &mut group.rooms[sent.room];
+            *(if self.acknowledges { &mut room.unanswered } else { &mut room.owed }) += 1;
         }
         if publisher.due_ns(run_from).is_some() {
             sent.extend(std::iter::from_fn(|| publisher.next(run_from, until - 1)).map(|(_, sent)| sent));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::dialect::DialectName;
 use crate::plan::{Group, Pace};
 
 /// A whole run.
@@ -15,6 +16,8 @@ pub struct Report {
     pub version: &'static str,
     /// Name of the scenario, or `custom`.
     pub scenario: String,
+    /// The protocol the server was spoken to in.
+    pub dialect: DialectName,
     /// Where the server listens.
     pub address: String,
     /// Connections that were made.
@@ -246,14 +249,15 @@ impl fmt::Display for Report {
 
 impl GroupReport {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Group { name, rooms, listeners, publishers, pace, size } = &self.plan;
+        let Group { name, rooms, listeners, publishers, publishers_listen, pace, size } = &self.plan;
+        let among = if *publishers_listen { " among them" } else { "" };
         let pace = match pace {
             Pace::Rate(rate) => format!("{rate} messages/s"),
             Pace::Window(window) => format!("{window} under way each"),
         };
         writeln!(
             f,
-            "\n{name}: {rooms} rooms, {listeners} listeners, {publishers} publishers, {pace}, {size} bytes"
+            "\n{name}: {rooms} rooms, {listeners} listeners, {publishers} publishers{among}, {pace}, {size} bytes"
         )?;
         writeln!(f, "  published     {:>12} ({:.0}/s)", self.published, self.published_per_second)?;
         writeln!(f, "  delivered     {:>12} ({:.0}/s)", self.delivered, self.delivered_per_second)?;

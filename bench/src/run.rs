@@ -133,6 +133,11 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
 
     fn measure(&mut self) -> Result<Measured, BenchError> {
         let ramp = self.await_ready()?;
+        let settled = Instant::now() + self.plan.settle;
+        while Instant::now() < settled {
+            thread::sleep(Duration::from_millis(20));
+            self.tell(Progress::Connecting(self.control.ready.load(Ordering::Acquire)))?;
+        }
         let connected = Sample::take(self.pid);
         self.control.begin(self.plan.warmup, self.plan.duration);
         let begun = Instant::now();
@@ -253,6 +258,7 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
         Report {
             version: env!("CARGO_PKG_VERSION"),
             scenario: name.to_owned(),
+            dialect: self.plan.dialect,
             address: self.plan.address.to_string(),
             connections: self.control.ready.load(Ordering::Acquire),
             broken: tally.broken,

@@ -15,11 +15,11 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// What the process of the server, if there is one to look at, and this one have used so far. Without the
+    /// What the processes of the server, if there is one to look at, and this one have used so far. Without the
     /// server's part when it has ended: that it has is told by its connections.
     pub(crate) fn take(server: Option<u32>) -> Self {
-        let server = server.and_then(|pid| Usage::of(&pid.to_string()).ok());
-        Self { at: Instant::now(), server, own: Usage::of("self").unwrap_or_default() }
+        let server = server.and_then(|pid| Usage::of_tree(pid).ok());
+        Self { at: Instant::now(), server, own: Usage::own().unwrap_or_default() }
     }
 }
 

@@ -55,9 +55,10 @@ pub(crate) struct GroupTally {
 /// Counts of one room.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RoomTally {
-    /// Acknowledged publishes, all of them.
-    pub(crate) acknowledged: u64,
-    /// Publishes of which it is not known whether they are stored.
+    /// Publishes that every listener is owed: those that were acknowledged, and where the protocol does not
+    /// acknowledge, all.
+    pub(crate) owed: u64,
+    /// Other publishes, of which it is not known whether the server has them.
     pub(crate) unanswered: u64,
     /// Where each listener was at the end.
     pub(crate) ends: Vec<End>,
@@ -89,18 +90,18 @@ struct Message {
 const FOLLOWED_MAX: usize = 100_000_000;
 
 impl RoomTally {
-    /// Arrivals that were owed and never came. A listener is owed all that was acknowledged, and all that
+    /// Arrivals that were owed and never came. A listener is owed `owed`, and all that
     /// another one got; a surplus of one does not make up for another's loss.
     pub(crate) fn lost(&self) -> u64 {
         let head = self.ends.iter().map(|end| end.last).max().unwrap_or(0);
         let behind = |end: &End| end.missing.saturating_add(head - end.last);
-        let short = |end: &End| self.acknowledged.saturating_sub(end.arrived);
+        let short = |end: &End| self.owed.saturating_sub(end.arrived);
         self.ends.iter().map(|end| behind(end).max(short(end))).fold(0, u64::saturating_add)
     }
 
     /// Arrivals more than there were publishes, at listeners that know them only by their number.
     pub(crate) fn surplus(&self) -> u64 {
-        let published = self.acknowledged + self.unanswered;
+        let published = self.owed + self.unanswered;
         let without_offsets = self.ends.iter().filter(|end| end.last == 0);
         without_offsets.map(|end| end.arrived.saturating_sub(published)).sum()
     }
@@ -136,7 +137,7 @@ impl RoomTally {
     }
 
     fn merge(&mut self, other: &Self) {
-        self.acknowledged += other.acknowledged;
+        self.owed += other.owed;
         self.unanswered += other.unanswered;
         self.ends.extend(&other.ends);
         if other.messages.is_empty() {
@@ -242,16 +243,15 @@ mod tests {
     fn no_surplus_makes_up_for_a_loss() {
         let end = |arrived, missing, last| End { arrived, missing, last };
         let with_offsets = RoomTally {
-            acknowledged: 67,
+            owed: 67,
             unanswered: 33,
             ends: vec![end(100, 0, 100), end(60, 0, 60), end(98, 2, 100)],
             ..RoomTally::default()
         };
         assert_eq!((with_offsets.lost(), with_offsets.surplus()), (42, 0));
-        let to_nobody = RoomTally { acknowledged: 10, ends: vec![end(8, 0, 8); 2], ..RoomTally::default() };
+        let to_nobody = RoomTally { owed: 10, ends: vec![end(8, 0, 8); 2], ..RoomTally::default() };
         assert_eq!(to_nobody.lost(), 4);
-        let without =
-            RoomTally { acknowledged: 10, ends: vec![end(8, 0, 0), end(12, 0, 0)], ..RoomTally::default() };
+        let without = RoomTally { owed: 10, ends: vec![end(8, 0, 0), end(12, 0, 0)], ..RoomTally::default() };
         assert_eq!((without.lost(), without.surplus()), (2, 2));
     }
 

@@ -1,9 +1,8 @@
 //! `roomcast bench`: the load generator, which is a package of its own.
 
-use roomcast_bench::BenchError;
-use roomcast_bench::command;
+use roomcast_bench::{BenchError, command};
 
-pub(super) use command::BenchArgs;
+pub(super) use roomcast_bench::BenchArgs;
 
 use super::failure::Failure;
 use super::signals::stop_flag;

@@ -1,8 +1,9 @@
-//! The load generator against the real server: what it counts is what happened. Judges no times.
+//! The load generator against the real server, and others: what it counts is what happened. Judges no times.
 
 #![allow(clippy::unwrap_used)]
 
 mod liar;
+mod rooms;
 
 use std::fs;
 use std::process::{Command, Output, Stdio};
@@ -106,6 +107,42 @@ fn lost_and_repeated_messages_fail_the_run() {
     assert!(liar.pongs() > 100);
     for fault in ["lost", "repeated", "out_of_order"] {
         assert_eq!(group[fault], 3, "one for each listener: {fault} of {report}");
+    }
+}
+
+#[test]
+fn publishers_that_listen_are_members_like_the_others() {
+    let shape = ["--connections", "12", "--rooms", "3", "--publishers", "6", "--publishers-listen"];
+    for pace in [["--rate", "120"], ["--window", "2"]] {
+        let report = report_of(&[&shape[..], &pace].concat());
+        assert_clean(&report);
+        assert_eq!(report["connections"], 12);
+    }
+}
+
+#[test]
+fn a_bare_chat_room_is_measured_like_our_own() {
+    let url = rooms::start(rooms::Kind::Reliable).to_string();
+    let shape = [&url, "--dialect", "plain", "--connections", "12", "--rooms", "3", "--publishers", "6"];
+    for pace in [["--rate", "120"], ["--window", "2"]] {
+        let output = bench(&[&shape[..], &pace, &["--settle", "0s", "--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_clean(&report);
+        assert_eq!((&report["dialect"], &report["connections"]), (&"plain".into(), &12.into()));
+    }
+}
+
+#[test]
+fn a_bare_chat_room_that_loses_messages_is_found_out() {
+    let url = rooms::start(rooms::Kind::Unreliable).to_string();
+    let output = bench(&[&url, "--dialect", "plain", "--connections", "3", "--rate", "40", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let group = &report["groups"][0];
+    for (fault, count) in [("lost", 1), ("repeated", 3), ("out_of_order", 0), ("refused", 0)] {
+        assert_eq!(group[fault], count, "{fault}: {group}");
     }
 }
 

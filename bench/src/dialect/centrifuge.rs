@@ -57,6 +57,10 @@ impl Dialect for Centrifuge {
         self.path.clone()
     }
 
+    fn acknowledges(&self) -> bool {
+        true
+    }
+
     fn opened(&self, _: &Standing<'_>, heard: &mut Heard) {
         heard.reply(self.connect.as_str());
     }

@@ -19,6 +19,10 @@ pub(crate) trait Dialect: fmt::Debug + Send {
         TEXT
     }
 
+    /// Whether the server answers a publish, besides delivering it. If not, a message counts as accepted when
+    /// its publisher gets its own copy.
+    fn acknowledges(&self) -> bool;
+
     /// The WebSocket is open.
     fn opened(&self, client: &Standing<'_>, heard: &mut Heard);
 

@@ -2,11 +2,13 @@
 
 mod centrifuge;
 mod interface;
+mod plain;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use centrifuge::Centrifuge;
+use plain::Plain;
 
 pub(crate) use interface::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined, Standing};
 
@@ -17,6 +19,10 @@ pub(crate) use interface::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined, Stan
 pub enum DialectName {
     /// Roomcast's own, which is that of Centrifugo in JSON
     Centrifuge,
+    /// A bare chat room: the path names the room, what one sends goes to all in it
+    Plain,
+    /// Nchan's `nchan_pubsub` location
+    Nchan,
 }
 
 impl DialectName {
@@ -24,6 +30,7 @@ impl DialectName {
     pub(crate) fn dialect(self, path: &str, token: Option<&str>) -> Box<dyn Dialect> {
         match self {
             Self::Centrifuge => Box::new(Centrifuge::new(path, token)),
+            Self::Plain | Self::Nchan => Box::new(Plain::new()),
         }
     }
 }
