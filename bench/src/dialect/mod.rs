@@ -2,12 +2,14 @@
 
 mod centrifuge;
 mod interface;
+mod nats;
 mod plain;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use centrifuge::Centrifuge;
+use nats::Nats;
 use plain::Plain;
 
 pub(crate) use interface::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined, Standing};
@@ -21,6 +23,8 @@ pub enum DialectName {
     Centrifuge,
     /// A bare chat room: the path names the room, what one sends goes to all in it
     Plain,
+    /// That of NATS, inside of WebSocket
+    Nats,
     /// Nchan's `nchan_pubsub` location
     Nchan,
 }
@@ -30,6 +34,7 @@ impl DialectName {
     pub(crate) fn dialect(self, path: &str, token: Option<&str>) -> Box<dyn Dialect> {
         match self {
             Self::Centrifuge => Box::new(Centrifuge::new(path, token)),
+            Self::Nats => Box::new(Nats::new()),
             Self::Plain | Self::Nchan => Box::new(Plain::new()),
         }
     }
