@@ -4,6 +4,7 @@ mod centrifuge;
 mod interface;
 mod nats;
 mod plain;
+mod socketio;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use centrifuge::Centrifuge;
 use nats::Nats;
 use plain::Plain;
+use socketio::SocketIo;
 
 pub(crate) use interface::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined, Standing};
 
@@ -27,6 +29,8 @@ pub enum DialectName {
     Nats,
     /// Nchan's `nchan_pubsub` location
     Nchan,
+    /// That of Socket.IO 4
+    Socketio,
 }
 
 impl DialectName {
@@ -35,6 +39,7 @@ impl DialectName {
         match self {
             Self::Centrifuge => Box::new(Centrifuge::new(path, token)),
             Self::Nats => Box::new(Nats::new()),
+            Self::Socketio => Box::new(SocketIo::new()),
             Self::Plain | Self::Nchan => Box::new(Plain::new()),
         }
     }
