@@ -25,6 +25,7 @@ mod run;
 mod samples;
 mod sequence;
 mod socket;
+mod spawned;
 mod storm;
 mod tally;
 mod threads;
