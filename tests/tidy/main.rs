@@ -12,6 +12,7 @@ mod levels;
 mod measures;
 mod rules;
 mod tree;
+mod way;
 
 use std::fs;
 use std::path::Path;

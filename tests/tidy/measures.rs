@@ -14,6 +14,7 @@ use syn::{Attribute, ImplItem, Item};
 use crate::graph::{Definition, Graph, Scope};
 use crate::root;
 use crate::tree::{Source, attributes_of, docs, flat, is_for_tests, sources};
+use crate::way;
 
 /// The first words of documentation that asks instead of saying.
 const QUESTIONS: &[&str] = &["What", "Who", "Whose", "Whom", "Why", "How", "Where", "When", "Whether"];
@@ -30,6 +31,10 @@ fn the_house_is_measured() {
     let house = sources(&root, "src");
     let mut table = House::of(&house).table();
     table.push(("lines that name the setting stall_timeout".to_owned(), places_of_a_setting(&root, &house)));
+    if root.canonicalize().unwrap() == crate::root() {
+        let (files, forms) = way::lengths();
+        table.push(("files / forms of a publish".to_owned(), format!("{files} / {forms}")));
+    }
     let text: Vec<_> = table.iter().map(|(name, value)| format!("{name}\t{value}\n")).collect();
     assert!(text.len() > 10 && !house.is_empty(), "nothing was measured");
     #[allow(clippy::print_stdout, reason = "what the script shows")]

@@ -1,0 +1,212 @@
+//! The way of a publish from the socket of its sender to that of a listener, on SQLite, function by function.
+//!
+//! ARCHITECTURE.md tells the way in words; here each step is looked for in the code, so a step that was
+//! renamed, moved, or is no longer called by the one before it fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proc_macro2::TokenTree;
+use syn::visit::{self, Visit};
+
+use crate::tree::{Source, flat, sources};
+use crate::{assert_none, root};
+
+/// A function, and an earlier one that calls it. `QUEUE` instead of a caller: it begins with what an earlier
+/// step has put into a queue, so another thread may run it.
+type Step = (&'static str, &'static str, &'static str);
+
+const QUEUE: &str = "";
+
+/// In the order in which they are entered first.
+const WAY: &[Step] = &[
+    ("net/websocket/connection.rs", "turn", QUEUE),
+    ("net/websocket/connection.rs", "read", "turn"),
+    ("net/websocket/stream.rs", "read", QUEUE),
+    ("net/websocket/connection.rs", "on_text", "read"),
+    ("net/session/mod.rs", "on_text", "on_text"),
+    ("protocol/command/mod.rs", "decode_frame", "on_text"),
+    ("protocol/command/mod.rs", "decode", "decode_frame"),
+    ("protocol/command/envelope.rs", "deserialize", QUEUE),
+    ("protocol/command/envelope.rs", "parameters", "read"),
+    ("protocol/fields.rs", "payload", QUEUE),
+    ("json.rs", "compact", "payload"),
+    ("protocol/fields.rs", "visit_str", QUEUE),
+    ("ids.rs", "new", "visit_str"),
+    ("net/session/mod.rs", "on_command", "on_text"),
+    ("net/session/rate.rs", "allows", "on_command"),
+    ("net/session/mod.rs", "dispatch", "on_command"),
+    ("net/session/publish.rs", "publish", "dispatch"),
+    ("net/session/publish.rs", "publish_draft", "publish"),
+    ("net/session/publish.rs", "check_publish", "publish_draft"),
+    ("node/clients.rs", "in_channel", "check_publish"),
+    ("node/publish.rs", "check_publish", "check_publish"),
+    ("node/access.rs", "check_audience", "check_publish"),
+    ("net/session/pending.rs", "push", "publish_draft"),
+    ("net/session/mod.rs", "end_turn", "run"),
+    ("net/session/publish.rs", "flush_publishes", "end_turn"),
+    ("node/publish.rs", "commit", "flush_publishes"),
+    ("node/publish.rs", "store_all", "commit"),
+    ("store/mod.rs", "append", "store_all"),
+    ("store/lane/mod.rs", "append", "append"),
+    ("store/lane/mod.rs", "submit", "append"),
+    ("store/lane/group_commit.rs", "submit", "submit"),
+    ("store/lane/group_commit.rs", "enqueue", "submit"),
+    ("store/lane/group_commit.rs", "lead", "submit"),
+    ("store/lane/group_commit.rs", "take_batch", "lead"),
+    ("store/lane/mod.rs", "commit", "submit"),
+    ("store/lane/writer.rs", "write", "commit"),
+    ("store/lane/isolate.rs", "write", "write"),
+    ("store/lane/writer.rs", "attempt", "write"),
+    ("store/lane/writer.rs", "attempt_once", "attempt"),
+    ("store/connection.rs", "begin", "attempt_once"),
+    ("store/lane/transaction.rs", "store", "attempt_once"),
+    ("store/lane/transaction.rs", "number_rows", "store"),
+    ("store/models/message.rs", "new", "number_rows"),
+    ("store/lane/sqlite.rs", "insert_messages", "store"),
+    ("store/connection.rs", "commit", "attempt_once"),
+    ("engine/mod.rs", "committed", "commit"),
+    ("engine/mailboxes.rs", "send", "committed"),
+    ("engine/inbox.rs", "send", "send"),
+    ("store/lane/group_commit.rs", "pass_on", "lead"),
+    ("store/lane/group_commit.rs", "answer", "lead"),
+    ("net/session/publish.rs", "acknowledge", "flush_publishes"),
+    ("protocol/reply.rs", "publish", "acknowledge"),
+    ("net/session/mod.rs", "flush_replies", "end_turn"),
+    ("outbox/mod.rs", "reply", "flush_replies"),
+    ("engine/shard.rs", "turn", QUEUE),
+    ("engine/rooms.rs", "apply", "turn_with"),
+    ("engine/rooms.rs", "publish", "apply"),
+    ("engine/room/state.rs", "publish", "publish"),
+    ("engine/room/backlog.rs", "push", "publish"),
+    ("engine/room/backlog.rs", "encode", "encode_next"),
+    ("protocol/push.rs", "publication", "encode"),
+    ("protocol/object.rs", "write_object", QUEUE),
+    ("outbox/frame.rs", "line", "encode"),
+    ("engine/rooms.rs", "deliver", "turn_with"),
+    ("engine/room/sending.rs", "begin_fan_out", "deliver"),
+    ("engine/room/state.rs", "choose", "begin_fan_out"),
+    ("engine/delivery/choice.rs", "choose", "choose"),
+    ("engine/room/backlog.rs", "begin", "begin_fan_out"),
+    ("outbox/frame.rs", "take", "begin"),
+    ("engine/room/fan_out.rs", "new", "begin_fan_out"),
+    ("engine/room/sending.rs", "step_fan_out", "step"),
+    ("engine/delivery/slice.rs", "fan_out", "step_fan_out"),
+    ("engine/delivery/choice.rs", "push_to", "fan_out"),
+    ("engine/members.rs", "outbox", "push_to"),
+    ("outbox/mod.rs", "push", "push_to"),
+    ("outbox/mod.rs", "send_or_queue", "push"),
+    ("outbox/wire.rs", "send", "send_or_queue"),
+    ("engine/room/sending.rs", "end_slice", "step_fan_out"),
+    ("engine/delivery/pace.rs", "observe", "count_slice"),
+];
+
+/// The types that hold the payload of the message on its way, each with its file; a wrapper that adds
+/// where it waits or who is answered is not counted.
+const FORMS: &[(&str, &str)] = &[
+    ("protocol/command/method.rs", "PublishRequest"),
+    ("node/publish.rs", "Draft"),
+    ("store/message.rs", "NewMessage"),
+    ("store/models/message.rs", "MessageRow"),
+    ("publication.rs", "Publication"),
+    ("outbox/frame.rs", "LineFrames"),
+];
+
+/// How many files a publish enters and how many forms it takes, the text before and the frame after included.
+pub fn lengths() -> (usize, usize) {
+    let files: BTreeSet<_> = WAY.iter().map(|(file, ..)| file).collect();
+    (files.len(), FORMS.len() + 2)
+}
+
+#[test]
+fn a_publish_goes_the_way_that_is_written_down() {
+    let house = House::of(&sources(root(), "src"));
+    assert_none(&house.complaints());
+}
+
+/// What each function and type of the crate is called, and which names its body holds.
+#[derive(Default)]
+struct House {
+    file: String,
+    functions: BTreeMap<(String, String), BTreeSet<String>>,
+    types: BTreeSet<(String, String)>,
+}
+
+impl House {
+    fn of(sources: &[Source]) -> Self {
+        let mut house = Self::default();
+        for source in sources {
+            house.file = source.path.strip_prefix("src").unwrap().display().to_string();
+            house.visit_file(&source.production());
+        }
+        house
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for (index, (file, function, caller)) in WAY.iter().enumerate() {
+            if !self.functions.contains_key(&((*file).to_owned(), (*function).to_owned())) {
+                complaints.push(format!("{file} has no function {function}"));
+            }
+            let is_called =
+                *caller == QUEUE || self.bodies(index, caller).any(|body| body.contains(*function));
+            if !is_called {
+                complaints.push(format!("{file}: {function} is not called by a {caller} before it"));
+            }
+        }
+        let is_missing =
+            |(file, name): &&(&str, &str)| !self.types.contains(&((*file).to_owned(), (*name).to_owned()));
+        complaints
+            .extend(FORMS.iter().filter(is_missing).map(|(file, name)| format!("{file} has no {name}")));
+        complaints
+    }
+
+    /// The bodies of the functions of this name in the files that were entered before a step.
+    fn bodies(&self, step: usize, name: &str) -> impl Iterator<Item = &BTreeSet<String>> {
+        let entered: BTreeSet<_> = WAY[..=step].iter().map(|(file, ..)| *file).collect();
+        let of_name = move |((file, function), _): &(&(String, String), &BTreeSet<String>)| {
+            function == name && entered.contains(file.as_str())
+        };
+        self.functions.iter().filter(of_name).map(|(_, body)| body)
+    }
+
+    fn function(&mut self, signature: &syn::Signature, body: &syn::Block) {
+        let mut names = Names::default();
+        names.visit_block(body);
+        let key = (self.file.clone(), signature.ident.to_string());
+        self.functions.entry(key).or_default().extend(names.0);
+    }
+}
+
+impl<'ast> Visit<'ast> for House {
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.function(&item.sig, &item.block);
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.function(&item.sig, &item.block);
+        visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
+        self.types.insert((self.file.clone(), item.ident.to_string()));
+    }
+}
+
+/// Every name in a piece of code, those in macro calls included.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl<'ast> Visit<'ast> for Names {
+    fn visit_ident(&mut self, name: &'ast proc_macro2::Ident) {
+        self.0.insert(name.to_string());
+    }
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        for token in flat(call.tokens.clone()) {
+            if let TokenTree::Ident(name) = token {
+                self.0.insert(name.to_string());
+            }
+        }
+    }
+}
