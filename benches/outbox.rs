@@ -14,10 +14,10 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group};
 use crossbeam_channel::unbounded;
 use roomcast::Metrics;
-use roomcast::internals::{ConnectionId, Drainer, Outbox, Push, frame};
+use roomcast::internals::{ConnectionId, Drainer, Outbox, Packet, Push, frame};
 
 use common::sockets::Sockets;
-use common::{PAYLOAD_BYTES, pushes};
+use common::{PAYLOAD_BYTES, payload, publication, publisher, pushes};
 
 /// Connections that take turns, so that each is empty again when its turn comes.
 const SOCKETS: usize = 64;
@@ -131,10 +131,12 @@ fn outbox(criterion: &mut Criterion) {
     });
     group.bench_function("local_consumer", |bencher| {
         let outbox = Outbox::for_consumer(ConnectionId::next(), 1 << 20, drainer.handle());
+        let message = publication(100_000, &payload(PAYLOAD_BYTES), &publisher());
+        let packet = Packet::new(None, Some([message].into()));
         let now = Instant::now();
         bencher.iter(|| {
-            assert_eq!(outbox.push(black_box(&frame)), Push::Accepted);
-            black_box(outbox.take(Some(now)))
+            assert_eq!(outbox.deliver(black_box(&packet)), Push::Accepted);
+            black_box(outbox.take(Some(now)).is_ok())
         });
     });
     group.finish();

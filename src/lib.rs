@@ -101,7 +101,7 @@
 //! - A lane has at most one leader; while rows wait, it has one or one is appointed.
 //! - A room's publications reach its shard in the order of their seq.
 //! - Commands leave a shard's queue only under the shard's lock.
-//! - `delivered ≤ encoded ≤ head` in each room; live members were given exactly what is `delivered`.
+//! - `delivered ≤ queued ≤ head` in each room; live members were given exactly what is `delivered`.
 //! - A catch-up job has exactly one owner, and is never ahead of its room.
 //! - Only the outbox writes to a socket, and whole frames.
 
@@ -163,7 +163,7 @@ pub mod internals {
     pub use crate::engine::{Answer, Engine, EngineParts, Extra, JoinRequest, Listener, Log, LogUnavailable};
     pub use crate::ids::ConnectionId;
     pub use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX, PRUNE_ROWS_PER_STEP, READER_STACK_BYTES};
-    pub use crate::outbox::{Drainer, Outbox, Push};
+    pub use crate::outbox::{Drainer, Outbox, Packet, Push};
     pub use crate::protocol::code::ErrorCode;
     pub use crate::protocol::command::decode_frame;
     pub use crate::protocol::reply::{ConnectResult, SubscribeResult};

@@ -38,6 +38,17 @@ pub struct Publication {
     pub created_at_ms: i64,
 }
 
+impl Publication {
+    /// The memory it takes, near enough for a bound: its own and that of its texts, shared or not.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+        let info = self.info.as_ref().map_or(0, |info| {
+            info.user.len() + info.client.len() + text(&info.conn_info) + text(&info.chan_info)
+        });
+        size_of::<Self>() + self.data.len() + text(&self.tags) + info
+    }
+}
+
 /// Which messages of a room can be read. What is outside is invisible at once, whether or not its
 /// rows are already gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

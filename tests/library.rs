@@ -2,41 +2,34 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+#[path = "support/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the server")]
+mod postgres;
+#[path = "support/temp.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests of the server")]
+mod temp;
+
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use roomcast::config::DatabaseUrl;
-use roomcast::{Channel, Config, Ended, Node, PublishError, Seq, SubscribeError, Subscription};
+use roomcast::internals::{CommitSink, HistoryLimit, HistoryQuery, NewMessage, Retention, Store};
+use roomcast::{
+    Channel, ClientInfo, Config, Ended, Metrics, Node, Publication, PublishError, Seq, SubscribeError,
+    Subscription,
+};
+
+use temp::TempDir;
 
 /// Longest wait for anything; reached only when something is broken.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A folder of a test's own, gone with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("roomcast-library-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn config(&self) -> Config {
-        let mut config = Config::default();
-        config.database.url = DatabaseUrl::Sqlite(self.0.join("chat.db"));
-        config
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).unwrap();
-    }
+/// The configuration of a node on a fresh SQLite database.
+fn config(folder: &TempDir) -> Config {
+    let mut config = Config::default();
+    config.database.url = DatabaseUrl::Sqlite(folder.0.join("chat.db"));
+    config
 }
 
 fn lobby() -> Channel {
@@ -62,8 +55,8 @@ fn publish(node: &Node, count: u64) {
 
 #[test]
 fn subscribers_hear_everything_in_order_whenever_they_came() {
-    let folder = Folder::new();
-    let node = Node::open(&folder.config()).unwrap();
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
     let mut early = node.subscribe(&lobby(), None).unwrap();
     publish(&node, 700);
     let mut late = node.subscribe(&lobby(), Some(3)).unwrap();
@@ -76,14 +69,110 @@ fn subscribers_hear_everything_in_order_whenever_they_came() {
     node.stop();
 }
 
+/// Takes committed messages and passes them on to nobody.
+struct Nobody;
+
+impl CommitSink for Nobody {
+    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+        None
+    }
+}
+
+fn store(config: &Config) -> Store {
+    Store::open(&config.database, Arc::new(Metrics::new())).unwrap()
+}
+
+/// Stores messages that differ in every field that a message can have.
+fn store_varied(config: &Config, count: u64) {
+    let text = |text: String| Some(Arc::from(text));
+    let message = |number: u64| {
+        let sender = ClientInfo {
+            user: format!("user {number}").into(),
+            client: format!("client {number}").into(),
+            conn_info: if number % 4 > 1 { text(format!(r#"{{"connection":{number}}}"#)) } else { None },
+            chan_info: if number % 4 > 2 { text(format!(r#"{{"channel":{number}}}"#)) } else { None },
+        };
+        NewMessage {
+            channel: lobby(),
+            auto_create: true,
+            data: format!(r#"{{"n":{number}}}"#).into(),
+            info: (number % 4 > 0).then(|| Arc::new(sender)),
+            tags: if number % 3 == 0 { text(format!(r#"{{"tag":"{number}"}}"#)) } else { None },
+            key: None,
+        }
+    };
+    let outcomes = store(config).append((1..=count).map(message).collect(), &Nobody);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+fn history(config: &Config) -> Vec<Publication> {
+    let store = store(config);
+    let query = HistoryQuery { since: Some(0), limit: HistoryLimit::All, reverse: false };
+    store.history(&lobby(), query, Retention::default()).unwrap().publications
+}
+
+fn receive(subscription: &mut Subscription, count: usize) -> Vec<Publication> {
+    (0..count).map(|_| subscription.recv_timeout(DEADLINE).unwrap()).collect()
+}
+
+/// A message is the same in every field, however it comes.
+#[track_caller]
+fn assert_same_on_every_way(mut config: Config) {
+    const STORED: usize = 24;
+    const PUBLISHED: usize = 100;
+    config.client.outbox_bytes_max = 2_000;
+    store_varied(&config, STORED as u64);
+    let node = Node::open(&config).unwrap();
+    let recoveries = |way| node.metrics().recoveries_total.with_label_values(&[way]).get();
+    let mut slow = node.subscribe(&lobby(), None).unwrap();
+    let mut live = node.subscribe(&lobby(), None).unwrap();
+    let heard = thread::scope(|scope| {
+        let heard = scope.spawn(|| receive(&mut live, PUBLISHED));
+        publish(&node, PUBLISHED as u64);
+        heard.join().unwrap()
+    });
+    let all = history(&config);
+    assert_eq!(all.len(), STORED + PUBLISHED);
+    assert!(all.iter().all(|publication| publication.created_at_ms > 0));
+    assert_eq!(heard, all[STORED..], "live");
+    assert!(node.metrics().catch_ups_total.get() > 0, "the budget was not used up");
+    assert_eq!(receive(&mut slow, PUBLISHED), all[STORED..], "by catch-up");
+    let mut returned = node.subscribe(&lobby(), Some(STORED as u64)).unwrap();
+    assert_eq!(receive(&mut returned, PUBLISHED), all[STORED..], "from the tail");
+    assert_eq!((recoveries("tail"), recoveries("log")), (1, 0));
+    let mut returned = node.subscribe(&lobby(), Some(0)).unwrap();
+    assert_eq!(receive(&mut returned, all.len()), all, "from the log");
+    assert_eq!((recoveries("tail"), recoveries("log")), (1, 1));
+    node.stop();
+}
+
 #[test]
-fn a_subscriber_that_is_slow_is_served_from_the_database() {
-    let folder = Folder::new();
-    let mut config = folder.config();
+fn a_message_has_the_same_fields_live_and_recovered_on_sqlite() {
+    let folder = TempDir::new();
+    assert_same_on_every_way(config(&folder));
+}
+
+#[test]
+fn a_message_has_the_same_fields_live_and_recovered_on_postgres() {
+    let mut config = Config::default();
+    config.database.url = postgres::shared().database().parse().unwrap();
+    assert_same_on_every_way(config);
+}
+
+#[test]
+fn a_subscriber_that_never_reads_stays_within_its_budget_and_delays_nobody() {
+    let folder = TempDir::new();
+    let mut config = config(&folder);
     config.client.outbox_bytes_max = 2_000;
     let node = Node::open(&config).unwrap();
     let mut slow = node.subscribe(&lobby(), None).unwrap();
-    publish(&node, 1_000);
+    let mut fast = node.subscribe(&lobby(), None).unwrap();
+    for last in (100..=1_000).step_by(100) {
+        publish(&node, 100);
+        hear_until(&mut fast, last);
+        let queued = node.metrics().outbox_bytes.get();
+        assert!((1..=2_000).contains(&queued), "{queued} bytes are queued");
+    }
     assert!(node.metrics().catch_ups_total.get() > 0, "its budget was not used up");
     hear_until(&mut slow, 1_000);
     publish(&node, 1);
@@ -92,14 +181,40 @@ fn a_subscriber_that_is_slow_is_served_from_the_database() {
 }
 
 #[test]
+fn a_subscriber_whose_next_messages_are_not_kept_is_told_so() {
+    let folder = TempDir::new();
+    let mut config = config(&folder);
+    config.client.outbox_bytes_max = 2_000;
+    let mut short = (*config.namespaces.default).clone();
+    short.history_size = 10;
+    config.namespaces.default = Arc::new(short);
+    let node = Node::open(&config).unwrap();
+    let mut slow = node.subscribe(&lobby(), None).unwrap();
+    // More than the tail of the room holds.
+    publish(&node, 1_000);
+    let ended = loop {
+        let expected = slow.position() + 1;
+        match slow.recv_timeout(DEADLINE) {
+            Ok(publication) => assert_eq!(publication.seq, expected),
+            Err(ended) => break ended,
+        }
+    };
+    assert_eq!(ended, Ended::Lost);
+    assert!((1..990).contains(&slow.position()), "what was queued comes first");
+    let mut again = node.subscribe(&lobby(), Some(990)).unwrap();
+    hear_until(&mut again, 1_000);
+    node.stop();
+}
+
+#[test]
 fn positions_hold_over_a_restart() {
-    let folder = Folder::new();
-    let node = Node::open(&folder.config()).unwrap();
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
     let epoch = node.epoch().to_owned();
     publish(&node, 5);
     node.stop();
 
-    let node = Node::open(&folder.config()).unwrap();
+    let node = Node::open(&config(&folder)).unwrap();
     assert_eq!(node.epoch(), epoch);
     let mut subscription = node.subscribe(&lobby(), Some(2)).unwrap();
     publish(&node, 1);
@@ -109,8 +224,8 @@ fn positions_hold_over_a_restart() {
 
 #[test]
 fn a_callback_runs_until_it_returns_false() {
-    let folder = Folder::new();
-    let node = Node::open(&folder.config()).unwrap();
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
     let (sender, seqs) = mpsc::channel();
     let subscription = node.subscribe(&lobby(), None).unwrap();
     let thread = subscription
@@ -127,8 +242,8 @@ fn a_callback_runs_until_it_returns_false() {
 
 #[test]
 fn a_stopped_node_ends_its_subscriptions() {
-    let folder = Folder::new();
-    let node = Node::open(&folder.config()).unwrap();
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
     let subscription = node.subscribe(&lobby(), None).unwrap();
     publish(&node, 2);
     let (sender, seqs) = mpsc::channel();
@@ -140,8 +255,8 @@ fn a_stopped_node_ends_its_subscriptions() {
 
 #[test]
 fn refused_operations_return_their_errors() {
-    let folder = Folder::new();
-    let node = Node::open(&folder.config()).unwrap();
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
     let unknown: Channel = "nobody:home".parse().unwrap();
     assert_eq!(node.publish(&unknown, "1"), Err(PublishError::UnknownNamespace));
     assert_eq!(node.subscribe(&unknown, None).unwrap_err(), SubscribeError::UnknownNamespace);
@@ -156,8 +271,8 @@ fn refused_operations_return_their_errors() {
 
 #[test]
 fn many_publishers_and_subscribers_at_once() {
-    let folder = Folder::new();
-    let node = Node::open(&folder.config()).unwrap();
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {

@@ -1,11 +1,13 @@
 //! The listeners of one room: joining, leaving and finding one are O(1), walking them is a slice.
 //!
-//! Keeps count of those that are live; only its own methods change whether a member is.
+//! Keeps count of those that are live, and of those among them that take publications instead of
+//! frames; only its own methods change whether a member is.
 
 use std::sync::Arc;
 
 use ahash::AHashMap;
 
+use super::packing::Receivers;
 use super::subscription::Subscription;
 use crate::ids::ConnectionId;
 use crate::outbox::Outbox;
@@ -30,6 +32,8 @@ pub(super) struct Members {
     /// Index in `list` by connection.
     index: AHashMap<ConnectionId, usize>,
     live: usize,
+    /// Live ones that are consumers in this process.
+    live_consumers: usize,
 }
 
 impl Member {
@@ -48,6 +52,10 @@ impl Member {
     pub(super) fn subscription(&self) -> &Arc<Subscription> {
         &self.subscription
     }
+
+    fn is_consumer(&self) -> bool {
+        self.outbox.is_for_consumer()
+    }
 }
 
 impl Members {
@@ -64,6 +72,11 @@ impl Members {
         self.live
     }
 
+    /// The kinds of members that are live.
+    pub(super) fn receivers(&self) -> Receivers {
+        Receivers { sockets: self.live > self.live_consumers, consumers: self.live_consumers > 0 }
+    }
+
     pub(super) fn as_slice(&self) -> &[Member] {
         &self.list
     }
@@ -71,7 +84,7 @@ impl Members {
     /// Adds a member; an older one of the same connection is replaced and returned.
     pub(super) fn insert(&mut self, member: Member) -> Option<Member> {
         let id = member.outbox.id();
-        self.live += usize::from(member.live);
+        self.count_in(&member);
         let replaced = match self.index.get(&id) {
             Some(&index) => Some(std::mem::replace(&mut self.list[index], member)),
             None => {
@@ -80,7 +93,9 @@ impl Members {
                 None
             }
         };
-        self.live -= usize::from(replaced.as_ref().is_some_and(|replaced| replaced.live));
+        if let Some(replaced) = &replaced {
+            self.count_out(replaced);
+        }
         self.assert_consistent();
         replaced
     }
@@ -90,7 +105,7 @@ impl Members {
         let index = self.index_of(subscription)?;
         self.index.remove(&subscription.connection());
         let member = self.list.swap_remove(index);
-        self.live -= usize::from(member.live);
+        self.count_out(&member);
         if let Some(moved) = self.list.get(index) {
             self.index.insert(moved.outbox.id(), index);
         }
@@ -114,6 +129,7 @@ impl Members {
         debug_assert!(!member.live, "a member comes back from the log once");
         member.live = true;
         self.live += 1;
+        self.live_consumers += usize::from(member.is_consumer());
         self.assert_consistent();
     }
 
@@ -121,8 +137,9 @@ impl Members {
     pub(super) fn set_lagging(&mut self, index: usize) {
         let member = &mut self.list[index];
         debug_assert!(member.live, "a member is served from the log by one job");
-        member.live = false;
+        self.live_consumers -= usize::from(member.is_consumer());
         self.live -= 1;
+        member.live = false;
         self.assert_consistent();
     }
 
@@ -131,12 +148,24 @@ impl Members {
         std::mem::take(self).list
     }
 
+    fn count_in(&mut self, member: &Member) {
+        self.live += usize::from(member.live);
+        self.live_consumers += usize::from(member.live && member.is_consumer());
+    }
+
+    fn count_out(&mut self, member: &Member) {
+        self.live -= usize::from(member.live);
+        self.live_consumers -= usize::from(member.live && member.is_consumer());
+    }
+
     fn assert_consistent(&self) {
         debug_assert_eq!(self.index.len(), self.list.len(), "one index entry a member");
-        debug_assert!(self.live <= self.list.len());
+        debug_assert!(self.live <= self.list.len() && self.live_consumers <= self.live);
         if cfg!(debug_assertions) && self.list.len() <= MEMBERS_CHECKED_MAX {
-            let live = self.list.iter().filter(|member| member.live).count();
-            assert_eq!(self.live, live, "live members were counted wrongly");
+            let live = || self.list.iter().filter(|member| member.live);
+            let consumers = live().filter(|member| member.is_consumer()).count();
+            let counted = (self.live, self.live_consumers);
+            assert_eq!(counted, (live().count(), consumers), "live members were counted wrongly");
             let found =
                 |(index, member): (usize, &Member)| self.index.get(&member.outbox.id()) == Some(&index);
             assert!(self.list.iter().enumerate().all(found), "the index does not find its member");

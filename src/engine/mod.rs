@@ -21,6 +21,7 @@ mod mailboxes;
 mod members;
 #[cfg(all(test, feature = "model"))]
 mod model;
+mod packing;
 mod room;
 mod rooms;
 mod shard;

@@ -21,11 +21,11 @@ impl Tail {
         if self.entries.back().is_some_and(|last| last.seq + 1 != publication.seq) {
             self.clear();
         }
-        self.bytes += size(&publication);
+        self.bytes += publication.memory_bytes();
         self.entries.push_back(publication);
         while self.entries.len() > TAIL_PUBLICATIONS_MAX || self.bytes > TAIL_BYTES_MAX {
             let Some(oldest) = self.entries.pop_front() else { break };
-            self.bytes -= size(&oldest);
+            self.bytes -= oldest.memory_bytes();
         }
         self.assert_consistent();
     }
@@ -46,7 +46,7 @@ impl Tail {
     }
 
     /// The publications `after < seq <= until`, if all of them are here.
-    pub(super) fn range(&self, after: Seq, until: Seq) -> Option<impl Iterator<Item = &Publication>> {
+    pub(super) fn range(&self, after: Seq, until: Seq) -> Option<impl Iterator<Item = &Publication> + Clone> {
         let first = self.entries.front().map_or(u64::MAX, |entry| entry.seq);
         let last = self.entries.back().map_or(0, |entry| entry.seq);
         if after >= until {
@@ -64,11 +64,6 @@ impl Tail {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-/// Memory of an entry, near enough for a bound.
-fn size(publication: &Publication) -> usize {
-    publication.data.len() + publication.tags.as_ref().map_or(0, |tags| tags.len()) + size_of::<Publication>()
 }
 
 #[cfg(test)]

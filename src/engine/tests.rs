@@ -8,6 +8,8 @@
 mod turns;
 
 use std::collections::HashMap;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -17,9 +19,8 @@ use crossbeam_channel::unbounded;
 use super::*;
 use crate::config::Config;
 use crate::ids::Seq;
-use crate::outbox::{Drainer, Outbox};
-use crate::protocol::code::ErrorCode;
-use crate::protocol::push::{Pushed, decode};
+use crate::outbox::{Drainer, Ended, Outbox};
+use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::publication::Retention;
 
 #[derive(Default)]
@@ -133,7 +134,8 @@ impl Rig {
             }),
             extra: Extra::default(),
             answer: Answer::Collect(sender),
-            server_side: false,
+            // As the node makes them: a gap ends the outbox.
+            server_side: true,
         };
         self.engine.join(&listener, request, 10).unwrap();
         let (_, joined) = answer.recv_timeout(Duration::from_secs(60)).expect("a join is always answered");
@@ -181,15 +183,12 @@ impl Ear {
         self.position = seq;
     }
 
-    /// Takes one buffer; false when none came in time.
+    /// Takes one publication; false when none came in time.
     fn take(&mut self, wait: Duration) -> bool {
-        let Some(frames) = self.listener.outbox.take(Some(Instant::now() + wait)) else { return false };
-        for line in frame::lines(&frames) {
-            match decode(&self.channel, line) {
-                Pushed::Publication(publication) => self.hear(publication.seq),
-                Pushed::Unsubscribed => panic!("{} gave a listener up", self.channel),
-                Pushed::Other => {}
-            }
+        match self.listener.outbox.take(Some(Instant::now() + wait)) {
+            Ok(publication) => self.hear(publication.seq),
+            Err(None) => return false,
+            Err(Some(ended)) => panic!("{} gave a listener up: {ended:?}", self.channel),
         }
         true
     }
@@ -197,13 +196,12 @@ impl Ear {
     /// Waits until it is told to subscribe again.
     fn hear_end(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let frames = self.listener.outbox.take(Some(deadline)).expect("the listener is never told");
-            let ended = |line| matches!(decode(&self.channel, line), Pushed::Unsubscribed);
-            if frame::lines(&frames).any(ended) {
-                return;
+        let ended = loop {
+            if let Err(ended) = self.listener.outbox.take(Some(deadline)) {
+                break ended.expect("the listener is never told");
             }
-        }
+        };
+        assert_eq!(ended, Ended::Closed(CloseCode::InsufficientState.number()));
     }
 
     fn hear_until(&mut self, seq: Seq) {
@@ -212,6 +210,47 @@ impl Ear {
             assert!(Instant::now() < deadline, "{} is stuck at {} of {seq}", self.channel, self.position);
             self.take(Duration::from_secs(1));
         }
+    }
+}
+
+/// A listener behind a socket.
+struct Remote {
+    listener: Arc<Listener>,
+    client: TcpStream,
+}
+
+impl Remote {
+    fn new(drainer: &Drainer) -> Self {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let (socket, _) = server.accept().unwrap();
+        let outbox =
+            Outbox::for_socket(ConnectionId::next(), Arc::new(socket), 1 << 20, drainer.handle()).unwrap();
+        let info = ClientInfo { user: "".into(), client: "remote".into(), conn_info: None, chan_info: None };
+        Self { listener: Listener::new(Arc::new(info), outbox), client }
+    }
+
+    fn request(&self, channel: &Channel, answer: Answer) -> JoinRequest {
+        JoinRequest {
+            channel: channel.clone(),
+            info: self.listener.info.clone(),
+            recover: None,
+            extra: Extra::default(),
+            answer,
+            server_side: false,
+        }
+    }
+
+    /// Reads until this text ends what was read, and gives all of it.
+    fn read_until(&mut self, end: &str) -> String {
+        let (mut read, mut byte) = (Vec::new(), [0]);
+        while !read.ends_with(end.as_bytes()) {
+            let text = || String::from_utf8_lossy(&read).into_owned();
+            self.client.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} after {}", text()));
+            read.extend(byte);
+        }
+        String::from_utf8_lossy(&read).into_owned()
     }
 }
 
@@ -280,6 +319,35 @@ fn a_listener_that_does_not_read_costs_its_budget_and_misses_nothing() {
     }
 }
 
+/// A room is packed for the kinds of listeners that are live in it at the time.
+#[test]
+fn sockets_and_consumers_share_a_room_and_come_and_go() {
+    let rig = Rig::new(|config| config.client.outbox_bytes_max = 10_000);
+    let room = channel("room");
+    let mut local = rig.listen(&room, None).unwrap();
+    rig.publish(&room, 1);
+    let mut remote = Remote::new(rig.drainer.as_ref().unwrap());
+    assert_eq!(remote.listener.outbox.uncork(&frame::text(b"hello")), crate::outbox::Push::Accepted);
+    rig.engine.join(&remote.listener, remote.request(&room, Answer::Reply(1)), 1).unwrap();
+    remote.read_until(r#""offset":1}}"#);
+    for seq in 2..=20 {
+        rig.publish(&room, 1);
+        remote.read_until(&format!("\"offset\":{seq}}}}}}}"));
+    }
+    local.hear_until(20);
+    // A slow consumer is no longer live: the room sends frames alone, and the log serves both kinds.
+    for _ in 0..10 {
+        rig.publish(&room, 100);
+        remote.read_until(&format!("\"offset\":{}}}}}}}", rig.head(&room)));
+    }
+    assert!(rig.metrics.catch_ups_total.get() > 0);
+    local.hear_until(1020);
+    rig.engine.disconnect(&remote.listener);
+    rig.publish(&room, 1);
+    local.hear_until(1021);
+    rig.engine.disconnect(&local.listener);
+}
+
 /// Rooms, jobs and subscriptions point at each other; once a connection has ended, nothing keeps it.
 #[test]
 fn a_connection_that_ended_leaves_nothing_behind() {
@@ -299,8 +367,10 @@ fn a_log_that_fails_for_a_while_delays_and_loses_nothing() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 5_000);
     let room = channel("room");
     let mut slow = rig.listen(&room, None).unwrap();
-    for _ in 0..200 {
-        rig.publish(&room, 5);
+    // In turns of their own: an empty outbox takes one fan-out of any size.
+    for _ in 0..4 {
+        rig.publish(&room, 250);
+        rig.engine.flush(Instant::now() + Duration::from_secs(60));
     }
     rig.log.fail_reads.store(true, Ordering::Relaxed);
     assert_eq!(rig.listen(&channel("other"), None).err(), Some(ErrorCode::Internal));
@@ -485,9 +555,8 @@ fn what_an_ephemeral_room_cannot_keep_up_with_is_dropped_and_counted() {
     rig.engine.committed(vec![publication; 40]);
     rig.engine.flush(Instant::now() + Duration::from_secs(60));
     let mut heard = 0;
-    while let Some(frames) = ear.listener.outbox.take(Some(Instant::now())) {
-        let lines = frame::lines(&frames).filter(|line| line.len() > 60_000);
-        heard += lines.count() as u64;
+    while ear.listener.outbox.take(Some(Instant::now())).is_ok() {
+        heard += 1;
     }
     assert!(heard >= 17, "{heard}");
     assert_eq!(heard + rig.metrics.dropped_ephemeral_total.get(), 40);

@@ -145,7 +145,8 @@ impl Node {
             position: after.map(position),
             extra: Extra::default(),
             answer: Answer::Collect(sender),
-            server_side: false,
+            // Its outbox serves nothing else, so a gap ends the outbox and not the subscription alone.
+            server_side: true,
         };
         self.handle.subscribe(&Client { listener: listener.clone() }, right, how)?;
         let joined = answer.recv().map_err(|_| SubscribeError::Unavailable)?.1.map_err(refusal)?;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, Joined, Listener};
 use crate::ids::{Channel, Seq};
-use crate::outbox::frame;
-use crate::protocol::push::{self, Pushed};
+use crate::outbox;
+use crate::protocol::code::CloseCode;
 use crate::publication::Publication;
 
 /// Publications of one room, in order, each once. Dropping it leaves the room.
@@ -19,7 +19,8 @@ pub struct Subscription {
     listener: Arc<Listener>,
     channel: Channel,
     position: Seq,
-    waiting: VecDeque<Publication>,
+    /// Missed messages that came with the answer to the subscribe; they come before those in the outbox.
+    missed: VecDeque<Publication>,
 }
 
 /// Reason for which no more publications come.
@@ -52,8 +53,8 @@ impl Subscription {
         channel: &Channel,
         joined: Joined,
     ) -> Self {
-        let waiting = VecDeque::from(joined.publications);
-        Self { engine, listener, channel: channel.clone(), position: joined.offset, waiting }
+        let missed = VecDeque::from(joined.publications);
+        Self { engine, listener, channel: channel.clone(), position: joined.offset, missed }
     }
 
     /// The room.
@@ -107,28 +108,21 @@ impl Subscription {
     }
 
     fn next(&mut self, deadline: Option<Instant>) -> Result<Publication, Ended> {
-        loop {
-            if let Some(publication) = self.waiting.pop_front() {
-                self.position = publication.seq;
-                return Ok(publication);
-            }
-            match self.listener.outbox.take(deadline) {
-                Some(frames) => self.unpack(&frames)?,
-                None if self.listener.outbox.ended().is_some() => return Err(Ended::Stopped),
-                None => return Err(Ended::TimedOut),
-            }
-        }
+        let publication = match self.missed.pop_front() {
+            Some(publication) => publication,
+            None => self.listener.outbox.take(deadline).map_err(ending)?,
+        };
+        self.position = publication.seq;
+        Ok(publication)
     }
+}
 
-    fn unpack(&mut self, frames: &[u8]) -> Result<(), Ended> {
-        for line in frame::lines(frames) {
-            match push::decode(&self.channel, line) {
-                Pushed::Publication(publication) => self.waiting.push_back(publication),
-                Pushed::Unsubscribed => return Err(Ended::Lost),
-                Pushed::Other => {}
-            }
-        }
-        Ok(())
+/// The end of a subscription, by that of its outbox; `None`: the time is over.
+fn ending(outbox: Option<outbox::Ended>) -> Ended {
+    match outbox {
+        None => Ended::TimedOut,
+        Some(outbox::Ended::Closed(code)) if code == CloseCode::InsufficientState.number() => Ended::Lost,
+        Some(_) => Ended::Stopped,
     }
 }
 

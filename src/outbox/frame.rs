@@ -101,27 +101,6 @@ impl LineFrames {
     }
 }
 
-/// The lines in a buffer of whole text frames, as [`LineFrames`] and [`text`] make them.
-pub(crate) fn lines(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = frames;
-    let payloads = std::iter::from_fn(move || {
-        let (payload, behind) = split_frame(rest)?;
-        rest = behind;
-        Some(payload)
-    });
-    payloads.flat_map(|payload| payload.split(|byte| *byte == b'\n'))
-}
-
-/// The payload of the first frame and what follows it; `None` when no whole frame is left.
-fn split_frame(frames: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (header, length) = match *frames.get(1)? {
-        126 => (4, u64::from(u16::from_be_bytes(frames.get(2..4)?.try_into().ok()?))),
-        127 => (10, u64::from_be_bytes(frames.get(2..10)?.try_into().ok()?)),
-        length => (2, u64::from(length)),
-    };
-    frames.get(header..)?.split_at_checked(usize::try_from(length).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,17 +132,6 @@ mod tests {
         let bytes = frames.take();
         assert_eq!(bytes.len(), 2 * (half.len() + 10));
         assert!(!bytes.contains(&b'\n'));
-        assert!(lines(&bytes).eq([&half[..], &half[..]]));
-    }
-
-    #[test]
-    fn lines_are_found_again_whatever_their_length() {
-        for length in [0, 1, 125, 126, 65_535, 65_536] {
-            let line = vec![b'x'; length];
-            let mut two = text(&line).to_vec();
-            two.extend_from_slice(&text(b"a\nb"));
-            assert!(lines(&two).eq([&line[..], b"a", b"b"]), "{length}");
-        }
-        assert_eq!(lines(b"\x81\x05ab").count(), 0, "half a frame holds no line");
+        assert_eq!(&bytes[..], [text(&half), text(&half)].concat());
     }
 }

@@ -1,14 +1,17 @@
-//! The outbox of one connection: the only thing that ever writes to its socket.
+//! The outbox of one connection: the only thing that ever writes to its socket, or what a listener in
+//! this process takes its publications from.
 //!
 //! Workers and the connection's own reader meet here. A frame goes straight to the kernel when
 //! nothing waits before it; what the kernel does not take is queued, bounded by the connection's
-//! byte budget, and finished by the [`Drainer`]. An outbox knows sockets and bytes; it knows no
-//! room, no protocol and no engine. Locks: the outbox's own, and below it the drainer's list.
+//! byte budget, and finished by the [`Drainer`]. A consumer in this process has the same budget and
+//! gets publications instead of frames. An outbox knows sockets, bytes and what a publication is; it
+//! knows no room, no protocol and no engine. Locks: the outbox's own, and below it the drainer's list.
 
 mod drainer;
 pub(crate) mod frame;
 #[cfg(all(test, feature = "model"))]
 mod model;
+mod packet;
 mod queue;
 mod state;
 #[cfg(not(all(test, feature = "model")))]
@@ -24,6 +27,7 @@ use bytes::Bytes;
 
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
+use crate::publication::Publication;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, lock, wait, wait_timeout};
 use drainer::Watched;
 #[cfg(all(test, feature = "model"))]
@@ -34,28 +38,29 @@ use wire::Wire;
 
 pub use drainer::Drainer;
 pub(crate) use drainer::DrainerHandle;
+pub use packet::Packet;
 pub(crate) use state::Ended;
 
-/// What became of a frame.
+/// Outcome of giving an outbox something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Push {
-    /// It is with the kernel or queued; it will be written in order.
+    /// It is with the kernel or queued; it leaves in order.
     Accepted,
-    /// The byte budget is used up; the frame was not taken.
+    /// The byte budget is used up; nothing was taken.
     Full,
-    /// The connection is ending; the frame was not taken.
+    /// The connection is ending; nothing was taken.
     Closed,
 }
 
-/// Where bytes leave to.
+/// The far end of an outbox.
 enum Peer {
     Socket(Wire),
-    /// A consumer in this process takes the frames with [`Outbox::take`].
-    Local,
+    /// A consumer in this process takes publications with [`Outbox::take`], and no frame.
+    Consumer,
 }
 
-/// The frames on their way to one connection, in order and within its byte budget.
+/// Frames or publications on their way to one listener, in order and within its byte budget.
 ///
 /// A fan-out touches thousands of these, each for the first time in a while, so what an unhindered
 /// push reads stands at the front, in one line of the cache.
@@ -67,7 +72,7 @@ pub struct Outbox {
     budget_bytes: usize,
     metrics: Arc<Metrics>,
     drainer: DrainerHandle,
-    /// Signalled when bytes left the queue, when a local frame arrived, and at the end.
+    /// Signalled when bytes left the queue, when a consumer's publications arrived, and at the end.
     changed: Condvar,
 }
 
@@ -82,11 +87,11 @@ struct Inner {
     waiters: bool,
 }
 
-/// Whether the drainer watches the socket.
+/// The drainer's watch over the socket.
 enum Watch {
-    /// It does not: the socket last took all that had waited for it at `drained_at`, if ever.
+    /// There is none: the socket last took all that had waited for it at `drained_at`, if ever.
     Off { drained_at: Option<Instant> },
-    /// It does; the socket last took a byte, or was first found full, at `progress_at`.
+    /// The socket last took a byte, or was first found full, at `progress_at`.
     On { progress_at: Instant },
 }
 
@@ -120,10 +125,10 @@ impl Outbox {
         Ok(Self::new(id, Peer::Socket(Wire::new(socket)?), budget_bytes, drainer, true))
     }
 
-    /// An outbox whose frames a consumer in this process takes with [`take`](Self::take).
+    /// An outbox whose publications a consumer in this process takes with [`take`](Self::take).
     #[must_use]
     pub fn for_consumer(id: ConnectionId, budget_bytes: usize, drainer: DrainerHandle) -> Arc<Self> {
-        Self::new(id, Peer::Local, budget_bytes, drainer, false)
+        Self::new(id, Peer::Consumer, budget_bytes, drainer, false)
     }
 
     fn new(
@@ -161,19 +166,46 @@ impl Outbox {
     pub fn socket(&self) -> Option<&TcpStream> {
         match &self.peer {
             Peer::Socket(wire) => wire.socket(),
-            Peer::Local => None,
+            Peer::Consumer => None,
         }
     }
 
-    /// Takes a frame of a room if the budget allows it. Never blocks. An empty queue takes one frame
-    /// of any size, so that no message is too large for a small budget.
+    /// True when it takes publications and no frames.
+    pub(crate) fn is_for_consumer(&self) -> bool {
+        matches!(self.peer, Peer::Consumer)
+    }
+
+    /// Takes publications of a room, in the form its peer takes, if the budget allows it. Never
+    /// blocks. An empty queue takes one packet of any size, so that no message is too large for a
+    /// small budget.
+    pub fn deliver(self: &Arc<Self>, packet: &Packet) -> Push {
+        match (&self.peer, packet.frames(), packet.publications()) {
+            (Peer::Socket(_), Some(frames), _) => self.push(frames),
+            (Peer::Consumer, _, Some(all)) => self.push_publications(all, packet.publication_bytes()),
+            _ => {
+                debug_assert!(false, "a packet was not packed for all that it is delivered to");
+                Push::Full
+            }
+        }
+    }
+
+    fn push_publications(&self, publications: &[Publication], bytes: usize) -> Push {
+        let mut inner = self.lock();
+        if let Some(refused) = self.refuse(&inner, bytes) {
+            return refused;
+        }
+        inner.queue.push_publications(publications, bytes);
+        self.metrics.outbox_bytes.add(bytes as i64);
+        self.wake(&mut inner);
+        Push::Accepted
+    }
+
+    /// Takes a frame of a room, by the same rule as [`deliver`](Self::deliver). A consumer in this
+    /// process takes no frames: for it the frame is accepted and dropped.
     pub fn push(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut inner = self.lock();
-        if !inner.state.accepts() {
-            return Push::Closed;
-        }
-        if !inner.queue.is_empty() && inner.queue.bytes() + frame.len() > self.budget_bytes {
-            return Push::Full;
+        if let Some(refused) = self.refuse(&inner, frame.len()) {
+            return refused;
         }
         let taken = self.send_or_queue(&mut inner, frame);
         debug_assert!(
@@ -185,8 +217,18 @@ impl Outbox {
         taken
     }
 
+    /// The reason not to take so many bytes of a room, if there is one.
+    fn refuse(&self, inner: &Inner, bytes: usize) -> Option<Push> {
+        if !inner.state.accepts() {
+            return Some(Push::Closed);
+        }
+        let is_full = !inner.queue.is_empty() && inner.queue.bytes() + bytes > self.budget_bytes;
+        is_full.then_some(Push::Full)
+    }
+
     /// Takes a reply or a ping whatever the budget says. Never blocks; a reader whose client can cause
-    /// many replies calls [`wait_for_capacity`](Self::wait_for_capacity) between them.
+    /// many replies calls [`wait_for_capacity`](Self::wait_for_capacity) between them. For a consumer
+    /// in this process it is accepted and dropped.
     pub fn reply(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut inner = self.lock();
         if !inner.state.accepts() {
@@ -202,6 +244,7 @@ impl Outbox {
         if !inner.state.accepts() {
             return Push::Closed;
         }
+        debug_assert!(!self.is_for_consumer(), "a consumer takes no frame");
         inner.state.uncork();
         inner.queue.push_front(first.clone());
         self.metrics.outbox_bytes.add(first.len() as i64);
@@ -209,7 +252,7 @@ impl Outbox {
         Push::Accepted
     }
 
-    /// True while a room frame of moderate size would be taken: at most half the budget is used.
+    /// True while a packet of moderate size would be taken: at most half the budget is used.
     pub fn has_capacity(&self) -> bool {
         let inner = self.lock();
         inner.state.accepts() && inner.queue.bytes() <= self.budget_bytes / 2
@@ -227,7 +270,7 @@ impl Outbox {
     }
 
     /// Asks for one notice on the drainer's channel when nothing is queued any more, so that the next
-    /// frame is taken whatever its size, or the connection ended meanwhile. False when that is so
+    /// packet is taken whatever its size, or the connection ended meanwhile. False when that is so
     /// already: then no notice comes.
     pub fn request_notice(&self) -> bool {
         let mut inner = self.lock();
@@ -239,7 +282,8 @@ impl Outbox {
     }
 
     /// Queues a close frame behind what waits; nothing is taken any more. The socket is shut for
-    /// writing once all is written. The first close wins.
+    /// writing once all is written. A consumer gets what waits, and then the code from
+    /// [`take`](Self::take). The first close wins.
     pub fn close(self: &Arc<Self>, code: u16, reason: &str) {
         self.finish_with(code, &frame::close(code, reason));
     }
@@ -267,7 +311,7 @@ impl Outbox {
         self.end(&mut inner, Ended::Broken);
     }
 
-    /// Why nothing is taken any more; `None` while open.
+    /// The reason why nothing is taken any more; `None` while open.
     pub fn ended(&self) -> Option<Ended> {
         self.lock().state.ended()
     }
@@ -301,18 +345,20 @@ impl Outbox {
         drained_lately || !inner.queue.is_empty()
     }
 
-    /// For the consumer of a local outbox: the next frames, waiting for them until `deadline`
-    /// (`None`: for ever). `None` when the time is over or the outbox ended and is empty.
-    pub fn take(&self, deadline: Option<Instant>) -> Option<Bytes> {
+    /// For the consumer: the next publication, waiting for it until `deadline` (`None`: for ever).
+    ///
+    /// # Errors
+    /// The end of the outbox, once everything before it was taken; `None` when the time is over.
+    pub fn take(&self, deadline: Option<Instant>) -> Result<Publication, Option<Ended>> {
         let mut inner = self.lock();
         loop {
-            if let Some(frame) = inner.queue.pop_front() {
-                self.metrics.outbox_bytes.sub(frame.len() as i64);
+            if let Some((publication, bytes)) = inner.queue.pop_publication() {
+                self.metrics.outbox_bytes.sub(bytes as i64);
                 self.finish_if_drained(&mut inner);
-                return Some(frame);
+                return Ok(publication);
             }
-            if !inner.state.accepts() {
-                return None;
+            if let Some(ended) = inner.state.ended() {
+                return Err(Some(ended));
             }
             inner.waiters = true;
             inner = match deadline {
@@ -320,7 +366,7 @@ impl Outbox {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return None;
+                        return Err(None);
                     }
                     wait_timeout(&self.changed, inner, left)
                 }
@@ -338,11 +384,9 @@ impl Outbox {
     /// Sends what can be sent at once and queues the remainder.
     fn send_or_queue(self: &Arc<Self>, inner: &mut Inner, frame: &Bytes) -> Push {
         debug_assert!(!matches!(inner.state, State::Ended(_)), "a frame is taken after the end");
+        let Peer::Socket(wire) = &self.peer else { return Push::Accepted };
         let mut sent = 0;
-        if inner.queue.is_empty()
-            && inner.state.writes()
-            && let Peer::Socket(wire) = &self.peer
-        {
+        if inner.queue.is_empty() && inner.state.writes() {
             match wire.send(frame) {
                 Ok(count) => sent = count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -359,10 +403,8 @@ impl Outbox {
         let unsent = frame.slice(sent..);
         self.metrics.outbox_bytes.add(unsent.len() as i64);
         inner.queue.push_back(unsent);
-        match self.peer {
-            Peer::Socket(_) if inner.state.writes() => self.watch(inner),
-            Peer::Socket(_) => {}
-            Peer::Local => self.wake(inner),
+        if inner.state.writes() {
+            self.watch(inner);
         }
         Push::Accepted
     }
@@ -398,7 +440,7 @@ impl Outbox {
         self.wake(inner);
     }
 
-    /// What is due once nothing is queued any more.
+    /// Does what is due once nothing is queued any more.
     fn finish_if_drained(&self, inner: &mut Inner) {
         if !inner.queue.is_empty() {
             return;

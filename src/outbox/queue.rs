@@ -1,29 +1,35 @@
-//! The bytes that wait for a socket or a consumer, in order and counted.
+//! The frames that wait for a socket, or the publications that wait for a consumer, in order and counted.
 //!
-//! Owns the sum of its bytes and how far the front buffer is sent. Knows no budget, socket or lock.
+//! Owns the sum of their bytes and how far the front buffer is sent. Knows no budget, socket or lock.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::publication::Publication;
+
 /// Longest queue that [`Queue::is_sound`] counts again: a debug build would crawl with more.
 const RECOUNT_BUFFERS_MAX: usize = 64;
 
-/// Buffers in the order in which they leave; none of them is empty.
+/// Publications an empty queue keeps memory for.
+const PUBLICATIONS_KEPT: usize = 64;
+
+/// Buffers or publications in the order in which they leave, never both; no buffer is empty.
 ///
 /// The sum comes first: it is all that a push into an empty queue reads.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Queue {
-    /// Unsent bytes of all buffers.
+    /// Unsent bytes of all buffers, or memory of all publications.
     bytes: usize,
     buffers: VecDeque<Bytes>,
     /// Bytes of the front buffer that are sent; less than its length.
     front_sent: usize,
+    publications: VecDeque<Publication>,
 }
 
 impl Queue {
-    /// Unsent bytes.
+    /// Bytes that have not left.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -56,12 +62,22 @@ impl Queue {
         self.buffers.push_front(buffer);
     }
 
-    /// Takes the front buffer out as a whole.
-    pub(super) fn pop_front(&mut self) -> Option<Bytes> {
-        debug_assert_eq!(self.front_sent, 0, "a consumer takes whole frames");
-        let front = self.buffers.pop_front()?;
-        self.bytes -= front.len();
-        Some(front)
+    /// Appends publications, which take this much memory together.
+    pub(super) fn push_publications(&mut self, publications: &[Publication], bytes: usize) {
+        self.bytes += bytes;
+        self.publications.extend(publications.iter().cloned());
+    }
+
+    /// Takes the oldest publication out, and how much memory it took.
+    pub(super) fn pop_publication(&mut self) -> Option<(Publication, usize)> {
+        let publication = self.publications.pop_front()?;
+        let bytes = publication.memory_bytes();
+        self.bytes -= bytes;
+        if self.publications.is_empty() {
+            // A consumer that was slow once does not keep the memory for it.
+            self.publications.shrink_to(PUBLICATIONS_KEPT);
+        }
+        Some((publication, bytes))
     }
 
     /// Removes `count` sent bytes from the front.
@@ -94,13 +110,15 @@ impl Queue {
     pub(super) fn is_sound(&self) -> bool {
         let front_is_unsent = match self.buffers.front() {
             Some(front) => self.front_sent < front.len(),
-            None => self.front_sent == 0 && self.bytes == 0,
+            None => self.front_sent == 0 && self.publications.is_empty() == (self.bytes == 0),
         };
-        front_is_unsent && (self.buffers.len() > RECOUNT_BUFFERS_MAX || self.recount() == self.bytes)
+        let is_short = self.buffers.len() + self.publications.len() <= RECOUNT_BUFFERS_MAX;
+        front_is_unsent && (!is_short || self.recount() == self.bytes)
     }
 
     fn recount(&self) -> usize {
-        self.buffers.iter().map(Bytes::len).sum::<usize>() - self.front_sent
+        let frames = self.buffers.iter().map(Bytes::len).sum::<usize>() - self.front_sent;
+        frames + self.publications.iter().map(Publication::memory_bytes).sum::<usize>()
     }
 
     /// Where in a `Queue` the fields end that a push into an empty one reads.

@@ -2,7 +2,7 @@
 //!
 //! Pure: nothing here writes a byte, locks or wakes anybody.
 
-/// Why an outbox takes nothing any more.
+/// The end of an outbox: it takes nothing any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// The outbox was closed with this code.

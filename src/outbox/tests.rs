@@ -7,6 +7,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;
+use crate::ids::Channel;
 
 struct Rig {
     drainer: Drainer,
@@ -123,21 +124,66 @@ fn many_writers_never_interleave_within_a_frame() {
     rig.drainer.stop();
 }
 
-#[test]
-fn a_local_consumer_takes_frames_in_order() {
+fn publications(seqs: std::ops::RangeInclusive<u64>) -> Packet {
+    let publication = |seq| Publication {
+        channel: Channel::new("room").unwrap(),
+        seq,
+        data: "x".repeat(1000).into(),
+        info: None,
+        tags: None,
+        created_at_ms: 0,
+    };
+    Packet::new(None, Some(seqs.map(publication).collect()))
+}
+
+fn consumer(budget: usize) -> (Arc<Outbox>, Drainer, Receiver<ConnectionId>) {
     let (sender, drained) = unbounded();
     let drainer = Drainer::start(Duration::from_secs(60), sender, Arc::new(Metrics::new())).unwrap();
-    let outbox = Outbox::for_consumer(ConnectionId::next(), 2500, drainer.handle());
-    assert_eq!(outbox.push(&numbered(1)), Push::Accepted);
-    assert_eq!(outbox.push(&numbered(2)), Push::Accepted);
-    assert_eq!(outbox.push(&numbered(3)), Push::Full);
+    (Outbox::for_consumer(ConnectionId::next(), budget, drainer.handle()), drainer, drained)
+}
+
+fn take_seq(outbox: &Outbox) -> Result<u64, Option<Ended>> {
+    outbox.take(Some(Instant::now())).map(|publication| publication.seq)
+}
+
+#[test]
+fn a_consumer_takes_publications_in_order_within_its_budget() {
+    let (outbox, drainer, drained) = consumer(3000);
+    assert_eq!(outbox.deliver(&publications(1..=1)), Push::Accepted);
+    assert_eq!(outbox.deliver(&publications(2..=2)), Push::Accepted);
+    assert_eq!(outbox.deliver(&publications(3..=3)), Push::Full);
+    assert!((2000..=3000).contains(&outbox.queued_bytes()));
     assert!(outbox.request_notice());
-    assert_eq!(outbox.take(None).unwrap(), numbered(1));
-    assert_eq!(outbox.take(None).unwrap(), numbered(2));
+    assert_eq!(take_seq(&outbox), Ok(1));
+    assert!(drained.is_empty(), "something is queued");
+    assert_eq!(take_seq(&outbox), Ok(2));
     assert_eq!(drained.recv().unwrap(), outbox.id());
-    assert_eq!(outbox.take(Some(Instant::now())), None);
-    outbox.close(3000, "done");
-    assert_eq!(outbox.take(None), None);
+    assert_eq!(outbox.queued_bytes(), 0);
+    // An empty outbox takes a packet of any size, all of it.
+    assert_eq!(outbox.deliver(&publications(3..=9)), Push::Accepted);
+    assert!((3..=9).all(|seq| take_seq(&outbox) == Ok(seq)));
+    assert_eq!(take_seq(&outbox), Err(None));
+    drainer.stop();
+}
+
+#[test]
+fn a_consumer_takes_everything_before_it_learns_of_the_close() {
+    let (outbox, drainer, _) = consumer(3000);
+    assert_eq!(outbox.deliver(&publications(1..=2)), Push::Accepted);
+    outbox.close(3010, "insufficient state");
+    assert_eq!(outbox.deliver(&publications(3..=3)), Push::Closed);
+    assert_eq!((take_seq(&outbox), take_seq(&outbox)), (Ok(1), Ok(2)));
+    assert_eq!(outbox.take(None), Err(Some(Ended::Closed(3010))));
+    drainer.stop();
+}
+
+#[test]
+fn a_consumer_gets_no_frames() {
+    let (outbox, drainer, _) = consumer(3000);
+    assert_eq!((outbox.push(&numbered(1)), outbox.reply(&numbered(2))), (Push::Accepted, Push::Accepted));
+    assert_eq!((outbox.queued_bytes(), take_seq(&outbox)), (0, Err(None)));
+    outbox.abort();
+    assert_eq!(outbox.push(&numbered(3)), Push::Closed);
     drainer.stop();
 }
 

@@ -2,15 +2,9 @@
 //!
 //! Nothing here depends on who receives it, so a push is encoded once for all listeners.
 
-use std::sync::Arc;
-
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
-
 use super::code::UnsubscribeCode;
 use super::object::{Object, WriteMembers};
-use crate::ids::{Channel, Seq};
+use crate::ids::Channel;
 use crate::publication::{ClientInfo, Publication};
 
 /// The ping of the server.
@@ -74,75 +68,6 @@ fn push(out: &mut Vec<u8>, body: impl FnOnce(&mut Object<'_>)) {
     body(&mut object);
     object.end();
     out.push(b'}');
-}
-/// What a push says to a listener in this process.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Pushed {
-    /// A message of the room.
-    Publication(Publication),
-    /// The server ended the subscription.
-    Unsubscribed,
-    /// Something only clients on a wire care about.
-    Other,
-}
-
-/// Reads a push of a channel back; the counterpart of [`publication()`] and [`unsubscribe`].
-pub(crate) fn decode(channel: &Channel, line: &[u8]) -> Pushed {
-    #[derive(Deserialize)]
-    struct Line<'a> {
-        #[serde(borrow)]
-        push: Option<PushWire<'a>>,
-    }
-    #[derive(Deserialize)]
-    struct PushWire<'a> {
-        #[serde(borrow, rename = "pub")]
-        publication: Option<PublicationWire<'a>>,
-        unsubscribe: Option<IgnoredAny>,
-    }
-    #[derive(Deserialize)]
-    struct PublicationWire<'a> {
-        #[serde(borrow)]
-        data: &'a RawValue,
-        #[serde(default)]
-        offset: Seq,
-        #[serde(borrow)]
-        info: Option<InfoWire<'a>>,
-        #[serde(borrow)]
-        tags: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct InfoWire<'a> {
-        user: Arc<str>,
-        client: Arc<str>,
-        #[serde(borrow)]
-        conn_info: Option<&'a RawValue>,
-        #[serde(borrow)]
-        chan_info: Option<&'a RawValue>,
-    }
-    let text = |raw: &RawValue| Arc::from(raw.get());
-    let Some(push) = serde_json::from_slice::<Line<'_>>(line).ok().and_then(|line| line.push) else {
-        return Pushed::Other;
-    };
-    let Some(wire) = push.publication else {
-        return if push.unsubscribe.is_some() { Pushed::Unsubscribed } else { Pushed::Other };
-    };
-    let info = wire.info.map(|info| {
-        Arc::new(ClientInfo {
-            user: info.user,
-            client: info.client,
-            conn_info: info.conn_info.map(text),
-            chan_info: info.chan_info.map(text),
-        })
-    });
-    Pushed::Publication(Publication {
-        channel: channel.clone(),
-        seq: wire.offset,
-        data: text(wire.data),
-        info,
-        tags: wire.tags.map(text),
-        // The wire does not carry the time of a publication.
-        created_at_ms: 0,
-    })
 }
 
 #[cfg(test)]

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::directory::{Cause, Directory, Entry};
 use super::pages::PageCache;
 use crate::engine::join::{Join, Joined};
 use crate::engine::log::LogUnavailable;
+use crate::engine::packing::{Receivers, pack};
 use crate::engine::subscription::Subscription;
 use crate::ids::{Channel, Seq};
-use crate::outbox::Push;
 use crate::outbox::frame::LineFrames;
+use crate::outbox::{Packet, Push};
 use crate::protocol::code::ErrorCode;
-use crate::protocol::push;
 use crate::publication::{Publication, Retention};
 
-/// Most payload bytes put into an outbox at a time, so that a page never outgrows a small budget by
+/// Most bytes of publications put into an outbox at a time, so that a page never outgrows a small budget by
 /// more than one message.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
@@ -129,15 +127,24 @@ impl Job {
         self.until = until;
     }
 
-    /// Pushes frames that end at `until`; false when the outbox has no room for them.
-    pub(in crate::engine) fn push_all(&self, frames: &Bytes, until: Seq) -> bool {
-        debug_assert!(until > self.after() && until <= self.until.max(until), "nothing to push");
-        let pushed = self.subscription().outbox.push(frames) == Push::Accepted;
-        if pushed {
+    /// Packs publications for the listener.
+    pub(in crate::engine) fn pack<'a>(
+        &self,
+        publications: impl Iterator<Item = &'a Publication> + Clone,
+    ) -> Packet {
+        pack(publications, Receivers::only(&self.subscription().outbox), &mut LineFrames::default())
+    }
+
+    /// Gives the listener the publications that come next and end at `until`; false when its outbox
+    /// has no capacity for them.
+    pub(in crate::engine) fn deliver(&self, packet: &Packet, until: Seq) -> bool {
+        debug_assert!(until > self.after(), "nothing to deliver");
+        let delivered = self.subscription().outbox.deliver(packet) == Push::Accepted;
+        if delivered {
             self.directory.metrics().deliveries_total.inc_by(until - self.after());
             self.entry.advance(until);
         }
-        pushed
+        delivered
     }
 
     /// Gives the listener one page.
@@ -156,7 +163,7 @@ impl Job {
         let page = pages.page(self.channel(), self.after(), self.until, self.retention);
         let next = match (page, self.owed.take()) {
             (Ok(page), Some((join, epoch))) => self.answer(page, join, epoch),
-            (Ok(page), None) => self.push_page(&page),
+            (Ok(page), None) => self.deliver_page(&page),
             (Err(LogUnavailable(_)), Some((join, _))) => {
                 join.fail(ErrorCode::Internal, self.directory.metrics());
                 Next::Left
@@ -203,36 +210,36 @@ impl Job {
         Next::Again
     }
 
-    /// Pushes one page, as much of it as the outbox takes.
-    fn push_page(&self, page: &[Publication]) -> Next {
-        let after = self.after();
-        if page.first().is_none_or(|first| first.seq != after + 1) {
+    /// Gives the listener one page, as much of it as the outbox takes.
+    fn deliver_page(&self, page: &[Publication]) -> Next {
+        if page.first().is_none_or(|first| first.seq != self.after() + 1) {
             return Next::Lost;
         }
-        let mut frames = LineFrames::default();
-        let mut until = after;
-        for publication in page {
-            frames.line(|out| push::publication(out, publication));
-            until = publication.seq;
-            if frames.len() >= CHUNK_BYTES_MAX
-                && let Err(next) = self.push_while_held(&frames.take(), until)
-            {
+        let mut bytes = 0;
+        let ends_chunk = |publication: &Publication| {
+            bytes += publication.memory_bytes();
+            let is_full = bytes >= CHUNK_BYTES_MAX;
+            if is_full {
+                bytes = 0;
+            }
+            is_full
+        };
+        for chunk in page.split_inclusive(ends_chunk) {
+            if let Err(next) = self.deliver_while_held(chunk) {
                 return next;
             }
-        }
-        if !frames.is_empty()
-            && let Err(next) = self.push_while_held(&frames.take(), until)
-        {
-            return next;
         }
         Next::Again
     }
 
-    /// Pushes frames unless the subscription has ended: reading the page took time, and nothing of a
-    /// room may come behind the reply to its unsubscribe, least of all into the next subscription.
-    fn push_while_held(&self, frames: &Bytes, until: Seq) -> Result<(), Next> {
-        let push = || self.push_all(frames, until);
-        match self.subscription().while_held(push) {
+    /// Gives the listener publications unless the subscription has ended: reading the page took time, and
+    /// nothing of a room may come behind the reply to its unsubscribe, least of all into the next
+    /// subscription.
+    fn deliver_while_held(&self, publications: &[Publication]) -> Result<(), Next> {
+        let until = publications.last().map_or(self.after(), |last| last.seq);
+        let packet = self.pack(publications.iter());
+        let deliver = || self.deliver(&packet, until);
+        match self.subscription().while_held(deliver) {
             Some(true) => Ok(()),
             Some(false) => Err(Next::Full),
             None => Err(Next::Left),
@@ -254,7 +261,7 @@ fn first_chunk(mut page: Vec<Publication>) -> Vec<Publication> {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // Whoever asked gets an answer even when the subscription ended meanwhile.
+        // The answer comes even when the subscription ended meanwhile.
         if let Some((join, epoch)) = self.owed.take() {
             let extra = join.extra.clone();
             join.succeed(Joined {

@@ -138,7 +138,7 @@ impl Blocks {
 impl Block {
     fn new(publications: Vec<Publication>, end: Seq) -> Self {
         let last = publications.last().map_or(end, |last| last.seq);
-        let bytes = publications.iter().map(|one| one.data.len() + size_of::<Publication>()).sum();
+        let bytes = publications.iter().map(Publication::memory_bytes).sum();
         Self { publications: publications.into(), until: last, cut: last < end, bytes }
     }
 }

@@ -8,11 +8,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::config;
 use crate::engine::members::Member;
-use crate::outbox::Push;
+use crate::outbox::{Packet, Push};
 
 pub(crate) use crate::config::Strategy;
 
@@ -116,7 +114,7 @@ fn is_busy(now: &Circumstances) -> bool {
 /// Result of a fan-out over some members.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Outcome {
-    /// Outboxes that took the frames.
+    /// Outboxes that took the packet.
     pub(in crate::engine) delivered: usize,
     /// Processor time of all threads together.
     pub(in crate::engine) work: Duration,
@@ -125,11 +123,11 @@ pub(in crate::engine) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn push_to(&mut self, position: usize, member: &Member, frames: &Bytes) {
+    pub(super) fn deliver_to(&mut self, position: usize, member: &Member, packet: &Packet) {
         if !member.is_live() {
             return;
         }
-        match member.outbox().push(frames) {
+        match member.outbox().deliver(packet) {
             Push::Accepted => self.delivered += 1,
             Push::Full => self.full.push(position),
             // Its own reader is already taking it out of the room.

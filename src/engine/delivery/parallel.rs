@@ -1,8 +1,8 @@
 //! A pool of one thread a core walks the members, each thread one chunk after the other, while the shard
 //! serves its other rooms.
 //!
-//! The room keeps its member list and sends nothing else until the slice is served, so no frame of the room
-//! can overtake another; within one outbox there is only one frame to push. Nobody but the pool waits
+//! The room keeps its member list and sends nothing else until the slice is served, so no packet of the room
+//! can overtake another; within one outbox there is only one packet to push. Nobody but the pool waits
 //! for the pool.
 
 use std::ops::Range;
@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 
-use bytes::Bytes;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::choice::Outcome;
 use super::{processor, slice};
 use crate::engine::members::Members;
+use crate::outbox::Packet;
 
 /// Members served at a time: enough that taking them costs nothing beside their sends, few enough
 /// that nobody waits long for the last one.
@@ -40,7 +40,7 @@ pub(in crate::engine) fn pool() -> Option<&'static ThreadPool> {
 /// A slice of a fan-out that the pool serves.
 pub(in crate::engine) struct PoolSlice {
     members: Range<usize>,
-    frames: Bytes,
+    packet: Packet,
     /// Start of the next chunk; at the end or behind it when all are taken.
     next: AtomicUsize,
     state: Mutex<State>,
@@ -65,13 +65,13 @@ struct State {
 }
 
 impl PoolSlice {
-    /// Starts pushing the frames to the live ones of these members. With `spreads` each thread looks for a
+    /// Starts delivering the packet to the live ones of these members. With `spreads` each thread looks for a
     /// processor of its own first. `done` is called by a thread of the pool when all are served.
     pub(in crate::engine) fn start(
         pool: &ThreadPool,
         list: Arc<Members>,
         members: Range<usize>,
-        frames: Bytes,
+        packet: Packet,
         spreads: bool,
         done: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
@@ -80,7 +80,7 @@ impl PoolSlice {
         let started = Arc::new(Self {
             next: AtomicUsize::new(members.start),
             members,
-            frames,
+            packet,
             state: Mutex::new(state),
             taken: AtomicU64::default(),
             spreads,
@@ -149,7 +149,7 @@ impl PoolSlice {
                 return outcome;
             }
             let until = self.members.end.min(from + CHUNK);
-            outcome.merge(slice::fan_out(&list.as_slice()[from..until], from, &self.frames));
+            outcome.merge(slice::fan_out(&list.as_slice()[from..until], from, &self.packet));
             // A reader with a message for a small room waits for one chunk, not for the scheduler's tick.
             thread::yield_now();
         }
@@ -194,7 +194,7 @@ mod tests {
 
     /// A slice of a list that does not have it: whoever walks it panics.
     fn start(list: &Arc<Members>, done: impl Fn() + Send + Sync + 'static) -> Arc<PoolSlice> {
-        PoolSlice::start(pool().unwrap(), list.clone(), 0..10 * CHUNK, Bytes::new(), true, done)
+        PoolSlice::start(pool().unwrap(), list.clone(), 0..10 * CHUNK, Packet::default(), true, done)
     }
 
     #[test]

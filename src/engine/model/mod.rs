@@ -17,7 +17,6 @@ use shuttle::thread;
 use super::*;
 use crate::ids::Seq;
 use crate::outbox::{DrainerHandle, Outbox};
-use crate::protocol::push::{Pushed, decode};
 use crate::publication::Retention;
 use crate::sync::model::explore;
 use crate::sync::{AtomicBool, Mutex as Lock, Ordering, lock};
@@ -177,17 +176,24 @@ impl Rig {
             permitted: true,
             reject_unrecovered: false,
         });
+        let (sender, answer) = bounded(1);
         let request = JoinRequest {
             channel: room(),
             info: listener.info.clone(),
             recover,
             extra: Extra::default(),
-            answer: Answer::Reply(1),
-            server_side: false,
+            answer: Answer::Collect(sender),
+            server_side: true,
         };
         self.engine.join(&listener, request, 10).expect("a new connection may join");
-        let mut ear = Ear { listener, position: 0 };
-        ear.hear_answer(after);
+        let joined = loop {
+            match answer.try_recv() {
+                Ok((_, joined)) => break joined.expect("the log does not fail"),
+                Err(_) => thread::yield_now(),
+            }
+        };
+        let mut ear = Ear { listener, position: joined.offset };
+        ear.hear_answer(after, joined);
         ear
     }
 }
@@ -212,28 +218,13 @@ struct Ear {
 }
 
 impl Ear {
-    fn take(&self) -> Bytes {
-        self.listener.outbox.take(None).expect("nobody ends the outbox")
-    }
-
-    /// The answer comes before anything else of the room.
-    fn hear_answer(&mut self, after: Option<Seq>) {
-        let frames = self.take();
-        let line = frame::lines(&frames).next().expect("a frame has a line");
-        let answer: serde_json::Value = serde_json::from_slice(line).expect("an answer is JSON");
-        let joined = answer.get("subscribe").unwrap_or_else(|| panic!("no answer to a subscribe: {answer}"));
-        self.position = joined["offset"].as_u64().unwrap_or(0);
-        match after {
-            Some(after) if joined["recovered"] == true => self.position = after,
+    fn hear_answer(&mut self, after: Option<Seq>, joined: Joined) {
+        if let Some(after) = after {
             // Everything is kept, so only a position that the shard has not heard of is refused.
-            Some(after) => {
-                assert!(self.position < after, "the shard is at {} and refuses {after}", self.position)
-            }
-            None => {}
+            let expected = if joined.recovered { joined.offset == after } else { joined.offset < after };
+            assert!(expected, "the shard is at {} and was asked for {after}", joined.offset);
         }
-        for publication in joined["publications"].as_array().into_iter().flatten() {
-            self.hear(publication["offset"].as_u64().expect("a publication has a place"));
-        }
+        joined.publications.iter().for_each(|publication| self.hear(publication.seq));
     }
 
     fn hear(&mut self, seq: Seq) {
@@ -243,14 +234,8 @@ impl Ear {
 
     fn hear_until(&mut self, seq: Seq) {
         while self.position < seq {
-            let frames = self.take();
-            for line in frame::lines(&frames) {
-                match decode(&room(), line) {
-                    Pushed::Publication(publication) => self.hear(publication.seq),
-                    Pushed::Unsubscribed => panic!("a listener was given up"),
-                    Pushed::Other => {}
-                }
-            }
+            let publication = self.listener.outbox.take(None).expect("nobody ends the outbox");
+            self.hear(publication.seq);
         }
     }
 }
@@ -295,7 +280,7 @@ fn every_listener_hears_its_room_in_order_and_once() {
 
 #[test]
 fn a_listener_whose_outbox_is_full_is_served_from_the_log_and_comes_back() {
-    explore(600, || comings_and_goings(80));
+    explore(600, || comings_and_goings(200));
     assert!(metrics().catch_ups_total.get() > 0, "no outbox was full");
 }
 

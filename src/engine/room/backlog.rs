@@ -1,21 +1,23 @@
 //! What a room has and its live members have not: how far each step of a message has come, what waits
 //! to be sent, and the tail that quick resumes are served from.
 //!
-//! `delivered ≤ encoded ≤ head`: every live member was given the messages up to `delivered`; those
-//! after it, up to `encoded`, are in `pending` or in the fan-out under way; those after that did not
+//! `delivered ≤ queued ≤ head`: every live member was given the messages up to `delivered`; those
+//! after it, up to `queued`, are in `pending` or in the fan-out under way; those after that did not
 //! fit and are taken from the tail, or else from the log, when it is their turn. Nobody else moves
 //! these positions.
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
+use crate::engine::packing::{Receivers, pack};
 use crate::engine::tail::Tail;
 use crate::ids::Seq;
 use crate::limits::TURN_BYTES_MAX;
+use crate::outbox::Packet;
 use crate::outbox::frame::LineFrames;
-use crate::protocol::push;
 use crate::publication::Publication;
+
+/// Publications that a room without pending ones keeps memory for.
+const PENDING_KEPT: usize = 16;
 
 /// Positions of a room, its unsent publications and its tail.
 #[derive(Debug)]
@@ -24,13 +26,16 @@ pub(super) struct Backlog {
     persistent: bool,
     /// Seq of the newest message known; `None` until it is known.
     head: Option<Seq>,
-    encoded: Seq,
+    queued: Seq,
     delivered: Seq,
-    /// Encoded pushes that no live member was given yet.
-    pending: LineFrames,
-    pending_count: u64,
+    /// Publications that no live member was given yet; packed when it is their turn.
+    pending: Vec<Publication>,
+    /// Memory they take.
+    pending_bytes: usize,
     /// Commit time of the first of them.
     pending_since: Option<Instant>,
+    /// Used for packing, empty otherwise.
+    lines: LineFrames,
     tail: Tail,
 }
 
@@ -38,7 +43,7 @@ pub(super) struct Backlog {
 #[derive(Debug)]
 pub(super) struct Batch {
     /// `None`: the messages are only in the log, and every live member is to be served from there.
-    pub(super) frames: Option<Bytes>,
+    pub(super) packet: Option<Packet>,
     pub(super) publications: u64,
     /// Commit time of the first of them.
     pub(super) since: Option<Instant>,
@@ -61,11 +66,12 @@ impl Backlog {
         Self {
             persistent,
             head: (!persistent).then_some(0),
-            encoded: 0,
+            queued: 0,
             delivered: 0,
-            pending: LineFrames::default(),
-            pending_count: 0,
+            pending: Vec::new(),
+            pending_bytes: 0,
             pending_since: None,
+            lines: LineFrames::default(),
             tail: Tail::default(),
         }
     }
@@ -93,15 +99,15 @@ impl Backlog {
 
     /// True when there is something to send: pending, or newer than what is pending.
     pub(super) fn is_behind(&self) -> bool {
-        self.has_pending() || self.head.is_some_and(|head| self.encoded < head)
+        self.has_pending() || self.head.is_some_and(|head| self.queued < head)
     }
 
     /// Makes the head of a room known that had none: nothing before it is owed to a live member.
     pub(super) fn know_head(&mut self, head: Seq) {
         debug_assert!(self.head.is_none() && self.persistent, "the head of a room is looked up once");
-        debug_assert!(!self.has_pending(), "nothing is encoded before the head is known");
+        debug_assert!(!self.has_pending(), "nothing is queued before the head is known");
         self.head = Some(head);
-        self.encoded = head;
+        self.queued = head;
         self.delivered = head;
         self.assert_consistent();
     }
@@ -127,10 +133,10 @@ impl Backlog {
         }
         let mut accepted = Accepted::Yes;
         if nobody_listens && !self.has_pending() {
-            self.encoded = self.head.unwrap_or_default();
-            self.delivered = self.encoded;
+            self.queued = self.head.unwrap_or_default();
+            self.delivered = self.queued;
         } else {
-            accepted = self.encode_next(&publication);
+            accepted = self.queue_next(&publication);
             self.pending_since.get_or_insert(at);
         }
         if self.persistent {
@@ -140,40 +146,44 @@ impl Backlog {
         accepted
     }
 
-    /// Encodes a publication if it follows what is encoded and fits. What waits behind a fan-out is
+    /// Queues a publication if it follows what is queued and fits. What waits behind a fan-out is
     /// bounded, so that a huge room need not hurry and can yield to the others.
-    fn encode_next(&mut self, publication: &Publication) -> Accepted {
-        let fits = self.pending.len() <= TURN_BYTES_MAX;
-        match (self.persistent, fits) {
+    fn queue_next(&mut self, publication: &Publication) -> Accepted {
+        match (self.persistent, self.fits()) {
             (false, false) => return Accepted::Dropped,
-            (false, true) => self.encode(publication),
-            (true, true) if publication.seq == self.encoded + 1 => self.encode(publication),
+            (false, true) => self.queue(publication.clone()),
+            (true, true) if publication.seq == self.queued + 1 => self.queue(publication.clone()),
             (true, _) => {}
         }
         Accepted::Yes
     }
 
-    fn encode(&mut self, publication: &Publication) {
-        self.pending.line(|out| push::publication(out, publication));
-        self.pending_count += 1;
-        if self.persistent {
-            debug_assert_eq!(publication.seq, self.encoded + 1, "messages are encoded in order");
-            self.encoded = publication.seq;
-        }
+    fn fits(&self) -> bool {
+        self.pending_bytes <= TURN_BYTES_MAX
     }
 
-    /// Takes what the next fan-out sends; its end is told with [`finish`](Self::finish).
-    pub(super) fn begin(&mut self) -> Batch {
+    fn queue(&mut self, publication: Publication) {
+        if self.persistent {
+            debug_assert_eq!(publication.seq, self.queued + 1, "messages are queued in order");
+            self.queued = publication.seq;
+        }
+        self.pending_bytes += publication.memory_bytes();
+        self.pending.push(publication);
+    }
+
+    /// Takes what the next fan-out sends to these receivers; its end is told with
+    /// [`finish`](Self::finish).
+    pub(super) fn begin(&mut self, receivers: Receivers) -> Batch {
         let in_memory = self.has_pending() || self.refill();
         if !in_memory {
-            self.encoded = self.head.unwrap_or(self.encoded);
+            self.queued = self.head.unwrap_or(self.queued);
         }
         let batch = Batch {
-            frames: in_memory.then(|| self.pending.take()),
-            publications: std::mem::take(&mut self.pending_count),
+            publications: self.pending.len() as u64,
+            packet: in_memory.then(|| self.pack_pending(receivers)),
             since: self.pending_since.take(),
             after: self.delivered,
-            until: self.encoded,
+            until: self.queued,
         };
         debug_assert!(batch.after < batch.until || !self.persistent, "a fan-out sends something");
         debug_assert!(
@@ -182,6 +192,14 @@ impl Backlog {
         );
         self.assert_consistent();
         batch
+    }
+
+    fn pack_pending(&mut self, receivers: Receivers) -> Packet {
+        let packet = pack(self.pending.iter(), receivers, &mut self.lines);
+        self.pending.clear();
+        self.pending.shrink_to(PENDING_KEPT);
+        self.pending_bytes = 0;
+        packet
     }
 
     /// Notes that every live member was given the messages of a batch.
@@ -194,27 +212,27 @@ impl Backlog {
     /// Fills `pending` from the tail. False when the tail no longer holds what comes next: the log does.
     fn refill(&mut self) -> bool {
         let Some(head) = self.head else { return true };
-        let Some(missing) = self.tail.range(self.encoded, head) else { return false };
+        let Some(missing) = self.tail.range(self.queued, head) else { return false };
         for publication in missing {
-            if self.pending.len() > TURN_BYTES_MAX {
+            if self.pending_bytes > TURN_BYTES_MAX {
                 break;
             }
-            self.pending.line(|out| push::publication(out, publication));
-            self.pending_count += 1;
-            self.encoded = publication.seq;
+            self.queued = publication.seq;
+            self.pending_bytes += publication.memory_bytes();
+            self.pending.push(publication.clone());
         }
         true
     }
 
     /// Checks the positions.
     pub(super) fn assert_consistent(&self) {
-        debug_assert!(self.delivered <= self.encoded, "delivered before it was encoded");
+        debug_assert!(self.delivered <= self.queued, "delivered before it was queued");
         let head = self.head.unwrap_or_default();
-        debug_assert!(self.encoded <= head, "encoded beyond the head");
+        debug_assert!(self.queued <= head, "queued beyond the head");
         debug_assert!(self.persistent || head == 0, "a room that keeps nothing has no positions");
-        debug_assert_eq!(self.pending_count == 0, !self.has_pending(), "pending was counted wrongly");
-        let pending = if self.persistent { self.pending_count } else { 0 };
-        debug_assert!(pending <= self.encoded - self.delivered, "more pending than encoded");
+        debug_assert_eq!(self.pending_bytes > 0, self.has_pending(), "pending was counted wrongly");
+        let pending = if self.persistent { self.pending.len() as u64 } else { 0 };
+        debug_assert!(pending <= self.queued - self.delivered, "more pending than queued");
         debug_assert!(self.tail.newest().is_none_or(|newest| newest <= head), "a tail beyond the head");
     }
 }
@@ -241,12 +259,14 @@ mod tests {
         backlog
     }
 
+    const SOCKETS: Receivers = Receivers { sockets: true, consumers: false };
+
     #[test]
     fn positions_follow_a_message() {
         let mut backlog = known(7);
         assert!(!backlog.is_behind());
         assert_eq!(backlog.push(publication(8, 1), Instant::now(), false), Accepted::Yes);
-        let batch = backlog.begin();
+        let batch = backlog.begin(SOCKETS);
         assert_eq!((batch.after, batch.until, batch.publications), (7, 8, 1));
         backlog.push(publication(9, 1), Instant::now(), false);
         assert_eq!(backlog.delivered(), 7);
@@ -269,12 +289,13 @@ mod tests {
         for seq in 1..=3 {
             backlog.push(publication(seq, TURN_BYTES_MAX), Instant::now(), false);
         }
-        let first = backlog.begin();
+        let first = backlog.begin(SOCKETS);
         assert_eq!((first.until, first.publications), (1, 1));
         backlog.finish(&first);
         backlog.drop_tail();
-        let second = backlog.begin();
-        assert_eq!((second.frames, second.until), (None, 3));
+        let second = backlog.begin(SOCKETS);
+        assert!(second.packet.is_none());
+        assert_eq!(second.until, 3);
     }
 
     #[test]
@@ -282,6 +303,20 @@ mod tests {
         let mut backlog = Backlog::new(false);
         assert_eq!(backlog.push(publication(0, TURN_BYTES_MAX), Instant::now(), false), Accepted::Yes);
         assert_eq!(backlog.push(publication(0, 1), Instant::now(), false), Accepted::Dropped);
-        assert_eq!(backlog.begin().publications, 1);
+        assert_eq!(backlog.begin(SOCKETS).publications, 1);
+    }
+
+    #[test]
+    fn a_batch_is_packed_once_and_only_for_those_who_take_it() {
+        for (sockets, consumers) in [(true, false), (false, true), (true, true), (false, false)] {
+            let mut backlog = known(0);
+            let sent: Vec<_> = (1..=3).map(|seq| publication(seq, 1)).collect();
+            for publication in &sent {
+                backlog.push(publication.clone(), Instant::now(), false);
+            }
+            let packet = backlog.begin(Receivers { sockets, consumers }).packet.unwrap();
+            assert_eq!(packet.frames().is_some(), sockets);
+            assert_eq!(packet.publications(), consumers.then_some(&sent[..]));
+        }
     }
 }

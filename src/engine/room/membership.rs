@@ -14,7 +14,7 @@ use crate::engine::join::{Join, Joined};
 use crate::engine::members::{Member, Members};
 use crate::engine::subscription::Subscription;
 use crate::ids::{Channel, Seq};
-use crate::outbox::frame::{self, LineFrames};
+use crate::outbox::frame;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
@@ -175,10 +175,7 @@ impl Room {
         let Some(index) = self.members.index_of(job.subscription()) else { return };
         let delivered = self.backlog.delivered();
         debug_assert!(job.after() <= delivered, "a job ran ahead of its room");
-        let Some(mut missed) = self.encode_missed(&job) else {
-            return context.catch_up.extend(job, delivered);
-        };
-        if !missed.is_empty() && !job.push_all(&missed.take(), delivered) {
+        if job.after() < delivered && !self.deliver_missed(&job) {
             return context.catch_up.extend(job, delivered);
         }
         debug_assert_eq!(job.after(), delivered, "a live member has everything that was delivered");
@@ -188,21 +185,16 @@ impl Room {
         }
     }
 
-    /// The frames a job's listener has not been given yet, if the tail has it and the outbox capacity for it.
-    fn encode_missed(&self, job: &Job) -> Option<LineFrames> {
-        let missed = self.backlog.tail().range(job.after(), self.backlog.delivered())?;
-        if !job.subscription().outbox.has_capacity() {
-            return None;
-        }
-        let mut frames = LineFrames::default();
-        for publication in missed {
-            frames.line(|out| push::publication(out, publication));
-        }
-        Some(frames)
+    /// Gives a job's listener what it has not been given yet. False when the tail does not have that or
+    /// the outbox no capacity for it.
+    fn deliver_missed(&self, job: &Job) -> bool {
+        let delivered = self.backlog.delivered();
+        let Some(missed) = self.backlog.tail().range(job.after(), delivered) else { return false };
+        job.subscription().outbox.has_capacity() && job.deliver(&job.pack(missed), delivered)
     }
 
     /// Pushes a join or leave to a small room. Best effort: skipped for full outboxes and for members in
-    /// catch-up, whose subscribe reply may not be queued yet.
+    /// catch-up, whose subscribe reply may not be queued yet. Consumers in this process are not told.
     fn announce(&self, encode: fn(&mut Vec<u8>, &Channel, &ClientInfo), info: &ClientInfo) {
         let small = self.members.len() <= self.options.join_leave_max_listeners;
         if !self.options.join_leave || !small || self.members.is_empty() {

@@ -30,7 +30,7 @@ impl Room {
         let choice = self.choose(thresholds, sender_holds_idle_shard);
         self.choice = Some(choice);
         debug_assert!(self.fan_out.is_none(), "one fan-out at a time");
-        self.fan_out = Some(FanOut::new(self.backlog.begin(), choice));
+        self.fan_out = Some(FanOut::new(self.backlog.begin(self.members.receivers()), choice));
     }
 
     /// Serves the next slice of members, or lets the pool serve it, which then sends
@@ -46,21 +46,21 @@ impl Room {
             (_, Some(pool)) => POOL_SLICE_LISTENERS * pool.current_num_threads(),
         };
         let end = fan_out.next.saturating_add(length).min(self.members.len());
-        match (&fan_out.batch.frames, pool) {
+        match (&fan_out.batch.packet, pool) {
             (None, _) => self.leave_slice_to_log(&fan_out, end, context),
-            (Some(frames), None) => {
+            (Some(packet), None) => {
                 let slice = &self.members.as_slice()[fan_out.next..end];
-                let outcome = slice::fan_out(slice, fan_out.next, frames);
+                let outcome = slice::fan_out(slice, fan_out.next, packet);
                 self.count_slice(&fan_out, &outcome, context);
             }
-            (Some(frames), Some(pool)) => {
+            (Some(packet), Some(pool)) => {
                 let slice = fan_out.next..end;
                 // A room that sends all the time leaves it to the scheduler which threads need a processor more.
                 let cooled_down = self.pace.cooldown.is_over(fan_out.began);
                 let (mailbox, channel) = (mailbox.clone(), self.channel.clone());
                 let done = move || mailbox.send(Command::SliceDone { channel: channel.clone() });
                 let pool_slice =
-                    PoolSlice::start(pool, self.members.clone(), slice, frames.clone(), cooled_down, done);
+                    PoolSlice::start(pool, self.members.clone(), slice, packet.clone(), cooled_down, done);
                 fan_out.pool_slice = Some(pool_slice);
                 self.fan_out = Some(fan_out);
                 return;
