@@ -22,12 +22,12 @@ pub struct Presence {
     pub too_large: bool,
 }
 
-/// Which active rooms somebody asks about.
+/// A question about active rooms.
 #[derive(Clone)]
 pub struct RoomQuery {
     /// Rooms with these names.
     pub matches: Arc<dyn Fn(&Channel) -> bool + Send + Sync>,
-    /// Which come first.
+    /// Order of the answer.
     pub order: RoomOrder,
     /// Most rooms to return.
     pub limit: usize,

@@ -283,7 +283,7 @@ fn a_listener_hears_what_is_published_after_it_joined() {
 }
 
 #[test]
-fn a_resume_of_any_length_is_whole() {
+fn a_resume_of_any_length_is_complete() {
     let rig = Rig::new(|_| {});
     let room = channel("room");
     rig.publish(&room, 5000);
@@ -298,7 +298,7 @@ fn a_resume_of_any_length_is_whole() {
 }
 
 #[test]
-fn a_listener_that_does_not_read_costs_its_budget_and_misses_nothing() {
+fn a_listener_that_does_not_read_stays_within_its_budget_and_misses_nothing() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 10_000);
     let room = channel("room");
     let mut slow = rig.listen(&room, None).unwrap();
@@ -363,7 +363,7 @@ fn a_connection_that_ended_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_log_that_fails_for_a_while_delays_and_loses_nothing() {
+fn a_log_that_fails_for_a_while_delays_messages_and_loses_none() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 5_000);
     let room = channel("room");
     let mut slow = rig.listen(&room, None).unwrap();
@@ -382,7 +382,7 @@ fn a_log_that_fails_for_a_while_delays_and_loses_nothing() {
 
 /// All listeners of the shard are told to subscribe again, recover what they missed, and hear what comes.
 #[test]
-fn a_panic_costs_rooms_their_memory_and_no_message() {
+fn after_a_panic_listeners_resubscribe_and_miss_no_message() {
     let mut rig = Rig::new(|config| config.workers = 1);
     let (room, bystanders) = (channel("room"), channel("bystanders"));
     for (strategy, published) in [(Strategy::Inline, 0), (Strategy::Worker, 4)] {
@@ -443,7 +443,7 @@ fn presence_follows_joins_and_leaves() {
 }
 
 #[test]
-fn the_operator_sees_what_rooms_do_and_may_name_their_strategy() {
+fn status_shows_the_strategy_and_an_override_changes_it() {
     let rig = Rig::new(|_| {});
     let (room, other) = (channel("room"), channel("other"));
     let mut ear = rig.listen(&room, None).unwrap();
@@ -515,8 +515,8 @@ fn a_lagging_listener_is_listed_until_it_is_live_again() {
     rig.engine.disconnect(&slow.listener);
 }
 
-/// What waits to be sent is bounded, and yet nobody misses anything: what does not fit comes from the
-/// tail, and what the tail no longer has from the log.
+/// The queue of unsent messages is bounded, and yet nobody misses anything: what does not fit comes from
+/// the tail, and what the tail no longer has from the log.
 #[test]
 fn a_room_that_falls_behind_its_publishers_serves_from_the_tail_or_the_log() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 64 << 20);
@@ -535,7 +535,7 @@ fn a_room_that_falls_behind_its_publishers_serves_from_the_tail_or_the_log() {
 }
 
 #[test]
-fn what_an_ephemeral_room_cannot_keep_up_with_is_dropped_and_counted() {
+fn an_ephemeral_room_drops_and_counts_what_does_not_fit() {
     let rig = Rig::new(|config| {
         config.client.outbox_bytes_max = 64 << 20;
         let ephemeral = Namespace { persist: false, ..(*config.namespaces.default).clone() };
@@ -564,7 +564,7 @@ fn what_an_ephemeral_room_cannot_keep_up_with_is_dropped_and_counted() {
 
 /// All strategies, tiny budgets and timeouts; every listener checks every seq it hears.
 #[test]
-fn whatever_happens_every_listener_hears_its_room_in_order_and_once() {
+fn under_random_load_every_listener_hears_its_room_in_order_and_once() {
     let seed = std::env::var("ROOMCAST_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| crate::clock::unix_ms() as u64 | 1);
     eprintln!("ROOMCAST_TEST_SEED={seed}");

@@ -17,7 +17,7 @@ use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
-/// What the thread does with a blocked outbox.
+/// A blocked outbox as the thread knows it.
 pub(super) trait Watched: Send + Sync {
     /// Writes on: the socket is writable again.
     fn on_writable(self: Arc<Self>);

@@ -121,7 +121,7 @@ impl Queue {
         frames + self.publications.iter().map(Publication::memory_bytes).sum::<usize>()
     }
 
-    /// Where in a `Queue` the fields end that a push into an empty one reads.
+    /// Offset at which the fields end that a push into an empty queue reads.
     #[cfg(all(test, not(feature = "model")))]
     pub(super) const HOT_BYTES: usize = std::mem::offset_of!(Self, buffers);
 }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn clearing_tells_what_was_unsent() {
+    fn clearing_gives_the_number_of_unsent_bytes() {
         let mut queue = Queue::default();
         queue.push_back(Bytes::from_static(b"abc"));
         queue.consume(1);

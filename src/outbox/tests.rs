@@ -34,7 +34,7 @@ fn numbered(number: u32) -> Bytes {
 }
 
 #[test]
-fn a_full_outbox_says_so_and_tells_when_it_has_drained() {
+fn a_full_outbox_refuses_frames_and_gives_notice_when_drained() {
     let mut rig = rig(64 * 1024, Duration::from_secs(60));
     assert_eq!(rig.outbox.uncork(&numbered(0)), Push::Accepted);
     let mut sent = 1;
@@ -56,7 +56,7 @@ fn a_full_outbox_says_so_and_tells_when_it_has_drained() {
 }
 
 #[test]
-fn held_back_frames_follow_the_first_reply() {
+fn corked_frames_follow_the_first_reply() {
     let mut rig = rig(64 * 1024, Duration::from_secs(60));
     assert_eq!(rig.outbox.push(&Bytes::from_static(b"two")), Push::Accepted);
     assert_eq!(rig.outbox.uncork(&Bytes::from_static(b"one")), Push::Accepted);
@@ -188,7 +188,7 @@ fn a_consumer_gets_no_frames() {
 }
 
 #[test]
-fn what_an_unhindered_push_reads_is_one_line_of_the_cache() {
+fn a_push_into_an_empty_outbox_reads_one_cache_line() {
     let lock = size_of::<Mutex<Inner>>() - size_of::<Inner>();
     let queue = std::mem::offset_of!(Outbox, inner) + lock + std::mem::offset_of!(Inner, queue);
     let end = queue + Queue::HOT_BYTES;

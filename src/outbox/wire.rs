@@ -106,7 +106,7 @@ fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<
     }
 }
 
-/// Where full wires are registered, and how the thread at the [`Poller`] is woken.
+/// The list of full wires, and the way to wake the thread at the [`Poller`].
 pub(super) struct Registrar {
     registry: Registry,
     waker: Waker,

@@ -121,7 +121,7 @@ fn has_heard(listener: &Listener) -> bool {
 
 /// A small room that comes after a huge one of its shard is served before the huge one is done.
 #[test]
-fn a_huge_fan_out_lets_the_other_rooms_of_its_shard_in() {
+fn a_huge_fan_out_does_not_delay_other_rooms_of_its_shard() {
     let still = Still::new();
     let (huge, small) = (channel("huge"), channel("small"));
     still.force(&huge, Strategy::Worker);
@@ -145,7 +145,7 @@ fn a_huge_fan_out_lets_the_other_rooms_of_its_shard_in() {
 /// While the pool is at a huge room, a small one of the same shard is served by its sender, as if there were
 /// no huge one.
 #[test]
-fn a_slice_with_the_pool_keeps_nobody_waiting() {
+fn a_slice_with_the_pool_does_not_delay_other_rooms() {
     let still = Still::new();
     let (huge, small) = (channel("huge"), channel("small"));
     still.force(&huge, Strategy::Parallel);
@@ -173,9 +173,9 @@ fn a_slice_with_the_pool_keeps_nobody_waiting() {
     still.stop();
 }
 
-/// Who is told to stop serves first what the pool has.
+/// A worker that is told to stop serves first what the pool has.
 #[test]
-fn stopping_waits_for_the_pool() {
+fn a_stop_waits_for_the_slice_with_the_pool() {
     let still = Still::new();
     let huge = channel("huge");
     still.force(&huge, Strategy::Parallel);
@@ -195,7 +195,7 @@ fn stopping_waits_for_the_pool() {
     still.stop();
 }
 
-/// What a sender does is the same for a hundred listeners and for thousands: it queues one command.
+/// A sender does the same for a hundred listeners and for thousands: it queues one command.
 #[test]
 fn a_sender_delivers_to_small_rooms_only() {
     let still = Still::new();

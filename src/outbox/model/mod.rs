@@ -38,7 +38,7 @@ struct Rig {
     drainer_thread: thread::JoinHandle<()>,
 }
 
-/// What the outbox took from one thread.
+/// The frames the outbox took from one thread.
 #[derive(Default)]
 struct Sent {
     accepted: Vec<Bytes>,
@@ -81,7 +81,7 @@ impl Rig {
         sent
     }
 
-    /// Whatever happens, a notice that was promised comes.
+    /// A notice that was promised comes in every order of steps.
     fn wait_for_notice(&self) {
         loop {
             match self.drained.try_recv() {
@@ -91,7 +91,7 @@ impl Rig {
         }
     }
 
-    /// Replies as a session does, waiting for room between its replies.
+    /// Replies as a session does, waiting for capacity between its replies.
     fn reply(&self, count: u8) -> Sent {
         let mut sent = Sent::default();
         for number in 0..count {
@@ -176,7 +176,7 @@ fn assert_whole(stream: &[u8], last: &Bytes, senders: &[Sent]) {
 }
 
 #[test]
-fn what_was_accepted_is_written_before_the_close() {
+fn accepted_frames_are_written_before_the_close() {
     explore(1500, || {
         let rig = Rig::new();
         let reader = go(&rig, Rig::read_all);
@@ -196,7 +196,7 @@ fn what_was_accepted_is_written_before_the_close() {
 }
 
 #[test]
-fn a_close_among_pushes_takes_all_or_nothing_of_each() {
+fn a_frame_pushed_during_a_close_is_written_whole_or_refused() {
     explore(1500, || {
         let rig = Rig::new();
         let reader = go(&rig, Rig::read_all);
@@ -211,7 +211,7 @@ fn a_close_among_pushes_takes_all_or_nothing_of_each() {
 }
 
 #[test]
-fn behind_a_notice_the_next_frame_fits() {
+fn after_a_notice_the_next_frame_fits() {
     explore(1500, || {
         let rig = Rig::new();
         let reader = go(&rig, Rig::read_all);
@@ -253,7 +253,7 @@ fn a_stall_or_an_abort_at_any_moment_leaves_nobody_waiting() {
         rig.outbox.abort();
         let senders = senders.map(joined);
         let stream = joined(reader);
-        // What was read before the end is a beginning of what was accepted.
+        // The frames read before the end are a beginning of what was accepted.
         for sent in senders {
             let Some(sender) = sent.accepted.first().map(|frame| frame[0]) else { continue };
             let (frames, _) = frames(&stream);

@@ -39,7 +39,7 @@ struct State {
 }
 
 impl State {
-    /// What the kernel does when there is room, or when the wire has ended.
+    /// Acts as the kernel does when there is capacity, or when the wire has ended.
     fn tell_if_writable(&mut self) {
         if (self.bytes.len() < CAPACITY || self.shut.is_some())
             && let Some((id, events)) = &self.registered
@@ -119,7 +119,7 @@ impl Wire {
     }
 }
 
-/// What the poller has to tell.
+/// The events a poller has to tell.
 #[derive(Default)]
 struct Events {
     state: Mutex<Told>,
