@@ -13,15 +13,18 @@ function result(program, scenario) {
   return existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : undefined;
 }
 
-function remark(program, scenario, { lost, repeated, closed, refused, driver_cores: cores }) {
-  const wrong = Object.entries({ lost, repeated, closed, refused }).filter(([, count]) => count > 0);
+function remark(program, scenario, { groups: [group], broken, own_cpu: cores }) {
+  const { lost, repeated, out_of_order: late, unanswered, refused } = group;
+  const counts = { lost, repeated, 'out of order': late, unanswered, refused, closed: broken };
+  const wrong = Object.entries(counts).filter(([, count]) => count > 0);
   const text = wrong.map(([what, count]) => `${count} ${what}`);
   if (cores > 0.9) text.push(`the driver took ${cores.toFixed(2)} of its core`);
   if (text.length > 0) remarks.push(`- ${program}, ${scenario}: ${text.join(', ')}`);
 }
 
 function cost(found) {
-  return found ? found.server_us_per_delivery.toFixed(2) : '–';
+  // Null when nothing arrived.
+  return found?.server.cpu_us_per_delivery?.toFixed(2) ?? '–';
 }
 
 const header = ['program', 'durable', ...scenarios.map((name) => `${name} us`), 'D last p50 ms', 'KiB/connection'];
@@ -33,8 +36,8 @@ const rows = programs.map((entry) => {
     return line;
   });
   const large = found.at(-1);
-  const last = large ? large.last_listener_ms.p50.toFixed(1) : '–';
-  const memory = large ? large.kib_per_connection.toFixed(1) : '–';
+  const last = large ? (large.groups[0].last_delivery.p50 / 1000).toFixed(1) : '–';
+  const memory = large ? (large.server.resident_per_connection / 1024).toFixed(1) : '–';
   return [program, durable, ...found.map(cost), last, memory];
 });
 

@@ -28,7 +28,7 @@ struct Room {
     pongs: u64,
 }
 
-/// See the module.
+/// The server, and the room it has.
 pub(crate) struct Liar {
     pub(crate) address: SocketAddr,
     room: Arc<Mutex<Room>>,
