@@ -87,9 +87,8 @@ impl Join {
             Answer::Collect(sender) => drop(sender.send((self.subscription.channel.clone(), Ok(joined)))),
             Answer::Reply(id) => {
                 let publications = joined.encode_publications();
-                let mut text = Vec::new();
-                reply::subscribe(&mut text, id, &joined.to_wire(&publications));
-                let _ = self.subscription.outbox.reply(&frame::text(&text));
+                let reply = frame::encode(|out| reply::subscribe(out, id, &joined.to_wire(&publications)));
+                let _ = self.subscription.outbox.reply(&reply);
             }
         }
     }
@@ -103,9 +102,8 @@ impl Join {
                 drop(sender.send((self.subscription.channel.clone(), Err(code))));
             }
             Answer::Reply(id) => {
-                let mut text = Vec::new();
-                reply::error(&mut text, id, code);
-                let _ = self.subscription.outbox.reply(&frame::text(&text));
+                let reply = frame::encode(|out| reply::error(out, id, code));
+                let _ = self.subscription.outbox.reply(&reply);
             }
         }
     }

@@ -233,9 +233,7 @@ impl Engine {
         channel: &Channel,
         code: UnsubscribeCode,
     ) -> usize {
-        let mut text = Vec::new();
-        push::unsubscribe(&mut text, channel, code);
-        let frame = frame::text(&text);
+        let frame = frame::encode(|out| push::unsubscribe(out, channel, code));
         let mut ended = 0;
         for listener in self.listeners_of(user, client) {
             if self.leave(&listener, channel, frame.clone()) {

@@ -90,9 +90,8 @@ impl Subscription {
             let close = CloseCode::InsufficientState;
             self.outbox.close(close.number(), close.as_str());
         } else {
-            let mut text = Vec::new();
-            push::unsubscribe(&mut text, &self.channel, UnsubscribeCode::InsufficientState);
-            let _ = self.outbox.reply(&frame::text(&text));
+            let code = UnsubscribeCode::InsufficientState;
+            let _ = self.outbox.reply(&frame::encode(|out| push::unsubscribe(out, &self.channel, code)));
         }
     }
 

@@ -19,6 +19,19 @@ pub fn text(payload: &[u8]) -> Bytes {
     Bytes::from(frame)
 }
 
+/// One text frame with the line that `encode` writes.
+#[must_use]
+pub(crate) fn encode(encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut line = Vec::new();
+    encode(&mut line);
+    text(&line)
+}
+
+/// True when a frame that was made here, or by tungstenite, is a close frame.
+pub(crate) fn is_close(frame: &[u8]) -> bool {
+    frame.first() == Some(&CLOSE)
+}
+
 /// One close frame. A reason longer than 123 bytes is cut at a character.
 #[must_use]
 pub(crate) fn close(code: u16, reason: &str) -> Bytes {

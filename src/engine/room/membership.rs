@@ -200,9 +200,7 @@ impl Room {
         if !self.options.join_leave || !small || self.members.is_empty() {
             return;
         }
-        let mut text = Vec::new();
-        encode(&mut text, &self.channel, info);
-        let frame = frame::text(&text);
+        let frame = frame::encode(|out| encode(out, &self.channel, info));
         for member in self.members.as_slice().iter().filter(|member| member.is_live()) {
             let _ = member.outbox().push(&frame);
         }

@@ -62,9 +62,7 @@ impl Session {
             ping_seconds: ping_seconds(self.rules.client.ping_interval),
             pong: true,
         };
-        let mut text = Vec::new();
-        reply::connect(&mut text, id, &result);
-        let _ = self.outbox.uncork(&frame::text(&text));
+        let _ = self.outbox.uncork(&frame::encode(|out| reply::connect(out, id, &result)));
         Ok(())
     }
 

@@ -10,10 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::net::RecvFlags;
 
-use crate::outbox::{Outbox, Push};
-
-/// First byte of a final close frame (RFC 6455 §5.2).
-const CLOSE: u8 = 0x88;
+use crate::outbox::{Outbox, Push, frame as frames};
 
 /// Code noted for a connection that the client closed.
 const CLOSED_BY_CLIENT: u16 = 1000;
@@ -44,7 +41,7 @@ impl Read for SocketStream {
 impl Write for SocketStream {
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         let bytes = Bytes::copy_from_slice(frame);
-        if frame.first() == Some(&CLOSE) {
+        if frames::is_close(frame) {
             self.outbox.finish_with(CLOSED_BY_CLIENT, &bytes);
         } else if self.outbox.reply(&bytes) == Push::Closed {
             return Err(io::ErrorKind::BrokenPipe.into());
