@@ -139,6 +139,10 @@ impl AcceptLoop {
         let id = ConnectionId::next();
         let socket = Arc::new(socket);
         let permit = ConnectionPermit::new(&self.sockets, id, &socket, &self.metrics);
+        debug_assert!(
+            self.sockets.count() <= self.limits.connections_max,
+            "this thread alone adds sockets, below the limit"
+        );
         let router = self.router.clone();
         // A thread that cannot be started drops its task, and with it the permit.
         reader_thread::spawn(id, READER_STACK_BYTES, move || router.serve(&socket, peer, &permit))

@@ -44,7 +44,8 @@ impl Sockets {
     }
 
     pub(super) fn begin_stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+        let before = self.stopping.swap(true, Ordering::AcqRel);
+        debug_assert!(!before, "a server stops once");
     }
 
     fn insert(&self, id: ConnectionId, socket: &Arc<TcpStream>) {
@@ -54,7 +55,8 @@ impl Sockets {
     }
 
     fn remove(&self, id: ConnectionId) {
-        self.open.of(id.0).remove(&id);
+        let removed = self.open.of(id.0).remove(&id);
+        debug_assert!(removed.is_some(), "a permit stands for one open socket");
         let before = self.count.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(before > 0, "a permit is given back once");
         if before == 1 {
@@ -77,6 +79,7 @@ impl Sockets {
 
     /// Says goodbye on WebSockets; lets HTTP finish the request it is at.
     pub(super) fn end_all(&self, goodbye: &Close) {
+        debug_assert!(self.is_stopping(), "sockets that come while these end would be missed");
         let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
         for open in self.open.each(gather).flatten() {
             match open {
@@ -87,6 +90,7 @@ impl Sockets {
     }
 
     pub(super) fn cut_off(&self) {
+        debug_assert!(self.is_stopping(), "sockets are cut off after they were told to end");
         let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
         for open in self.open.each(gather).flatten() {
             match open {

@@ -60,6 +60,7 @@ impl NodeHandle {
         drainer: DrainerHandle,
         metrics: Arc<Metrics>,
     ) -> Self {
+        debug_assert_eq!(&**engine.epoch(), store.epoch(), "the engine and the store share a database");
         Self {
             engine,
             store,

@@ -26,7 +26,12 @@ impl NodeHandle {
         self.check_audience(caller, channel, options.read_history)?;
         self.check_position(request)?;
         let history = self.store.history(channel, query(request), options.retention());
-        Ok(history.map_err(|_| AccessError::Unavailable)?)
+        let history = history.map_err(|_| AccessError::Unavailable)?;
+        debug_assert!(
+            history.publications.is_sorted_by(|a, b| a.seq != b.seq && (a.seq > b.seq) == request.reverse),
+            "history comes in the order asked for, each message once"
+        );
+        Ok(history)
     }
 
     fn check_position(&self, request: &HistoryRequest) -> Result<(), RequestError> {
@@ -50,7 +55,13 @@ impl NodeHandle {
             return Err(RequestError::NotAvailable);
         }
         self.check_audience(caller, channel, options.read_presence)?;
-        Ok(self.engine.presence(channel))
+        let presence = self.engine.presence(channel);
+        debug_assert!(presence.users_count <= presence.clients_count, "a subscription has one user");
+        debug_assert!(
+            presence.clients.len() == if presence.too_large { 0 } else { presence.clients_count },
+            "a room's listeners are listed all or not at all"
+        );
+        Ok(presence)
     }
 }
 

@@ -59,7 +59,7 @@ pub use error::{PublishError, StartError, SubscribeError};
 pub(crate) use handle::NodeHandle;
 pub(crate) use publish::{CheckedMessage, Draft};
 pub(crate) use rooms::RoomDescription;
-pub(crate) use subscribe::{Position, SubscribeOptions};
+pub(crate) use subscribe::{Position, SubscribeOptions, is_gapless};
 pub use subscription::{Ended, Subscription};
 
 // Values that requests and answers of the node are made of. Whoever is in front of the node takes
@@ -149,7 +149,9 @@ impl Node {
             server_side: true,
         };
         self.handle.subscribe(&Client { listener: listener.clone() }, right, how)?;
-        let joined = answer.recv().map_err(|_| SubscribeError::Unavailable)?.1.map_err(refusal)?;
+        let (answered, joined) = answer.recv().map_err(|_| SubscribeError::Unavailable)?;
+        debug_assert_eq!(answered, *channel, "the one join is answered");
+        let joined = joined.map_err(refusal)?;
         Ok(Subscription::new(self.handle.engine.clone(), listener, channel, joined))
     }
 

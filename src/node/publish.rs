@@ -64,8 +64,10 @@ impl NodeHandle {
             .map(|draft| self.check_publish(caller, draft).map(|message| messages.push(message)))
             .collect();
         let mut outcomes = self.commit(messages).into_iter();
-        let outcomes = checks.into_iter().map(|check| check.and_then(|()| next_outcome(&mut outcomes)));
-        outcomes.collect()
+        let answers =
+            checks.into_iter().map(|check| check.and_then(|()| next_outcome(&mut outcomes))).collect();
+        debug_assert!(outcomes.next().is_none(), "every outcome belongs to a message that passed");
+        answers
     }
 
     /// Decides whether a message may be published.
@@ -78,6 +80,7 @@ impl NodeHandle {
         draft: Draft,
     ) -> Result<CheckedMessage, PublishError> {
         let Draft { channel, data, info, tags, key, skip_history } = draft;
+        debug_assert!(!data.contains('\n'), "a compact payload is one line; frames are split at lines");
         let options = self.namespace(&channel)?;
         self.check_audience(caller, &channel, options.publish)?;
         if data.len() > options.message_bytes_max {

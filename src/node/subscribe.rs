@@ -12,7 +12,7 @@ use super::clients::Client;
 use super::error::SubscribeError;
 use super::handle::NodeHandle;
 use crate::config::Namespace;
-use crate::engine::{Answer, Extra, JoinRequest, Recover};
+use crate::engine::{Answer, Extra, JoinRequest, Joined, Recover};
 use crate::ids::{Channel, Seq};
 use crate::publication::ClientInfo;
 
@@ -107,6 +107,7 @@ impl NodeHandle {
             self.check_room_exists(&right)?;
         }
         let SubscribeOptions { chan_info, position, extra, answer, server_side } = how;
+        debug_assert_eq!(right.channel.namespace(), right.options.name, "a right holds for its own channel");
         let listener = &client.listener;
         let recover = position.map(|position| self.recover(&listener.info.user, &right, position));
         let info = match chan_info {
@@ -144,4 +145,9 @@ impl NodeHandle {
         let Position { after, epoch, reject_unrecovered } = position;
         Recover { after, epoch, permitted, reject_unrecovered }
     }
+}
+
+/// True when the missed messages of a new subscription start right after its position, without a hole.
+pub(crate) fn is_gapless(joined: &Joined) -> bool {
+    joined.publications.iter().zip(joined.offset + 1..).all(|(publication, seq)| publication.seq == seq)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::subscribe::is_gapless;
 use crate::engine::{Engine, Joined, Listener};
 use crate::ids::{Channel, Seq};
 use crate::outbox;
@@ -53,6 +54,7 @@ impl Subscription {
         channel: &Channel,
         joined: Joined,
     ) -> Self {
+        debug_assert!(is_gapless(&joined), "a recovered range of {channel} has a hole");
         let missed = VecDeque::from(joined.publications);
         Self { engine, listener, channel: channel.clone(), position: joined.offset, missed }
     }
@@ -112,6 +114,13 @@ impl Subscription {
             Some(publication) => publication,
             None => self.listener.outbox.take(deadline).map_err(ending)?,
         };
+        debug_assert!(
+            publication.seq == 0 || publication.seq == self.position + 1,
+            "{} comes after {} in {}",
+            publication.seq,
+            self.position,
+            self.channel
+        );
         self.position = publication.seq;
         Ok(publication)
     }

@@ -52,6 +52,7 @@ pub(super) fn rooms(params: &RoomsParams, node: &NodeHandle, out: &mut Vec<u8>) 
 
 pub(super) fn lagging(params: &LaggingParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let (total, lagging) = node.lagging(params.limit);
+    debug_assert!(lagging.len() <= total.min(params.limit), "a list is within its limit and its total");
     let subscriptions: Vec<LaggingSubscription<'_>> = lagging.iter().map(describe_lagging).collect();
     done(out, &LaggingResult { total: total as u64, subscriptions: &subscriptions })
 }

@@ -94,6 +94,7 @@ impl<'a> RequestReader<'a> {
         let deadline = Instant::now() + HTTP_HEAD_DEADLINE;
         loop {
             if let Some((head, length)) = parse(&self.buffer)? {
+                debug_assert!(length <= self.buffer.len(), "a head is a part of what was read");
                 self.buffer.drain(..length);
                 return Ok(head);
             }
@@ -193,6 +194,7 @@ pub(in crate::net) struct Response {
 
 impl Response {
     pub(in crate::net) fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        debug_assert!(status == 500 || reason(status) != reason(500), "{status} has no reason phrase");
         Self { status, content_type, body: body.into(), allow: None }
     }
 
@@ -210,6 +212,7 @@ impl Response {
 
     /// Writes the answer; a client that does not take it within the body deadline is given up.
     pub(super) fn write(&self, socket: &TcpStream, keep_alive: bool, head_only: bool) -> io::Result<()> {
+        debug_assert_eq!(self.status == 405, self.allow.is_some(), "405 and Allow come together (RFC 9110)");
         let mut bytes = Vec::with_capacity(self.body.len() + 256);
         write!(
             bytes,
@@ -262,6 +265,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         416 => "Range Not Satisfiable",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Internal Server Error",
@@ -286,6 +290,14 @@ mod tests {
         assert_eq!((head.path.as_str(), head.query_value("api_key")), ("/api/x", Some("k")));
         assert!(head.has_token("connection", "upgrade") && head.keep_alive());
         assert_eq!(head.header("HOST"), Some("h"));
+    }
+
+    #[test]
+    fn every_error_of_the_api_has_a_reason_phrase() {
+        for code in crate::protocol::code::ErrorCode::ALL {
+            let status = code.http_status();
+            assert_eq!(reason(status) == reason(500), status == 500, "{status}");
+        }
     }
 
     #[test]

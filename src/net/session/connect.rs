@@ -11,7 +11,7 @@ use super::outcome::Failure;
 use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
 use crate::ids::Channel;
-use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions};
+use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions, is_gapless};
 use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
@@ -38,6 +38,7 @@ struct Identity {
 
 impl Session {
     pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), Failure> {
+        debug_assert!(self.client.is_none(), "a session connects once");
         let identity = self.identify(&request)?;
         let Identity { user, conn_info, expires_at, subscriptions } = identity;
         let client = self.node.connect(self.outbox.clone(), user, conn_info);
@@ -179,7 +180,10 @@ fn collect(
     let mut joined = Vec::with_capacity(awaited);
     for _ in 0..awaited {
         match answers.recv_timeout(SUBSCRIPTIONS_WAIT) {
-            Ok((channel, Ok(one))) => joined.push((channel, one)),
+            Ok((channel, Ok(one))) => {
+                debug_assert!(is_gapless(&one), "a recovered range of {channel} has a hole");
+                joined.push((channel, one));
+            }
             Ok((_, Err(code))) => return Err(code.into()),
             Err(_) => return Err(ErrorCode::Internal.into()),
         }

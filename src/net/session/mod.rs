@@ -94,10 +94,15 @@ impl Session {
         self.flush_publishes();
         self.flush_replies();
         self.turn_commands = 0;
+        debug_assert!(!self.is_turn_full(), "a turn begins empty");
     }
 
     /// Leaves every room; the connection ends.
     pub(super) fn leave_all(&mut self) {
+        debug_assert!(
+            self.publishes.is_empty() && self.replies.is_empty(),
+            "the last turn was ended: no publish is lost, no reply left out"
+        );
         if let Some(client) = &self.client {
             self.node.disconnect(client);
         }
@@ -139,7 +144,10 @@ impl Session {
             self.flush_publishes();
         }
         match self.dispatch(id, method) {
-            Ok(()) => Flow::Continue,
+            Ok(()) => {
+                debug_assert!(self.is_connected(), "a command that succeeds is connect or comes after it");
+                Flow::Continue
+            }
             Err(Failure::Close(code)) => Flow::Disconnect(code),
             Err(Failure::Error(code)) => {
                 let flow = self.fail(id, code);
@@ -196,6 +204,7 @@ impl Session {
 
     /// Sends the error reply to connect past the cork and stops listening.
     fn refuse(&mut self) -> Flow {
+        debug_assert!(!self.replies.is_empty(), "connect is refused by an error reply");
         let _ = self.outbox.uncork(&self.replies.take());
         Flow::Refused
     }

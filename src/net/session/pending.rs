@@ -38,11 +38,20 @@ impl PendingPublishes {
         self.bytes >= TURN_BYTES_MAX
     }
 
+    /// True when nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Adds a message and the command it came by.
     pub(super) fn push(&mut self, message: CheckedMessage, waiting: Waiting) {
+        debug_assert!(message.is_stored(), "what is not stored waits for no commit");
+        debug_assert!(waiting.id != 0, "a publish without an id could not be acknowledged");
         self.bytes += message.size_bytes();
         self.messages.push(message);
         self.waiting.push(waiting);
     }
+
     /// The messages, and the commands they answer, in the same order.
     pub(super) fn into_parts(self) -> (Vec<CheckedMessage>, Vec<Waiting>) {
         debug_assert_eq!(self.messages.len(), self.waiting.len(), "every message has its command");

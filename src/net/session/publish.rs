@@ -37,7 +37,9 @@ impl Session {
         }
         // Nothing to commit, but the order of a client's commands holds.
         self.flush_publishes();
+        debug_assert!(self.publishes.is_empty(), "earlier publishes of this client were committed");
         for outcome in self.node.clone().commit(vec![message]) {
+            debug_assert_eq!(outcome, Ok(0), "what is not stored has no position");
             self.acknowledge(id, &kind, outcome);
         }
         Ok(())

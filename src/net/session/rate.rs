@@ -25,6 +25,7 @@ impl RateLimit {
             return false;
         }
         self.allowance -= 1.0;
+        debug_assert!((0.0..self.per_second).contains(&self.allowance), "the bucket neither owes nor spills");
         true
     }
 }

@@ -22,6 +22,7 @@ impl Session {
         for channel in self.expiries.expired_subscriptions(now) {
             self.unsubscribe_expired(&channel);
         }
+        debug_assert!(self.expiries.next().is_none_or(|at| at > now), "an expiry is handled once");
         Flow::Continue
     }
 

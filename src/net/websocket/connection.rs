@@ -29,6 +29,9 @@ const READ_BUFFER_BYTES: usize = 1024;
 /// Time a client has to close its side after the server closed.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// Longest reason of a close frame (RFC 6455 §5.5).
+const CLOSE_REASON_BYTES_MAX: usize = 123;
+
 /// How much too late a read may time out before the socket's timeout is set anew; saves a system
 /// call on most reads of a busy connection.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
@@ -131,6 +134,7 @@ impl Connection {
 
     /// Waits for one frame, then takes what else is there.
     fn turn(&mut self) -> Stop {
+        debug_assert!(self.stream.blocking, "a turn begins with a wait");
         if let Err(stop) = self.wait() {
             return stop;
         }
@@ -174,6 +178,7 @@ impl Connection {
 
     /// Handles one message if the socket holds one already; whether it did.
     fn read_waiting(&mut self) -> Result<bool, Stop> {
+        debug_assert!(self.stream.blocking, "only a thread that would wait looks whether it has to");
         self.stream.blocking = false;
         let read = self.read();
         self.stream.blocking = true;
@@ -226,6 +231,7 @@ impl Connection {
     fn on_text(&mut self, text: &str) -> Result<(), Stop> {
         let was_connected = self.session.is_connected();
         let flow = self.session.on_text(text);
+        debug_assert!(self.session.is_connected() || !was_connected, "a session stays connected to its end");
         if self.session.is_connected() && !was_connected {
             self.timers.connected(Instant::now(), self.session.spread());
         }
@@ -237,6 +243,11 @@ impl Connection {
     }
 
     fn on_due(&mut self, due: Due) -> Result<(), Stop> {
+        debug_assert_eq!(
+            self.session.is_connected(),
+            due != Due::NoConnect,
+            "{due:?} is due before or after connect, never both"
+        );
         match due {
             Due::Ping => {
                 let _ = self.outbox.reply(&frame::text(push::PING));
@@ -289,6 +300,12 @@ impl Connection {
     }
 
     fn close(&self, close: Close) {
+        debug_assert!(
+            close.code >= 1000 && close.reason.len() <= CLOSE_REASON_BYTES_MAX,
+            "{} {} fits no close frame",
+            close.code,
+            close.reason
+        );
         if let Some(kind) = close.kind {
             self.node.metrics().bad_input_total.with_label_values(&[kind]).inc();
         }

@@ -40,6 +40,7 @@ impl Read for SocketStream {
 
 impl Write for SocketStream {
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        debug_assert!(is_control_frame(frame), "the outbox queues whole frames, not parts of some");
         let bytes = Bytes::copy_from_slice(frame);
         if frames::is_close(frame) {
             self.outbox.finish_with(CLOSED_BY_CLIENT, &bytes);
@@ -52,4 +53,9 @@ impl Write for SocketStream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// True for one whole control frame of a server: two bytes of head, then as many as the second says.
+fn is_control_frame(bytes: &[u8]) -> bool {
+    matches!(bytes, [first, length, payload @ ..] if first & 0x88 == 0x88 && payload.len() == usize::from(*length))
 }

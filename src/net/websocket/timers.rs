@@ -51,9 +51,11 @@ impl Timers {
     /// The client is connected; `spread` in 0..=255 places the first ping between half an interval
     /// and a whole one, so that connections made at once are not pinged at once.
     pub(super) fn connected(&mut self, now: Instant, spread: u8) {
+        debug_assert!(self.connect_by.is_some(), "a client connects once");
         self.connect_by = None;
         let half = self.ping_interval / 2;
         self.ping_at = Some(now + half + half * u32::from(spread) / 255);
+        self.check();
     }
 
     /// The client answered a ping.
@@ -63,6 +65,7 @@ impl Timers {
 
     /// When a token's grace is over; `None`: nothing expires.
     pub(super) fn set_expiry(&mut self, at: Option<Instant>) {
+        debug_assert!(at.is_none() || self.connect_by.is_none(), "only tokens of a connected client expire");
         self.expiry_at = at;
     }
 
@@ -92,9 +95,19 @@ impl Timers {
         if passed(self.ping_at) {
             self.ping_at = Some(now + self.ping_interval);
             self.pong_by.get_or_insert(now + self.pong_timeout);
+            self.check();
             return Some(Due::Ping);
         }
+        debug_assert!(self.next().is_none_or(|next| next > now), "nothing that is due is left over");
         None
+    }
+
+    fn check(&self) {
+        debug_assert!(
+            self.connect_by.is_some() != self.ping_at.is_some(),
+            "a client has to connect, and is pinged from then on"
+        );
+        debug_assert!(self.pong_by.is_none() || self.ping_at.is_some(), "a pong answers a ping");
     }
 }
 
