@@ -206,3 +206,6 @@ fn refusal(code: ErrorCode) -> SubscribeError {
         _ => SubscribeError::Unavailable,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

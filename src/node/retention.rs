@@ -51,10 +51,7 @@ impl Pruner {
 }
 
 fn run(store: &Store, namespaces: &Namespaces, stopped: &Receiver<()>) {
-    // Rooms of a namespace that is no longer configured keep what they have.
-    let rule = |channel: &Channel| {
-        namespaces.get(channel.namespace()).map_or(Retention::default(), |namespace| namespace.retention())
-    };
+    let rule = |channel: &Channel| rule_of(namespaces, channel);
     let mut walk = PruneWalk::default();
     loop {
         let pause = match store.prune(&mut walk, &rule) {
@@ -64,6 +61,37 @@ fn run(store: &Store, namespaces: &Namespaces, stopped: &Receiver<()>) {
         };
         if stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
             return;
+        }
+    }
+}
+
+/// The messages of a room that its namespace keeps. Rooms of a namespace that is no longer configured
+/// keep what they have.
+fn rule_of(namespaces: &Namespaces, channel: &Channel) -> Retention {
+    namespaces.get(channel.namespace()).map_or(Retention::default(), |namespace| namespace.retention())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::tests::rig::{Backend, Rig, channel};
+
+    #[test]
+    fn a_room_is_pruned_by_its_own_namespace_only() {
+        let rig = Rig::new(Backend::Sqlite, "[namespace.short]\nhistory_size = 2\n");
+        let rule = |name: &str| rule_of(&rig.config.namespaces, &channel(name));
+        assert_eq!(rule("short:a").size, 2);
+        assert!(rule("lobby").keeps_all());
+        assert!(rule("removed:a").keeps_all(), "an operator who forgets a section loses nothing");
+    }
+
+    #[test]
+    fn a_thread_runs_only_where_something_is_forgotten() {
+        for (settings, runs) in [("", false), ("[namespace.a]\nhistory_ttl = '1h'\n", true)] {
+            let rig = Rig::new(Backend::Sqlite, settings);
+            let pruner = Pruner::start(rig.handle().store.clone(), &rig.config.namespaces).unwrap();
+            assert_eq!(pruner.thread.is_some(), runs, "{settings}");
+            pruner.stop();
         }
     }
 }
