@@ -256,3 +256,6 @@ impl Session {
         Instant::now() + left + self.rules.client.expired_close_delay
     }
 }
+
+#[cfg(test)]
+mod tests;
