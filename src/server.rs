@@ -1,6 +1,6 @@
 //! The whole server: a node with sockets in front of it.
 //!
-//! The one place that knows every part. Stop order: let the rooms send what was committed, accept no
+//! The one file that knows every part. Stop order: let the rooms send what was committed, accept no
 //! more, tell every client, let the connections flush and end, then stop the node.
 
 use std::io;
@@ -43,7 +43,7 @@ impl Server {
         }
     }
 
-    /// Where it listens; with the port the system chose if port 0 was asked for.
+    /// The address it listens on; with the port the system chose if port 0 was asked for.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.acceptor.address()
@@ -61,8 +61,8 @@ impl Server {
         &self.node
     }
 
-    /// Accepts no more, closes every connection with 3001 after what it is owed, within the grace
-    /// period, and stops.
+    /// Accepts no more, sends every connection what is queued for it and then close code 3001, within
+    /// the grace period, and stops.
     pub fn stop(self) {
         let deadline = Instant::now() + self.grace;
         self.node.flush(deadline);
@@ -71,7 +71,7 @@ impl Server {
     }
 }
 
-/// Says which address could not be listened on, and what to do.
+/// The message for an address that cannot be listened on, with advice.
 fn at_address(error: &io::Error, address: SocketAddr) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {

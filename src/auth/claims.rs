@@ -117,7 +117,7 @@ impl Claims {
         names.into_iter().map(|name| subscription(name, None)).collect()
     }
 
-    /// When what the token grants expires; fails when the token or the grant is out of its time.
+    /// The expiry of what the token grants; fails when the token or the grant is out of its time.
     pub(super) fn expires_at(&self, now: i64) -> Result<Option<i64>, TokenError> {
         if self.exp.is_some_and(|exp| now >= exp) || self.nbf.is_some_and(|nbf| now < nbf) {
             return Err(TokenError::Expired);

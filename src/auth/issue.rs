@@ -6,28 +6,28 @@ use serde_json::value::RawValue;
 
 use crate::ids::Channel;
 
-/// What a token shall say; what is absent is left out.
+/// The claims of a token; an absent one is left out.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TokenRequest<'a> {
     /// The user id; empty for an anonymous user.
     pub user: &'a str,
     /// Makes it a subscription token for this channel.
     pub channel: Option<&'a Channel>,
-    /// What the server shall subscribe the connection to.
+    /// Channels the server subscribes the connection to.
     pub channels: &'a [Channel],
     /// JSON that others may see of the connection or the subscription.
     pub info: Option<&'a str>,
-    /// When it is made, seconds since 1970 UTC.
+    /// Time of issue, seconds since 1970 UTC.
     pub issued_at: Option<i64>,
-    /// When it expires, seconds since 1970 UTC; `None`: never.
+    /// Expiry, seconds since 1970 UTC; `None`: never.
     pub expires_at: Option<i64>,
-    /// Whom it is for, if the server demands it.
+    /// The `aud` claim, if the server demands one.
     pub audience: Option<&'a str>,
-    /// Whom it is from, if the server demands it.
+    /// The `iss` claim, if the server demands one.
     pub issuer: Option<&'a str>,
 }
 
-/// Why no token was made.
+/// A token could not be made.
 #[derive(Debug)]
 pub(crate) enum IssueError {
     /// `info` is no JSON.

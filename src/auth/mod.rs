@@ -49,17 +49,17 @@ impl VerifiedConnection {
         &self.user
     }
 
-    /// What others may see of the connection, compact JSON.
+    /// Information about the connection for others, compact JSON.
     pub(crate) const fn info(&self) -> Option<&Arc<str>> {
         self.info.as_ref()
     }
 
-    /// When the connection expires, seconds since 1970 UTC; always in the future of the check.
+    /// Expiry of the connection, seconds since 1970 UTC; always in the future of the check.
     pub(crate) const fn expires_at(&self) -> Option<i64> {
         self.expires_at
     }
 
-    /// What the server subscribes the connection to, each channel once.
+    /// Channels the server subscribes the connection to, each once.
     pub(crate) fn subscriptions(&self) -> &[ServerSubscription] {
         &self.subscriptions
     }
@@ -80,17 +80,17 @@ impl VerifiedSubscription {
         &self.channel
     }
 
-    /// What others may see of the subscription, compact JSON.
+    /// Information about the subscription for others, compact JSON.
     pub(crate) const fn info(&self) -> Option<&Arc<str>> {
         self.info.as_ref()
     }
 
-    /// What the client is told with the subscription, compact JSON.
+    /// Data for the client in the subscribe reply, compact JSON.
     pub(crate) const fn data(&self) -> Option<&Arc<str>> {
         self.data.as_ref()
     }
 
-    /// When the subscription expires, seconds since 1970 UTC; always in the future of the check.
+    /// Expiry of the subscription, seconds since 1970 UTC; always in the future of the check.
     pub(crate) const fn expires_at(&self) -> Option<i64> {
         self.expires_at
     }

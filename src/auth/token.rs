@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::ids::Channel;
 
-/// Why a token is not accepted.
+/// A token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenError {
     /// Genuine, but past its time or not valid yet: the client needs a new one.
@@ -35,8 +35,8 @@ impl std::error::Error for TokenError {}
 pub(crate) struct ServerSubscription {
     /// The channel.
     pub channel: Channel,
-    /// What others may see of the subscription, compact JSON.
+    /// Information about the subscription for others, compact JSON.
     pub info: Option<Arc<str>>,
-    /// What the client is told with the subscription, compact JSON.
+    /// Data for the client in the subscribe reply, compact JSON.
     pub data: Option<Arc<str>>,
 }

@@ -1,4 +1,4 @@
-//! Why a command could not do its work: a sentence for the person who typed it.
+//! The failure of a command: a sentence for the person who typed it.
 
 use std::fmt;
 

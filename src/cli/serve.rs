@@ -32,7 +32,7 @@ in good order; a second one at once.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
-    /// Where the configuration comes from.
+    /// Source of the configuration.
     #[command(flatten)]
     pub file: ConfigFile,
     /// Address and port to listen on [default: 127.0.0.1:8000]
@@ -56,7 +56,7 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// What the flags set; one that is not given sets nothing.
+    /// The settings of the given flags.
     fn flags(&self) -> Vec<Flag> {
         let flag =
             |name, section, key, value: Option<String>| value.map(|value| Flag { name, section, key, value });

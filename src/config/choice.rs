@@ -6,11 +6,11 @@ pub(super) trait Choice: Copy + 'static {
     const ALL: &'static [Self];
 
     /// The name that configuration, metrics and the API use.
-    fn name(self) -> &'static str;
+    fn as_str(self) -> &'static str;
 
     /// The value with this name.
     fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|choice| choice.name() == name)
+        Self::ALL.iter().copied().find(|choice| choice.as_str() == name)
     }
 }
 
@@ -37,8 +37,8 @@ impl Durability {
 impl Choice for Durability {
     const ALL: &'static [Self] = &[Self::Full, Self::Normal];
 
-    fn name(self) -> &'static str {
-        self.as_str()
+    fn as_str(self) -> &'static str {
+        Self::as_str(self)
     }
 }
 
@@ -108,8 +108,8 @@ impl Choice for Delivery {
         Self::Forced(Strategy::Parallel),
     ];
 
-    fn name(self) -> &'static str {
-        self.as_str()
+    fn as_str(self) -> &'static str {
+        Self::as_str(self)
     }
 }
 
@@ -146,7 +146,7 @@ impl Choice for Audience {
     const ALL: &'static [Self] =
         &[Self::Nobody, Self::Members, Self::Subscribers, Self::Users, Self::Everyone];
 
-    fn name(self) -> &'static str {
-        self.as_str()
+    fn as_str(self) -> &'static str {
+        Self::as_str(self)
     }
 }

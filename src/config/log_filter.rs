@@ -1,13 +1,13 @@
 //! Whether a log filter can be read. Only the program logs; an embedding one builds no reader of filters,
 //! so there any filter will do.
 
-/// What is wrong with a filter, if anything is.
+/// The flaw of a filter, if it has one.
 #[cfg(feature = "server")]
 pub(super) fn flaw(filter: &str) -> Option<String> {
     tracing_subscriber::EnvFilter::try_new(filter).err().map(|error| error.to_string())
 }
 
-/// Nothing is wrong with a filter that nobody applies.
+/// A filter that is never applied has no flaw.
 #[cfg(not(feature = "server"))]
 pub(super) fn flaw(_filter: &str) -> Option<String> {
     None

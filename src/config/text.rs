@@ -80,13 +80,13 @@ impl<T: Choice> Kind<T> for OneOf {
     }
 
     fn show(&self, value: &T) -> Option<String> {
-        Some(quoted(value.name()))
+        Some(quoted(value.as_str()))
     }
 }
 
 /// `"a", "b" or "c"`
 fn one_of<T: Choice>() -> String {
-    let names: Vec<String> = T::ALL.iter().map(|choice| quoted(choice.name())).collect();
+    let names: Vec<String> = T::ALL.iter().map(|choice| quoted(choice.as_str())).collect();
     match names.split_last() {
         Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
         _ => names.concat(),

@@ -25,13 +25,13 @@ const BACKLOG: i32 = 4096;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// What `TCP_USER_TIMEOUT` gives beyond the stall timeout, which is tried first: it says why.
+/// Time that `TCP_USER_TIMEOUT` adds to the stall timeout, which comes first because it gives a reason.
 const DEAD_PEER_MARGIN: Duration = Duration::from_secs(5);
 
 /// Time the threads of connections that were cut off have to end.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
 
-/// What a socket gets that finds the server full; SDKs back off and come again.
+/// The answer to a socket beyond the limit; SDKs back off and try again.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
 
@@ -43,7 +43,7 @@ pub(crate) struct Acceptor {
     thread: JoinHandle<()>,
 }
 
-/// What sockets are held to.
+/// Limits of sockets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SocketLimits {
     /// Most sockets at a time.
@@ -72,17 +72,17 @@ impl Acceptor {
         Ok(Self { address, sockets, thread })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     #[must_use]
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts no more, tells every client goodbye and waits for them to go; who is still there at
-    /// `deadline` is cut off.
+    /// Accepts no more, closes every connection with `goodbye` and waits for the clients to go;
+    /// connections left at `deadline` are aborted.
     pub(crate) fn stop(self, goodbye: &Close, deadline: Instant) {
         self.sockets.begin_stop();
-        // The thread sits in accept; a connection of our own wakes it.
+        // The thread blocks in accept; a connection to ourselves wakes it.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
         self.sockets.end_all(goodbye);
         self.sockets.wait_until(deadline);
@@ -121,7 +121,7 @@ impl AcceptLoop {
             match accepted.and_then(|(socket, peer)| self.serve(socket, peer)) {
                 Ok(()) => pause = PAUSE_MIN,
                 Err(error) => {
-                    // Out of files, threads or memory: those who are connected keep being served.
+                    // Out of files, threads or memory: existing connections keep being served.
                     tracing::warn!(%error, "a connection could not be taken; see docs/operations.md on system limits");
                     thread::sleep(pause);
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -149,8 +149,8 @@ impl AcceptLoop {
     }
 }
 
-/// Lets the kernel end a connection whose peer acknowledges nothing for this long, even where no ping
-/// is due: a client that always has frames waiting is not judged by its pongs.
+/// Lets the kernel end a connection whose peer acknowledges nothing for this long, even while no pong
+/// is expected: a client that always has frames waiting is not judged by its pongs.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn find_dead_peer(socket: &TcpStream, patience: Duration) {
     if let Err(error) = SockRef::from(socket).set_tcp_user_timeout(Some(patience)) {

@@ -1,17 +1,18 @@
-//! How many connections the limits of the system allow: each takes a file, a thread, and two memory maps.
+//! The number of connections that the limits of the system allow: each takes a file, a thread, and two
+//! memory maps.
 //!
-//! Asked once, at the start. A limit that is met later is worse than one that is known: a process without
+//! Read once, at the start. A limit that is hit later is worse than one that is known: a process without
 //! a memory map left cannot even allocate.
 
 #[cfg(target_os = "linux")]
 use std::fs;
 
-/// How many connections there may be, and what says so.
+/// The most connections at a time, and the limit that sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Connections at a time.
     pub connections: usize,
-    /// The limit that is met first, as a person would look for it.
+    /// The smallest limit, by the name under which an operator finds it.
     pub bound: &'static str,
 }
 
@@ -57,7 +58,7 @@ impl Capacity {
     }
 }
 
-/// Limits that can be read here; one that cannot be read does not count.
+/// Limits that can be read on this system; an unreadable one does not count.
 #[cfg(target_os = "linux")]
 fn others() -> Vec<Capacity> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
@@ -79,7 +80,7 @@ fn others() -> Vec<Capacity> {
     Vec::new()
 }
 
-/// Where the limit of the process's own group stands (`cgroups(7)`): version 2, or version 1's `pids`.
+/// File with the limit of the process's own group (`cgroups(7)`): version 2, or version 1's `pids`.
 #[cfg(target_os = "linux")]
 fn pids_max(groups: &str) -> Option<String> {
     let of = |controller: &str| {

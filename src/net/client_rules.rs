@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::auth::Verifier;
 use crate::config::{self, Config};
 
-/// What every connection and session is held to.
+/// Rules of every connection and session.
 #[derive(Debug)]
 pub(crate) struct ClientRules {
     /// The section of the configuration.

@@ -48,12 +48,12 @@ pub(super) fn spawn(
 extern "C" fn begin(argument: *mut c_void) -> *mut c_void {
     // SAFETY: `spawn` made this pointer by `Box::into_raw` from a `Box<Task>`, for this call alone.
     let task = unsafe { Box::from_raw(argument.cast::<Task>()) };
-    // The hook has told of a panic already; it must not leave through a frame of C.
+    // The hook has reported a panic already; unwinding must not cross a C frame.
     let _ = catch_unwind(AssertUnwindSafe(task));
     ptr::null_mut()
 }
 
-/// Initialised attributes of a detached thread. In a box, for nobody promises that they may be moved.
+/// Initialised attributes of a detached thread. Boxed, because nothing promises that they may be moved.
 struct Attributes(Box<libc::pthread_attr_t>);
 
 impl Attributes {

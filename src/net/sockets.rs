@@ -25,7 +25,7 @@ pub(super) struct Sockets {
     stopping: AtomicBool,
 }
 
-/// How a socket can be ended.
+/// An open socket, by the means to end it.
 #[derive(Debug, Clone)]
 enum Open {
     /// It speaks HTTP, or nothing yet.
@@ -58,7 +58,7 @@ impl Sockets {
         let removed = self.open.of(id.0).remove(&id);
         debug_assert!(removed.is_some(), "a permit stands for one open socket");
         let before = self.count.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(before > 0, "a permit is given back once");
+        debug_assert!(before > 0, "a permit is returned once");
         if before == 1 {
             // Under the lock, so that a shutdown that just saw a count above 0 is waiting already.
             let _waiting = lock(&self.none_left.0);
@@ -77,7 +77,7 @@ impl Sockets {
         }
     }
 
-    /// Says goodbye on WebSockets; lets HTTP finish the request it is at.
+    /// Closes WebSockets with `goodbye`; lets HTTP finish the request under way.
     pub(super) fn end_all(&self, goodbye: &Close) {
         debug_assert!(self.is_stopping(), "sockets that come while these end would be missed");
         let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
@@ -101,7 +101,7 @@ impl Sockets {
     }
 }
 
-/// The right of a connection to be served; given back however its thread ends.
+/// The right of a connection to be served; returned however its thread ends.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     id: ConnectionId,

@@ -1,4 +1,4 @@
-//! The rights table: who may do what, by the rules of namespaces, private rooms and limited channels.
+//! The rights table: the rules of namespaces, private rooms and limited channels for every caller.
 //!
 //! The open modes lift what a namespace restricts; they never lift the privacy of a direct room or
 //! of a channel that is limited to named users. Decides, and changes nothing.
@@ -30,7 +30,7 @@ impl NodeHandle {
         self.engine.namespace(channel).ok_or(AccessError::UnknownNamespace)
     }
 
-    /// Lets the caller pass when the channel is open to it and it belongs to the audience.
+    /// Checks that the channel is open to the caller and that the caller belongs to the audience.
     pub(super) fn check_audience(
         &self,
         caller: Caller<'_>,
@@ -52,7 +52,7 @@ impl NodeHandle {
         if belongs { Ok(()) } else { Err(AccessError::Forbidden) }
     }
 
-    /// Lets a user pass that may know the channel: a member of a direct room, or a user that a
+    /// Checks that a user may know the channel: as a member of a direct room, or as a user that a
     /// limited channel names.
     pub(super) fn check_privacy(&self, channel: &Channel, user: &str) -> Result<(), AccessError> {
         if let Some(mut users) = channel.limited_to()

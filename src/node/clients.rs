@@ -53,7 +53,7 @@ impl Client {
     }
 }
 
-/// Which connections of a user are meant.
+/// One connection of a user, or all.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientSelector<'a> {
     pub(crate) user: &'a str,

@@ -1,6 +1,6 @@
-//! Why a request was refused, one enum a kind of request, and the code a client is told for each.
+//! Refusals of requests, one enum for each kind of request, and the error code of each.
 //!
-//! The only place where a refusal becomes a code.
+//! The only file in which a refusal becomes a code.
 
 use std::fmt;
 use std::io;
@@ -9,14 +9,14 @@ use crate::engine::Refused;
 use crate::protocol::code::ErrorCode;
 use crate::store::{AppendError, OpenError, StoreError};
 
-/// Why a node does not start.
+/// A node or server did not start.
 #[derive(Debug)]
 pub enum StartError {
     /// The database cannot be used.
     Store(OpenError),
     /// The server cannot listen on its address; the text names it and says what to do.
     Listen(String),
-    /// The system gives no thread or poller.
+    /// The system could not provide a thread or poller.
     System(io::Error),
 }
 
@@ -49,7 +49,7 @@ impl From<io::Error> for StartError {
 pub(crate) enum AccessError {
     /// The channel's namespace is not configured.
     UnknownNamespace,
-    /// The caller is not among those who may.
+    /// The caller does not belong to the audience.
     Forbidden,
     /// The database that knows the members does not answer.
     Unavailable,
@@ -66,12 +66,12 @@ impl AccessError {
     }
 }
 
-/// Why a message was not published.
+/// A message was not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishError {
     /// The channel's namespace is not configured.
     UnknownNamespace,
-    /// The client is not among those who may publish there; never for an embedding program.
+    /// The client may not publish there; never for an embedding program.
     Forbidden,
     /// The payload is not JSON that every client can read.
     Json(String),
@@ -79,7 +79,7 @@ pub enum PublishError {
     TooLarge,
     /// The message was not to be stored, but its namespace stores every message.
     AlwaysStored,
-    /// The store did not take it; nobody has seen it.
+    /// The store refused it; nobody has seen it.
     Store(AppendError),
 }
 
@@ -122,14 +122,14 @@ impl From<AccessError> for PublishError {
     }
 }
 
-/// Why a subscription was not made.
+/// A subscription was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscribeError {
     /// The channel's namespace is not configured.
     UnknownNamespace,
     /// The room does not exist, and in this namespace only the API creates rooms.
     UnknownRoom,
-    /// The client is not among those who may listen there; never for an embedding program.
+    /// The client may not listen there; never for an embedding program.
     Forbidden,
     /// The connection is subscribed to the channel already.
     AlreadySubscribed,
@@ -190,7 +190,7 @@ impl From<Refused> for SubscribeError {
     }
 }
 
-/// Why a question was not answered, or a change other than a publish or subscribe not made.
+/// A request other than a publish or subscribe was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RequestError {
     /// The caller may not.
@@ -201,9 +201,9 @@ pub(crate) enum RequestError {
     BadPosition,
     /// The position belongs to another database.
     Unrecoverable,
-    /// There are as many of these as there may be.
+    /// The limit of these is reached.
     LimitExceeded,
-    /// The store did not do it.
+    /// The store refused or failed.
     Store(StoreError),
 }
 

@@ -1,4 +1,4 @@
-//! The part of a node that requests work on, shared by everybody who makes them.
+//! The part of a node that requests work on, shared by all callers.
 //!
 //! Owns the handles of the engine and the store and nothing else: no thread, no rule. Each kind of
 //! request has a file beside this one that adds its functions to [`NodeHandle`].
@@ -32,7 +32,7 @@ pub(crate) struct NodeHandle {
     is_open: bool,
 }
 
-/// What tells this node from others.
+/// The identity of this node among others.
 #[derive(Debug)]
 pub(super) struct Identity {
     /// Unique id of the process.
@@ -88,7 +88,7 @@ impl NodeHandle {
         &self.metrics
     }
 
-    /// Whether the database answers.
+    /// State of the database connection.
     pub(crate) fn health(&self) -> Health {
         self.store.health()
     }

@@ -1,4 +1,4 @@
-//! Reading: the history of a room and who is in it now.
+//! Reading: the history of a room and its present listeners.
 
 use super::access::Caller;
 use super::error::{AccessError, RequestError};
@@ -45,7 +45,7 @@ impl NodeHandle {
         Ok(())
     }
 
-    /// Who listens to a room, after everything that was sent to it before.
+    /// The listeners of a room, after everything that was sent to it before.
     ///
     /// # Errors
     /// [`RequestError`]

@@ -199,7 +199,7 @@ impl Node {
     }
 }
 
-/// Why a subscription of this process was refused by its room.
+/// The error for a subscription of this process that its room refused.
 fn refusal(code: ErrorCode) -> SubscribeError {
     match code {
         ErrorCode::UnrecoverablePosition => SubscribeError::Unrecoverable,

@@ -1,8 +1,8 @@
-//! Publishing: the one way a message takes into a room, whoever sends it.
+//! Publishing: the one way of a message into a room, whoever sends it.
 //!
-//! A message is checked, then committed. A rule that messages must keep (right, size, rate, content)
-//! belongs into [`NodeHandle::check_publish`], which alone makes a [`CheckedMessage`]; what happens
-//! with every message that passed belongs into [`NodeHandle::commit`].
+//! A message is checked, then committed. A rule that messages must keep (right, size, content)
+//! belongs in [`NodeHandle::check_publish`], which alone makes a [`CheckedMessage`]; what happens
+//! with every message that passed belongs in [`NodeHandle::commit`].
 
 use std::sync::Arc;
 

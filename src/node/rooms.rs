@@ -18,7 +18,7 @@ pub(crate) struct RoomDescription {
     pub(crate) listeners_count: usize,
 }
 
-/// The node and how much it has to do.
+/// The node and its load.
 #[derive(Debug)]
 pub(crate) struct NodeStatus<'a> {
     /// Unique id of the process.
@@ -66,7 +66,7 @@ impl NodeHandle {
         Ok(RoomDescription { room, members, listeners_count })
     }
 
-    /// What active rooms do: those that are asked for, the first ones first. Rooms change meanwhile.
+    /// Status of the active rooms that the query selects, in its order. Rooms change meanwhile.
     pub(crate) fn active_rooms(&self, query: &RoomQuery) -> Vec<RoomStatus> {
         self.engine.rooms(query)
     }
@@ -77,7 +77,7 @@ impl NodeHandle {
         self.engine.lagging(limit)
     }
 
-    /// Chooses the delivery strategy of a room until that is taken back (`None`) or the node stops.
+    /// Sets the delivery strategy of a room until it is reset (`None`) or the node stops.
     ///
     /// # Errors
     /// [`RequestError::LimitExceeded`] when too many rooms have one already.

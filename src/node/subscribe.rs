@@ -1,7 +1,7 @@
-//! Subscribing: the one way a listener takes into a room, whoever asks.
+//! Subscribing: the one way of a listener into a room, whoever asks.
 //!
-//! A rule about who may listen belongs into [`NodeHandle::check_subscribe`], which alone makes a
-//! [`SubscribeRight`]; what holds for every subscription belongs into [`NodeHandle::subscribe`].
+//! A rule about who may listen belongs in [`NodeHandle::check_subscribe`], which alone makes a
+//! [`SubscribeRight`]; what holds for every subscription belongs in [`NodeHandle::subscribe`].
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) struct SubscribeRight {
     origin: Origin,
 }
 
-/// Where a right to listen comes from.
+/// The origin of a right to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     /// The operator asks.
@@ -46,16 +46,16 @@ pub(crate) struct Position {
     pub(crate) reject_unrecovered: bool,
 }
 
-/// How a subscription is made.
+/// Options of a new subscription.
 #[derive(Debug)]
 pub(crate) struct SubscribeOptions {
     /// JSON about the client in this room, compact.
     pub(crate) chan_info: Option<Arc<str>>,
-    /// Where the client was before, if it was.
+    /// The position the client returns from, if it does.
     pub(crate) position: Option<Position>,
-    /// What the answer carries besides the position.
+    /// Content of the answer besides the position.
     pub(crate) extra: Extra,
-    /// How the outcome is told.
+    /// The way to tell the outcome.
     pub(crate) answer: Answer,
     /// Made by the server, not asked for by the client.
     pub(crate) server_side: bool,
@@ -118,13 +118,13 @@ impl NodeHandle {
         Ok(self.engine.join(listener, request, self.channels_max)?)
     }
 
-    /// Ends a subscription and sends the client `last_frame` behind the last message of the room.
+    /// Ends a subscription and sends the client `final_frame` behind the last message of the room.
     /// False when there was no such subscription; then nothing is sent.
-    pub(crate) fn unsubscribe(&self, client: &Client, channel: &Channel, last_frame: Bytes) -> bool {
-        self.engine.leave(&client.listener, channel, last_frame)
+    pub(crate) fn unsubscribe(&self, client: &Client, channel: &Channel, final_frame: Bytes) -> bool {
+        self.engine.leave(&client.listener, channel, final_frame)
     }
 
-    /// Rooms come into being with their first message, or else only through the API.
+    /// Rooms are created with their first message, or else only through the API.
     fn check_room_exists(&self, right: &SubscribeRight) -> Result<(), SubscribeError> {
         if !right.options.persist || right.options.auto_create {
             return Ok(());
@@ -136,7 +136,7 @@ impl NodeHandle {
         }
     }
 
-    /// What is to be recovered: all that was missed if the listener may read history.
+    /// The recovery to make: of all that was missed if the listener may read history.
     fn recover(&self, user: &str, right: &SubscribeRight, position: Position) -> Recover {
         // A client that resumes is about to be a subscriber, so it is judged as one.
         let caller = Caller::Client { user, subscribed: true };

@@ -66,8 +66,8 @@ pub(super) fn room_strategy(
     done(out, &Done)
 }
 
-/// The metrics of the busiest rooms, one series a room, for `GET /metrics?rooms=N`. Nobody gets them
-/// who did not ask, because every room is a time series more.
+/// The metrics of the busiest rooms, one series a room, for `GET /metrics?rooms=N`. Only on demand,
+/// because every room is one more time series.
 pub(in crate::net) fn room_metrics(wanted: &str, node: &NodeHandle) -> Option<String> {
     let limit = wanted.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit))?;
     let query = RoomQuery { order: RoomOrder::Rate, limit, ..RoomQuery::all() };

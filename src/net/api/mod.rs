@@ -1,7 +1,7 @@
 //! `POST /api/<method>`: the server API, for the backends of applications.
 //!
 //! [`authorize`] checks the caller before the body is read: the key, which only the open mode does without,
-//! and the origin, because a page that somebody visits could otherwise post to a server on the same
+//! and the origin, because a page that a user visits could otherwise post to a server on the same
 //! machine. Errors come in a 200 body unless the caller asks for transport errors.
 
 mod activity;
@@ -29,7 +29,7 @@ use super::http::{Head, Response};
 use super::session::stats;
 use refusal::{Refusal, describe, done};
 
-/// Lets a request pass that may use the API, or returns the answer that says why not.
+/// Checks that a request may use the API; the error is the answer.
 pub(super) fn authorize(head: &Head, key: &ApiKey) -> Result<(), Response> {
     if head.method != "POST" {
         return Err(Response::method_not_allowed("POST"));
@@ -40,7 +40,7 @@ pub(super) fn authorize(head: &Head, key: &ApiKey) -> Result<(), Response> {
     Ok(())
 }
 
-/// Answers one API request that was admitted.
+/// Answers one authorized API request.
 pub(super) fn respond(head: &Head, method: &str, body: &[u8], node: &NodeHandle) -> Response {
     let mode = ErrorMode::from_header(head.header("x-centrifugo-error-mode"));
     let mut out = Vec::new();

@@ -1,11 +1,11 @@
-//! Why an API call has no result, and how a result is written.
+//! Refusals of API calls, and the writing of results.
 
 use crate::node::{AppendError, PublishError, RequestError, StoreError};
 use crate::protocol::WriteMembers;
 use crate::protocol::api::{self, ApiError, BadParams};
 use crate::protocol::code::ErrorCode;
 
-/// Why a call has no result.
+/// A call without a result.
 pub(super) enum Refusal {
     UnknownMethod,
     Malformed(String),
@@ -47,7 +47,7 @@ impl From<RequestError> for Refusal {
     }
 }
 
-/// What the caller is told about a message that was not published.
+/// The error for a message that was not published.
 pub(super) fn describe(error: PublishError) -> ApiError {
     let code = error.code();
     let detail = match error {

@@ -25,12 +25,12 @@ pub(in crate::net) struct Head {
     is_http_11: bool,
 }
 
-/// Why there is no request.
+/// A request that could not be read.
 #[derive(Debug)]
 pub(super) enum BadRequest {
-    /// The client left, or was too slow and gets no answer.
+    /// The client left, or was too slow to get an answer.
     Gone,
-    /// It gets this status and this explanation.
+    /// Refused with this status and explanation.
     Status(u16, &'static str),
 }
 
@@ -148,7 +148,7 @@ impl<'a> RequestReader<'a> {
     }
 }
 
-/// True for the two kinds a read timeout shows as.
+/// True for both kinds of error that a read timeout can be.
 pub(in crate::net) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -210,7 +210,7 @@ impl Response {
         Self { allow: Some(allow), ..Self::text(405, "method not allowed") }
     }
 
-    /// Writes the answer; a client that does not take it within the body deadline is given up.
+    /// Writes the answer; gives up on a client that does not take it within the body deadline.
     pub(super) fn write(&self, socket: &TcpStream, keep_alive: bool, head_only: bool) -> io::Result<()> {
         debug_assert_eq!(self.status == 405, self.allow.is_some(), "405 and Allow come together (RFC 9110)");
         let mut bytes = Vec::with_capacity(self.body.len() + 256);
@@ -239,7 +239,7 @@ impl Response {
     }
 }
 
-/// The built-in page may talk to its own server and nobody else.
+/// The built-in page may talk to its own server only.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
      connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

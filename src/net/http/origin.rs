@@ -1,4 +1,4 @@
-//! Which web pages may connect: those of the server itself and those the operator names.
+//! The web pages that may connect: those of the server itself and those the operator names.
 
 use super::glob;
 use super::message::{Head, Response};

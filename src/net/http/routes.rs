@@ -15,14 +15,14 @@ use crate::net::sockets::ConnectionPermit;
 use crate::net::websocket;
 use crate::node::{Health, NodeHandle};
 
-/// Where clients speak the WebSocket protocol.
+/// Path of the WebSocket protocol.
 const WEBSOCKET_PATH: &str = "/connection/websocket";
 
 /// Subprotocols SDKs may offer; the second is one this server does not speak.
 const JSON_SUBPROTOCOL: &str = "centrifuge-json";
 const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 
-/// What sockets are served with.
+/// Everything that sockets are served with.
 #[derive(Debug)]
 pub(crate) struct Router {
     node: Arc<NodeHandle>,
@@ -91,7 +91,7 @@ impl Router {
         }
     }
 
-    /// Lets a request pass that may use the API. The origin counts too, because a page that somebody
+    /// Checks that a request may use the API. The origin counts too, because a page that a user
     /// visits could otherwise post to a server on the same machine.
     fn authorize(&self, head: &Head) -> Result<(), Response> {
         api::authorize(head, &self.api_key)?;
@@ -110,10 +110,10 @@ impl Router {
     }
 
     fn refuse(&self, socket: &TcpStream, bad: BadRequest) {
-        if let BadRequest::Status(status, words) = bad {
+        if let BadRequest::Status(status, text) = bad {
             self.count(status);
             // The peer may be gone by now; it was told if it is not.
-            let _ = Response::text(status, words).write(socket, false, false);
+            let _ = Response::text(status, text).write(socket, false, false);
         }
     }
 
@@ -137,7 +137,7 @@ impl Router {
 }
 
 fn metrics(head: &Head, node: &NodeHandle) -> Response {
-    // Rooms first: what they answer stands behind the fan-outs under way, which the counters then hold.
+    // Rooms first: they answer after the fan-outs under way, which the counters then include.
     let rooms = match head.query_value("rooms") {
         None => String::new(),
         Some(wanted) => match api::room_metrics(wanted, node) {

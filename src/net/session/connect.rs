@@ -27,7 +27,7 @@ pub(super) struct ServerSide {
     pub(super) data: Option<Arc<str>>,
 }
 
-/// Who connects.
+/// The client that connects.
 struct Identity {
     user: Arc<str>,
     conn_info: Option<Arc<str>>,
@@ -83,7 +83,7 @@ impl Session {
                 return Err(CloseCode::InvalidToken.into());
             }
         };
-        if verified.user().is_empty() && !self.admits_anonymous() {
+        if verified.user().is_empty() && !self.allows_anonymous() {
             return Err(CloseCode::PermissionDenied.into());
         }
         Ok(self.identity_of(&verified))
@@ -101,7 +101,7 @@ impl Session {
     }
 
     fn identify_without_token(&self, request: &ConnectRequest) -> Result<Identity, Failure> {
-        if !self.admits_anonymous() {
+        if !self.allows_anonymous() {
             return Err(CloseCode::BadRequest.into());
         }
         // Without tokens there is nothing to prove an identity by, so the client's word is taken.
@@ -112,7 +112,7 @@ impl Session {
         Ok(Identity { user, conn_info: None, expires_at: None, subscriptions })
     }
 
-    fn admits_anonymous(&self) -> bool {
+    fn allows_anonymous(&self) -> bool {
         self.node.is_open() || self.rules.client.allow_anonymous
     }
 

@@ -1,4 +1,4 @@
-//! When the tokens of a connection expire.
+//! Expiries of the tokens of a connection.
 
 use std::time::Instant;
 

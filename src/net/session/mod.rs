@@ -89,7 +89,7 @@ impl Session {
         self.turn_commands >= TURN_COMMANDS_MAX || self.publishes.is_full()
     }
 
-    /// Commits what waits for it and sends the replies of the turn.
+    /// Commits the pending publishes and sends the replies of the turn.
     pub(super) fn end_turn(&mut self) {
         self.flush_publishes();
         self.flush_replies();
@@ -122,7 +122,7 @@ impl Session {
         std::mem::take(&mut self.saw_pong)
     }
 
-    /// When the next token's grace is over.
+    /// The next end of a token's grace.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.expiries.next()
     }
@@ -222,7 +222,7 @@ impl Session {
         self.replies.line(encode);
         if self.replies.len() > FRAME_BYTES_MAX / 2 {
             self.flush_replies();
-            // A client that asks faster than it reads waits here, not in our memory.
+            // A client that asks faster than it reads waits here instead of filling memory.
             self.outbox.wait_for_capacity();
         }
     }

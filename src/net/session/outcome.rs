@@ -1,4 +1,4 @@
-//! How commands end: the refusals of a session, and what a connection does after them.
+//! Outcomes of commands: the refusals of a session, and the next step of its connection.
 
 use crate::node::{AccessError, PublishError, RequestError, SubscribeError};
 use crate::protocol::code::{CloseCode, ErrorCode};

@@ -19,7 +19,7 @@ pub(super) struct PendingPublishes {
 pub(super) struct Waiting {
     pub(super) id: u32,
     pub(super) kind: AckKind,
-    /// When the command was taken.
+    /// Time the command was taken.
     pub(super) since: Instant,
 }
 

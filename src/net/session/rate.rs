@@ -1,4 +1,4 @@
-//! How fast one connection may send commands.
+//! The rate limit of the commands of one connection.
 
 use std::time::Instant;
 

@@ -39,13 +39,13 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves a channel; also when the client was not in it. `farewell`, the reply or the push that
-    /// tells so, comes behind the last message of the room.
-    pub(super) fn unsubscribe(&mut self, channel: &Channel, farewell: &[u8]) {
+    /// Leaves a channel; also when the client was not in it. `final_line`, the reply or the push about
+    /// it, comes behind the last message of the room.
+    pub(super) fn unsubscribe(&mut self, channel: &Channel, final_line: &[u8]) {
         self.expiries.forget(channel);
         let Some(client) = &self.client else { return };
-        if !self.node.unsubscribe(client, channel, frame::text(farewell)) {
-            self.reply(|out| out.extend_from_slice(farewell));
+        if !self.node.unsubscribe(client, channel, frame::text(final_line)) {
+            self.reply(|out| out.extend_from_slice(final_line));
         }
     }
 
@@ -63,7 +63,7 @@ impl Session {
     }
 }
 
-/// Where the client returns from, if it asks for what it missed.
+/// The position the client returns from, if it asks for missed messages.
 fn position(request: &SubscribeRequest) -> Option<Position> {
     request.recover.then(|| Position {
         after: request.offset,

@@ -32,8 +32,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// Longest reason of a close frame (RFC 6455 §5.5).
 const CLOSE_REASON_BYTES_MAX: usize = 123;
 
-/// How much too late a read may time out before the socket's timeout is set anew; saves a system
-/// call on most reads of a busy connection.
+/// Lateness of a read timeout up to which the socket's timeout is left as it is; saves a system call
+/// on most reads of a busy connection.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
 
 /// Serves a WebSocket until it ends. `early` are bytes that came behind the upgrade request.
@@ -85,13 +85,13 @@ struct Connection {
     rules: Arc<ClientRules>,
 }
 
-/// Why reading stopped.
+/// The end of reading.
 enum Stop {
     /// Nothing more for now.
     Idle,
     /// The connection is over, or is to be closed with this code.
     End(Option<Close>),
-    /// The client was told that it may not connect, and is to close the connection itself.
+    /// Connect was refused by a reply; the client is to close the connection.
     Refused,
 }
 
@@ -132,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// Waits for one frame, then takes what else is there.
+    /// Waits for one frame, then takes all that has arrived.
     fn turn(&mut self) -> Stop {
         debug_assert!(self.stream.blocking, "a turn begins with a wait");
         if let Err(stop) = self.wait() {
@@ -176,7 +176,7 @@ impl Connection {
         }
     }
 
-    /// Handles one message if the socket holds one already; whether it did.
+    /// Handles one message if the socket holds one already; false if it holds none.
     fn read_waiting(&mut self) -> Result<bool, Stop> {
         debug_assert!(self.stream.blocking, "only a thread that would wait looks whether it has to");
         self.stream.blocking = false;
@@ -271,7 +271,7 @@ impl Connection {
         }
     }
 
-    /// True while a missing pong says something: nothing is on its way before the ping. A client that
+    /// True while a missing pong means something: no frame is on its way ahead of the ping. A client that
     /// reads slowly gets the last frames long after the kernel took them; whether it is alive is
     /// decided by the stall timeout until then.
     fn is_answerable(&self) -> bool {
@@ -312,7 +312,7 @@ impl Connection {
         self.outbox.close(close.code, close.reason);
     }
 
-    /// Leaves every room, then gives the client a moment to take the last frames.
+    /// Leaves every room, then gives the client time to take the last frames.
     fn end(&mut self) {
         self.session.leave_all();
         if let Some(socket) = self.outbox.socket() {

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-/// What is due.
+/// Something that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// Send a ping.
@@ -63,7 +63,7 @@ impl Timers {
         self.pong_by = None;
     }
 
-    /// When a token's grace is over; `None`: nothing expires.
+    /// Sets the next end of a token's grace; `None`: nothing expires.
     pub(super) fn set_expiry(&mut self, at: Option<Instant>) {
         debug_assert!(at.is_none() || self.connect_by.is_none(), "only tokens of a connected client expire");
         self.expiry_at = at;
@@ -74,7 +74,7 @@ impl Timers {
         [self.connect_by, self.ping_at, self.pong_by, self.expiry_at].into_iter().flatten().min()
     }
 
-    /// What is due now, most urgent first. A ping that is due is taken as sent. `answerable` is
+    /// The most urgent thing that is due now. A ping that is due is taken as sent. `answerable` is
     /// false while the client may not have seen the ping because frames are on their way before it;
     /// then a missing pong is no sign of death.
     pub(super) fn due(&mut self, now: Instant, answerable: bool) -> Option<Due> {
