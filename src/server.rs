@@ -75,10 +75,10 @@ impl Server {
 fn at_address(error: &io::Error, address: SocketAddr) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another program uses the port: stop it or choose another with --listen"
+            "; another program is using the port: stop it or choose another port with --listen"
         }
         io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need special rights: choose another with --listen"
+            "; ports below 1024 need special privileges: choose another port with --listen"
         }
         _ => "",
     };

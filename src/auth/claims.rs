@@ -93,7 +93,7 @@ impl Claims {
             return Err(TokenError::Invalid("the user id is too long"));
         }
         if user.chars().any(char::is_control) {
-            return Err(TokenError::Invalid("the user id holds a control character"));
+            return Err(TokenError::Invalid("the user id contains a control character"));
         }
         Ok(Arc::from(user))
     }
@@ -160,9 +160,9 @@ fn attachment(plain: Option<&RawValue>, base64: Option<&str>) -> Result<Option<A
 }
 
 fn json_of_base64(text: &str) -> Result<Arc<str>, TokenError> {
-    let bytes = STANDARD.decode(text).map_err(|_| TokenError::Invalid("b64info or b64data is no base64"))?;
+    let bytes = STANDARD.decode(text).map_err(|_| TokenError::Invalid("b64info or b64data is not base64"))?;
     let raw: &RawValue = serde_json::from_slice(&bytes)
-        .map_err(|_| TokenError::Invalid("b64info or b64data holds no JSON"))?;
+        .map_err(|_| TokenError::Invalid("b64info or b64data does not hold JSON"))?;
     compact(raw)
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct TokenRequest<'a> {
 /// A token could not be made.
 #[derive(Debug)]
 pub(crate) enum IssueError {
-    /// `info` is no JSON.
+    /// `info` is not JSON.
     Info(serde_json::Error),
     /// Signing failed.
     Signing(jsonwebtoken::errors::Error),
@@ -39,7 +39,7 @@ pub(crate) enum IssueError {
 impl std::fmt::Display for IssueError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Info(error) => write!(f, "info is no JSON: {error}"),
+            Self::Info(error) => write!(f, "info is not JSON: {error}"),
             Self::Signing(error) => write!(f, "the token could not be signed: {error}"),
         }
     }

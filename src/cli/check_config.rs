@@ -10,11 +10,11 @@ use crate::config::{Loaded, Mode};
 const EXAMPLES: &str = "\
 Examples:
   roomcast check-config
-        the defaults and the environment alone
+        only the defaults and the environment
   roomcast check-config --config roomcast.toml && systemctl restart roomcast
         restart only with a configuration that works
 
-Prints TOML on standard output, warnings as comments above it. Ends with 1 when something is wrong.";
+Prints TOML on standard output, warnings as comments above it. Exits with 1 when something is wrong.";
 
 /// Print the configuration in effect.
 #[derive(Debug, Args)]

@@ -26,6 +26,6 @@ impl std::error::Error for Failure {}
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let problems: Vec<String> = error.problems.iter().map(|problem| format!("\n  {problem}")).collect();
-        Self(format!("the configuration is not usable:{}", problems.concat()))
+        Self(format!("the configuration is not valid:{}", problems.concat()))
     }
 }

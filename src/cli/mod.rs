@@ -36,7 +36,7 @@ struct Cli {
 enum Command {
     /// Start the server
     Serve(serve::ServeArgs),
-    /// Print a signed token for a user, to try out a server that has a secret
+    /// Print a signed token for a user, to try a server that has a secret
     Token(token::TokenArgs),
     /// Print the configuration in effect, or say what is wrong with it
     CheckConfig(check_config::CheckConfigArgs),
@@ -59,7 +59,7 @@ Letting others in:
   roomcast serve --listen 0.0.0.0:8000
   roomcast token --user ann          a token for the user \"ann\", signed with that secret
 
-`roomcast COMMAND --help` tells more about a command; docs/configuration.md lists every setting.";
+`roomcast COMMAND --help` describes a command; docs/configuration.md lists every setting.";
 
 /// Runs one command line, the program's name first.
 ///

@@ -21,12 +21,12 @@ Examples:
   roomcast serve --database postgres://chat:secret@localhost/chat
         the same on PostgreSQL; tables are created at the first start
   ROOMCAST_CLIENT_TOKEN_HMAC_SECRET=… roomcast serve --listen 0.0.0.0:8000
-        open to everybody who brings a token signed with that secret
+        open to everybody with a token signed with that secret
   roomcast serve --config roomcast.toml
         all settings from a file; roomcast.example.toml shows them with their defaults
 
-Flags win over ROOMCAST_… variables, which win over the file. SIGTERM or Ctrl-C stops the server
-in good order; a second one at once.";
+Flags override ROOMCAST_… variables, which override the file. SIGTERM or Ctrl-C stops the server
+gracefully; a second one stops it at once.";
 
 /// Start the server.
 #[derive(Debug, Args)]
@@ -38,19 +38,19 @@ pub(super) struct ServeArgs {
     /// Address and port to listen on [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
-    /// Where messages live: sqlite:FILE or postgres://… [default: sqlite:roomcast.db]
+    /// Database for messages: sqlite:FILE or postgres://… [default: sqlite:roomcast.db]
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
     /// Broadcast workers; 0 = one per core [default: 0]
     #[arg(long, value_name = "N")]
     pub workers: Option<u64>,
-    /// Let in everybody who can reach the address, without a token
+    /// Let in anyone who can reach the address, without a token
     #[arg(long)]
     pub insecure: bool,
-    /// What is logged, such as info or info,roomcast=debug [default: info]
+    /// Log filter, such as info or info,roomcast=debug [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
-    /// Log one JSON object a line
+    /// Log one JSON object per line
     #[arg(long)]
     pub log_json: bool,
 }
@@ -83,7 +83,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let server = Server::start(config.clone()).map_err(|error| Failure::new(error.to_string()))?;
     super::output::print(&banner(&config, server.local_addr(), server.capacity()))?;
     signals.wait();
-    tracing::info!("stopping: connections get what they are owed and are closed");
+    tracing::info!("stopping: sending what is queued, then closing the connections");
     server.stop();
     Ok(())
 }
@@ -104,7 +104,7 @@ pub(super) fn prepare(args: &ServeArgs) -> Result<Config, Failure> {
 /// Sends logs to standard error, where they do not mix with results.
 fn start_logging(log: &Log) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&log.filter)
-        .map_err(|error| Failure::new(format!("the log filter {:?} is wrong: {error}", log.filter)))?;
+        .map_err(|error| Failure::new(format!("the log filter {:?} is not valid: {error}", log.filter)))?;
     let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if log.json {
         logger.json().try_init()

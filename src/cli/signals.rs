@@ -36,5 +36,5 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
 }
 
 fn failed(error: io::Error) -> Failure {
-    Failure::new(format!("signals cannot be listened for: {error}"))
+    Failure::new(format!("cannot listen for signals: {error}"))
 }

@@ -18,7 +18,7 @@ Examples:
   roomcast token --user ann
         lets the user \"ann\" connect for an hour
   roomcast token --user ann --expires never --info '{\"name\":\"Ann\"}' --channels news,lobby
-        valid for ever, with a name the others see, and two rooms the server subscribes at connect
+        valid forever, with a name that others see, and two rooms the server subscribes her to
   roomcast token --user ann --channel '$board'
         lets \"ann\" subscribe to the room \"$board\", which needs a subscription token
 
@@ -41,10 +41,10 @@ pub(super) struct TokenArgs {
     /// Time until the token expires, such as 30m, 12h or never
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = lifetime)]
     pub expires: Lifetime,
-    /// JSON that others see with the user
+    /// JSON that others see beside the user
     #[arg(long, value_name = "JSON")]
     pub info: Option<String>,
-    /// Rooms the server subscribes the user to at connect
+    /// Rooms the server subscribes the user to on connect
     #[arg(long, value_name = "CH,…", value_delimiter = ',', conflicts_with = "channel")]
     pub channels: Vec<String>,
 }
@@ -68,8 +68,8 @@ pub(super) fn run(args: &TokenArgs) -> Result<(), Failure> {
 fn token(args: &TokenArgs, client: &Client, now: i64) -> Result<String, Failure> {
     let secret = client.token_hmac_secret.as_ref().ok_or_else(|| {
         Failure::new(
-            "there is no secret to sign with; set client.token_hmac_secret in the file of --config, or \
-             ROOMCAST_CLIENT_TOKEN_HMAC_SECRET, to the one of the server",
+            "there is no secret to sign with; set client.token_hmac_secret in the --config file, or \
+             ROOMCAST_CLIENT_TOKEN_HMAC_SECRET, to the secret of the server",
         )
     })?;
     check(args)?;
@@ -118,8 +118,10 @@ fn lifetime(text: &str) -> Result<Lifetime, String> {
         "never" => Ok(Lifetime::Never),
         _ => match humantime::parse_duration(text) {
             Ok(time) if time >= Duration::from_secs(1) => Ok(Lifetime::Within(time)),
-            _ => Err(r#"expected a time of at least a second such as "30m", "12h" or "90days", or "never""#
-                .to_owned()),
+            _ => Err(
+                r#"expected a duration of at least a second, such as "30m", "12h" or "90days", or "never""#
+                    .to_owned(),
+            ),
         },
     }
 }

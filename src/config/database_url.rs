@@ -32,7 +32,8 @@ impl FromStr for DatabaseUrl {
             return Err(format!("{EXPECTED}; the file name is missing"));
         }
         if path.starts_with(":memory:") {
-            return Err("an in-memory SQLite cannot be shared by the connections; name a file".to_owned());
+            return Err("an in-memory SQLite database cannot be shared by several connections; name a file"
+                .to_owned());
         }
         if path.contains(['?', '\0']) {
             return Err(format!("{EXPECTED}; parameters after the file name are not supported"));

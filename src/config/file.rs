@@ -109,7 +109,7 @@ impl Reader<'_> {
         let hint = match nearest(name.get_ref(), sections().into_iter()) {
             Some("namespace") => "did you mean [namespace.NAME]?".to_owned(),
             Some(section) => format!("did you mean [{section}]?"),
-            None => format!("the known ones are {}", sections().join(", ")),
+            None => format!("known sections: {}", sections().join(", ")),
         };
         self.problem(name.span().start, name.get_ref().to_string(), format!("unknown section; {hint}"));
     }
@@ -149,5 +149,5 @@ fn known_key_like(section: &str, unknown: &str) -> String {
         return format!("did you mean {path}?");
     }
     let names: Vec<&str> = keys().filter(|key| key.section == family).map(|key| key.name).collect();
-    format!("the known ones here are {}", names.join(", "))
+    format!("known keys here: {}", names.join(", "))
 }

@@ -148,7 +148,7 @@ fn refusals_name_line_key_and_remedy() {
             "r.toml:1: namespace.Chat: the name of a namespace is 1 to 64 of the characters a-z 0-9 _ -",
         ),
         ("[namespace.\"\"]", "the name of a namespace is"),
-        ("[api]\nzzzzzz = 1", "unknown key; the known ones here are key"),
+        ("[api]\nzzzzzz = 1", "unknown key; known keys here: key"),
         ("workers = 1\nworkers = 2", "r.toml:2: this is not TOML: duplicate key"),
         ("workers = 5000", "r.toml:1: workers: must be between 0 and 1024, got 5000"),
         ("[client]\nping_interval = 25", "expected a duration in quotes such as \"25s\""),

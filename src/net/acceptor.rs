@@ -89,7 +89,7 @@ impl Acceptor {
         self.sockets.cut_off();
         self.sockets.wait_until(Instant::now() + CUT_OFF_WAIT);
         if self.thread.join().is_err() {
-            tracing::error!("the acceptor had panicked");
+            tracing::error!("the acceptor panicked");
         }
     }
 }
@@ -122,7 +122,7 @@ impl AcceptLoop {
                 Ok(()) => pause = PAUSE_MIN,
                 Err(error) => {
                     // Out of files, threads or memory: existing connections keep being served.
-                    tracing::warn!(%error, "a connection could not be taken; see docs/operations.md on system limits");
+                    tracing::warn!(%error, "a connection could not be accepted; see docs/operations.md on system limits");
                     thread::sleep(pause);
                     pause = (pause * 2).min(PAUSE_MAX);
                 }

@@ -25,7 +25,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Store(error) => write!(f, "{error}"),
             Self::Listen(reason) => f.write_str(reason),
-            Self::System(error) => write!(f, "the system refuses a thread or poller: {error}"),
+            Self::System(error) => write!(f, "the system could not provide a thread or poller: {error}"),
         }
     }
 }
@@ -100,11 +100,11 @@ impl PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownNamespace => write!(f, "the namespace of the channel is not configured"),
+            Self::UnknownNamespace => write!(f, "the channel's namespace is not configured"),
             Self::Forbidden => write!(f, "the client may not publish in this channel"),
             Self::Json(reason) => write!(f, "the payload cannot be sent: {reason}"),
             Self::TooLarge => write!(f, "the payload is larger than message_bytes_max allows"),
-            Self::AlwaysStored => write!(f, "the namespace of the channel stores every message"),
+            Self::AlwaysStored => write!(f, "the channel's namespace stores every message"),
             Self::Store(error) => write!(f, "{error}"),
         }
     }
@@ -158,12 +158,12 @@ impl SubscribeError {
 impl fmt::Display for SubscribeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::UnknownNamespace => "the namespace of the channel is not configured",
+            Self::UnknownNamespace => "the channel's namespace is not configured",
             Self::UnknownRoom => "the room does not exist",
             Self::Forbidden => "the client may not subscribe to this channel",
-            Self::AlreadySubscribed => "the connection is subscribed to the channel already",
-            Self::TooManyChannels => "the connection holds as many subscriptions as it may",
-            Self::Unrecoverable => "the messages asked for are no longer kept",
+            Self::AlreadySubscribed => "the connection is already subscribed to the channel",
+            Self::TooManyChannels => "the connection has reached its limit of subscriptions",
+            Self::Unrecoverable => "the requested messages are no longer kept",
             Self::Unavailable => "the database does not answer",
         })
     }

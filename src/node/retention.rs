@@ -45,7 +45,7 @@ impl Pruner {
     pub(super) fn stop(self) {
         drop(self.stop);
         if self.thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the retention thread had panicked");
+            tracing::error!("the retention thread panicked");
         }
     }
 }

@@ -38,7 +38,7 @@ pub enum Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TimedOut => "no message came in time",
+            Self::TimedOut => "no message arrived in time",
             Self::Stopped => "the node was stopped",
             Self::Lost => "the next messages are no longer kept",
         })

@@ -123,7 +123,7 @@ fn history(params: &HistoryRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Res
 fn presence(params: &ChannelRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let presence = node.presence(Caller::Operator, &params.channel)?;
     if presence.too_large {
-        let detail = "the room has more listeners than presence_max_listeners; ask presence_stats";
+        let detail = "the room has more listeners than presence_max_listeners; use presence_stats";
         return Err(Refusal::with_detail(ErrorCode::NotAvailable, detail));
     }
     done(out, &PresenceResult(&presence.clients))
@@ -169,7 +169,7 @@ fn room_create(params: &RoomCreateParams, node: &NodeHandle, out: &mut Vec<u8>) 
         Ok(()) => room_info(&params.channel, node, out),
         Err(RequestError::NotAvailable) => Err(Refusal::with_detail(
             ErrorCode::NotAvailable,
-            "rooms of this namespace cannot be created by hand",
+            "rooms of this namespace cannot be created through the API",
         )),
         Err(error) => Err(error.into()),
     }

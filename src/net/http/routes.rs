@@ -128,10 +128,7 @@ impl Router {
             "/health" if reading => health(&self.node),
             "/metrics" if reading => metrics(head, &self.node),
             "/" | "/index.html" | "/health" | "/metrics" => Response::method_not_allowed("GET, HEAD"),
-            _ => Response::text(
-                404,
-                "nothing is here; the page is at /, the WebSocket at /connection/websocket",
-            ),
+            _ => Response::text(404, "not found; the page is at /, the WebSocket at /connection/websocket"),
         }
     }
 }
@@ -142,7 +139,9 @@ fn metrics(head: &Head, node: &NodeHandle) -> Response {
         None => String::new(),
         Some(wanted) => match api::room_metrics(wanted, node) {
             Some(rooms) => rooms,
-            None => return Response::text(400, "rooms is how many of the busiest rooms to list, 1 to 1000"),
+            None => {
+                return Response::text(400, "rooms must be the number of busiest rooms to list, 1 to 1000");
+            }
         },
     };
     let text = node.metrics().render() + &rooms;
@@ -174,17 +173,17 @@ fn upgrade(head: &Head, check_origin: impl FnOnce() -> Result<(), Response>) -> 
     let is_upgrade = head.has_token("upgrade", "websocket") && head.has_token("connection", "upgrade");
     let key = head.header("sec-websocket-key").filter(|key| key.len() == 24);
     let (true, Some(key)) = (is_upgrade, key) else {
-        return Err(Response::text(400, "this address speaks WebSocket: connect with ws:// or an SDK"));
+        return Err(Response::text(400, "this is a WebSocket address: connect with ws:// or an SDK"));
     };
     if head.header("sec-websocket-version") != Some("13") {
-        return Err(Response::text(426, "only WebSocket version 13 is spoken here"));
+        return Err(Response::text(426, "only WebSocket version 13 is supported"));
     }
     check_origin()?;
     let wants_protobuf = head.has_token("sec-websocket-protocol", PROTOBUF_SUBPROTOCOL)
         || head.query_value("format") == Some("protobuf")
         || head.query_value("cf_protocol") == Some("protobuf");
     if wants_protobuf {
-        return Err(Response::text(400, "only the JSON protocol is spoken here, not Protobuf"));
+        return Err(Response::text(400, "only the JSON protocol is supported, not Protobuf"));
     }
     let subprotocol = match head.has_token("sec-websocket-protocol", JSON_SUBPROTOCOL) {
         true => format!("Sec-WebSocket-Protocol: {JSON_SUBPROTOCOL}\r\n"),
