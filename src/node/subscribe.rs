@@ -21,12 +21,12 @@ use crate::publication::ClientInfo;
 pub(crate) struct SubscribeRight {
     channel: Channel,
     options: Arc<Namespace>,
-    origin: Origin,
+    grant: Grant,
 }
 
-/// The origin of a right to listen.
+/// The ground on which somebody may listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum Grant {
     /// The operator asks.
     Operator,
     /// A subscription token, which the caller of the node verifies.
@@ -74,22 +74,22 @@ impl NodeHandle {
         has_token: bool,
     ) -> Result<SubscribeRight, SubscribeError> {
         let options = self.namespace(channel)?.clone();
-        let origin = match caller {
-            Caller::Operator => Origin::Operator,
+        let grant = match caller {
+            Caller::Operator => Grant::Operator,
             Caller::Client { subscribed: true, .. } => return Err(SubscribeError::AlreadySubscribed),
             Caller::Client { user, .. } if has_token => {
                 self.check_privacy(channel, user)?;
-                Origin::Token
+                Grant::Token
             }
             Caller::Client { .. } => {
                 if (options.token_required || channel.is_private()) && !self.is_open() {
                     return Err(SubscribeError::Forbidden);
                 }
                 self.check_audience(caller, channel, options.subscribe)?;
-                Origin::Audience
+                Grant::Audience
             }
         };
-        Ok(SubscribeRight { channel: channel.clone(), options, origin })
+        Ok(SubscribeRight { channel: channel.clone(), options, grant })
     }
 
     /// Puts a client into a room. The outcome comes as [`SubscribeOptions::answer`] says, before
@@ -103,7 +103,7 @@ impl NodeHandle {
         right: SubscribeRight,
         how: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
-        if right.origin != Origin::Operator {
+        if right.grant != Grant::Operator {
             self.check_room_exists(&right)?;
         }
         let SubscribeOptions { chan_info, position, extra, answer, server_side } = how;
@@ -140,7 +140,7 @@ impl NodeHandle {
     fn recover(&self, user: &str, right: &SubscribeRight, position: Position) -> Recover {
         // A client that resumes is about to be a subscriber, so it is judged as one.
         let caller = Caller::Client { user, subscribed: true };
-        let permitted = right.origin != Origin::Audience
+        let permitted = right.grant != Grant::Audience
             || self.check_audience(caller, &right.channel, right.options.read_history).is_ok();
         let Position { after, epoch, reject_unrecovered } = position;
         Recover { after, epoch, permitted, reject_unrecovered }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::Session;
 use super::expiry::ttl_seconds;
-use super::outcome::Failure;
+use super::outcome::CommandError;
 use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
 use crate::ids::Channel;
@@ -28,7 +28,7 @@ pub(super) struct ServerSide {
 }
 
 /// The client that connects.
-struct Identity {
+struct ClientIdentity {
     user: Arc<str>,
     conn_info: Option<Arc<str>>,
     /// Unix seconds.
@@ -37,10 +37,10 @@ struct Identity {
 }
 
 impl Session {
-    pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), Failure> {
+    pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), CommandError> {
         debug_assert!(self.client.is_none(), "a session connects once");
         let identity = self.identify(&request)?;
-        let Identity { user, conn_info, expires_at, subscriptions } = identity;
+        let ClientIdentity { user, conn_info, expires_at, subscriptions } = identity;
         let client = self.node.connect(self.outbox.clone(), user, conn_info);
         self.client = Some(client.clone());
 
@@ -67,7 +67,7 @@ impl Session {
         Ok(())
     }
 
-    fn identify(&self, request: &ConnectRequest) -> Result<Identity, Failure> {
+    fn identify(&self, request: &ConnectRequest) -> Result<ClientIdentity, CommandError> {
         let Some(token) = request.token.as_deref().filter(|token| !token.is_empty()) else {
             return self.identify_without_token(request);
         };
@@ -89,10 +89,10 @@ impl Session {
         Ok(self.identity_of(&verified))
     }
 
-    fn identity_of(&self, verified: &VerifiedConnection) -> Identity {
+    fn identity_of(&self, verified: &VerifiedConnection) -> ClientIdentity {
         let mut subscriptions = server_side(verified);
         self.add_personal(verified.user(), &mut subscriptions);
-        Identity {
+        ClientIdentity {
             user: verified.user().clone(),
             conn_info: verified.info().cloned(),
             expires_at: verified.expires_at(),
@@ -100,7 +100,7 @@ impl Session {
         }
     }
 
-    fn identify_without_token(&self, request: &ConnectRequest) -> Result<Identity, Failure> {
+    fn identify_without_token(&self, request: &ConnectRequest) -> Result<ClientIdentity, CommandError> {
         if !self.allows_anonymous() {
             return Err(CloseCode::BadRequest.into());
         }
@@ -109,7 +109,7 @@ impl Session {
         let user = claimed.unwrap_or_default();
         let mut subscriptions = Vec::new();
         self.add_personal(&user, &mut subscriptions);
-        Ok(Identity { user, conn_info: None, expires_at: None, subscriptions })
+        Ok(ClientIdentity { user, conn_info: None, expires_at: None, subscriptions })
     }
 
     fn allows_anonymous(&self) -> bool {
@@ -134,7 +134,7 @@ impl Session {
         client: &Client,
         subscriptions: Vec<ServerSide>,
         previous: &[(Channel, RecoverRequest)],
-    ) -> Result<Vec<(Channel, Joined)>, Failure> {
+    ) -> Result<Vec<(Channel, Joined)>, CommandError> {
         let (sender, answers) = unbounded();
         let awaited = subscriptions.len();
         for subscription in subscriptions {
@@ -151,7 +151,7 @@ impl Session {
         subscription: ServerSide,
         previous: Option<&RecoverRequest>,
         sender: Sender<(Channel, Result<Joined, ErrorCode>)>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         let ServerSide { channel, chan_info, data } = subscription;
         let Ok(right) = self.node.check_subscribe(Caller::Operator, &channel, false) else {
             tracing::warn!(%channel, "a server-side subscription names an unknown namespace");
@@ -176,7 +176,7 @@ impl Session {
 fn collect(
     answers: &Receiver<(Channel, Result<Joined, ErrorCode>)>,
     awaited: usize,
-) -> Result<Vec<(Channel, Joined)>, Failure> {
+) -> Result<Vec<(Channel, Joined)>, CommandError> {
     let mut joined = Vec::with_capacity(awaited);
     for _ in 0..awaited {
         match answers.recv_timeout(SUBSCRIPTIONS_WAIT) {

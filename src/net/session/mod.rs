@@ -32,7 +32,7 @@ use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
 use crate::protocol::reply;
 use expiry::Expiries;
-use outcome::Failure;
+use outcome::CommandError;
 use pending::PendingPublishes;
 use rate::RateLimit;
 
@@ -148,15 +148,15 @@ impl Session {
                 debug_assert!(self.is_connected(), "a command that succeeds is connect or comes after it");
                 Flow::Continue
             }
-            Err(Failure::Close(code)) => Flow::Disconnect(code),
-            Err(Failure::Error(code)) => {
+            Err(CommandError::Close(code)) => Flow::Disconnect(code),
+            Err(CommandError::Error(code)) => {
                 let flow = self.fail(id, code);
                 if connecting { self.refuse() } else { flow }
             }
         }
     }
 
-    fn dispatch(&mut self, id: u32, method: Method) -> Result<(), Failure> {
+    fn dispatch(&mut self, id: u32, method: Method) -> Result<(), CommandError> {
         match method {
             Method::Connect(request) => self.connect(id, request),
             Method::Subscribe(request) => self.subscribe(id, request),
@@ -234,8 +234,8 @@ impl Session {
     }
 
     /// The connected client; commands before connect never get this far.
-    fn client(&self) -> Result<&Client, Failure> {
-        self.client.as_ref().ok_or(Failure::Close(CloseCode::BadRequest))
+    fn client(&self) -> Result<&Client, CommandError> {
+        self.client.as_ref().ok_or(CommandError::Close(CloseCode::BadRequest))
     }
 
     /// This client as the one who asks something about a channel.

@@ -16,44 +16,44 @@ pub(in crate::net) enum Flow {
 }
 
 /// The reason a command has no result.
-pub(super) enum Failure {
+pub(super) enum CommandError {
     /// The reply to the command is this error.
     Error(ErrorCode),
     /// The connection is closed with this code.
     Close(CloseCode),
 }
 
-impl From<ErrorCode> for Failure {
+impl From<ErrorCode> for CommandError {
     fn from(code: ErrorCode) -> Self {
         Self::Error(code)
     }
 }
 
-impl From<AccessError> for Failure {
+impl From<AccessError> for CommandError {
     fn from(error: AccessError) -> Self {
         Self::Error(error.code())
     }
 }
 
-impl From<PublishError> for Failure {
+impl From<PublishError> for CommandError {
     fn from(error: PublishError) -> Self {
         Self::Error(error.code())
     }
 }
 
-impl From<SubscribeError> for Failure {
+impl From<SubscribeError> for CommandError {
     fn from(error: SubscribeError) -> Self {
         Self::Error(error.code())
     }
 }
 
-impl From<RequestError> for Failure {
+impl From<RequestError> for CommandError {
     fn from(error: RequestError) -> Self {
         Self::Error(error.code())
     }
 }
 
-impl From<CloseCode> for Failure {
+impl From<CloseCode> for CommandError {
     fn from(code: CloseCode) -> Self {
         Self::Close(code)
     }

@@ -10,13 +10,13 @@ use crate::node::CheckedMessage;
 #[derive(Debug, Default)]
 pub(super) struct PendingPublishes {
     messages: Vec<CheckedMessage>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<PendingAck>,
     bytes: usize,
 }
 
 /// The command that is answered when its message is committed.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct PendingAck {
     pub(super) id: u32,
     pub(super) kind: AckKind,
     /// Time the command was taken.
@@ -44,7 +44,7 @@ impl PendingPublishes {
     }
 
     /// Adds a message and the command it came by.
-    pub(super) fn push(&mut self, message: CheckedMessage, waiting: Waiting) {
+    pub(super) fn push(&mut self, message: CheckedMessage, waiting: PendingAck) {
         debug_assert!(message.is_stored(), "what is not stored waits for no commit");
         debug_assert!(waiting.id != 0, "a publish without an id could not be acknowledged");
         self.bytes += message.size_bytes();
@@ -53,7 +53,7 @@ impl PendingPublishes {
     }
 
     /// The messages, and the commands they answer, in the same order.
-    pub(super) fn into_parts(self) -> (Vec<CheckedMessage>, Vec<Waiting>) {
+    pub(super) fn into_parts(self) -> (Vec<CheckedMessage>, Vec<PendingAck>) {
         debug_assert_eq!(self.messages.len(), self.waiting.len(), "every message has its command");
         debug_assert!(!self.messages.is_empty() || self.bytes == 0, "bytes without a message");
         (self.messages, self.waiting)

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::Session;
-use super::outcome::Failure;
-use super::pending::{AckKind, Waiting};
+use super::outcome::CommandError;
+use super::pending::{AckKind, PendingAck};
 use crate::ids::Seq;
 use crate::node::{CheckedMessage, Draft, PublishError};
 use crate::protocol::api::params::RpcPublishParams;
@@ -13,7 +13,7 @@ use crate::protocol::command::PublishRequest;
 use crate::protocol::reply;
 
 impl Session {
-    pub(super) fn publish(&mut self, id: u32, request: PublishRequest) -> Result<(), Failure> {
+    pub(super) fn publish(&mut self, id: u32, request: PublishRequest) -> Result<(), CommandError> {
         if let Some(code) = request.unsupported() {
             return Err(code.into());
         }
@@ -22,17 +22,17 @@ impl Session {
         self.publish_draft(id, AckKind::Publish, draft)
     }
 
-    pub(super) fn rpc_publish(&mut self, id: u32, params: RpcPublishParams) -> Result<(), Failure> {
+    pub(super) fn rpc_publish(&mut self, id: u32, params: RpcPublishParams) -> Result<(), CommandError> {
         let RpcPublishParams { channel, data, key } = params;
         let draft = Draft { channel, data, info: None, tags: None, key, skip_history: false };
         self.publish_draft(id, AckKind::Rpc, draft)
     }
 
     /// Checks a message; it is committed when the turn ends if it is stored, or else at once.
-    fn publish_draft(&mut self, id: u32, kind: AckKind, draft: Draft) -> Result<(), Failure> {
+    fn publish_draft(&mut self, id: u32, kind: AckKind, draft: Draft) -> Result<(), CommandError> {
         let message = self.check_publish(draft)?;
         if message.is_stored() {
-            self.publishes.push(message, Waiting { id, kind, since: Instant::now() });
+            self.publishes.push(message, PendingAck { id, kind, since: Instant::now() });
             return Ok(());
         }
         // Nothing to commit, but the order of a client's commands holds.
@@ -46,7 +46,7 @@ impl Session {
     }
 
     /// Checks a message in the name of this client, as it is known in the room.
-    fn check_publish(&self, draft: Draft) -> Result<CheckedMessage, Failure> {
+    fn check_publish(&self, draft: Draft) -> Result<CheckedMessage, CommandError> {
         let (caller, info) = self.client()?.in_channel(&draft.channel);
         Ok(self.node.check_publish(caller, Draft { info: Some(info), ..draft })?)
     }
@@ -59,7 +59,7 @@ impl Session {
         }
         let outcomes = self.node.commit(messages);
         debug_assert_eq!(outcomes.len(), waiting.len(), "every publish of a turn is answered once");
-        for (Waiting { id, kind, since }, outcome) in waiting.into_iter().zip(outcomes) {
+        for (PendingAck { id, kind, since }, outcome) in waiting.into_iter().zip(outcomes) {
             self.node.metrics().publish_ack_seconds.observe(since.elapsed().as_secs_f64());
             self.acknowledge(id, &kind, outcome);
         }

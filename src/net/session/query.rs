@@ -1,7 +1,7 @@
 //! Commands that only ask: presence, presence_stats, history.
 
 use super::Session;
-use super::outcome::Failure;
+use super::outcome::CommandError;
 use crate::ids::Channel;
 use crate::node::Presence;
 use crate::protocol::code::ErrorCode;
@@ -9,7 +9,7 @@ use crate::protocol::command::HistoryRequest;
 use crate::protocol::reply::{self, HistoryResult, PresenceStatsResult, PublicationList};
 
 impl Session {
-    pub(super) fn presence(&mut self, id: u32, channel: &Channel) -> Result<(), Failure> {
+    pub(super) fn presence(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
         let presence = self.ask_presence(channel)?;
         if presence.too_large {
             return Err(ErrorCode::NotAvailable.into());
@@ -18,17 +18,17 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn presence_stats(&mut self, id: u32, channel: &Channel) -> Result<(), Failure> {
+    pub(super) fn presence_stats(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
         let presence = self.ask_presence(channel)?;
         self.reply(|out| reply::presence_stats(out, id, stats(&presence)));
         Ok(())
     }
 
-    fn ask_presence(&self, channel: &Channel) -> Result<Presence, Failure> {
+    fn ask_presence(&self, channel: &Channel) -> Result<Presence, CommandError> {
         Ok(self.node.presence(self.caller(channel), channel)?)
     }
 
-    pub(super) fn history(&mut self, id: u32, request: &HistoryRequest) -> Result<(), Failure> {
+    pub(super) fn history(&mut self, id: u32, request: &HistoryRequest) -> Result<(), CommandError> {
         let history = self.node.history(self.caller(&request.channel), request)?;
         let publications: PublicationList = history.publications.iter().collect();
         let node = self.node.clone();

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Session;
 use super::expiry::ttl_seconds;
-use super::outcome::{Failure, Flow};
+use super::outcome::{CommandError, Flow};
 use crate::auth::TokenError;
 use crate::clock;
 use crate::ids::Channel;
@@ -32,7 +32,7 @@ impl Session {
         self.unsubscribe(channel, &text);
     }
 
-    pub(super) fn refresh(&mut self, id: u32, token: &Option<String>) -> Result<(), Failure> {
+    pub(super) fn refresh(&mut self, id: u32, token: &Option<String>) -> Result<(), CommandError> {
         let token = token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
         let verifier = self.rules.verifier.as_ref().ok_or(CloseCode::InvalidToken)?;
         let verified = verifier.verify_connection(token, clock::unix_seconds()).map_err(|error| {
@@ -67,7 +67,7 @@ impl Session {
         held.iter().eq(wanted)
     }
 
-    pub(super) fn sub_refresh(&mut self, id: u32, request: &SubRefreshRequest) -> Result<(), Failure> {
+    pub(super) fn sub_refresh(&mut self, id: u32, request: &SubRefreshRequest) -> Result<(), CommandError> {
         if let Some(code) = request.unsupported() {
             return Err(code.into());
         }
@@ -97,7 +97,7 @@ impl Session {
 
     /// An expired token in `sub_refresh`: every SDK takes an error here as the end of the
     /// subscription, so the client is told to subscribe again, which makes it fetch a new token.
-    fn refuse_expired(&mut self, channel: Option<&Channel>) -> Result<(), Failure> {
+    fn refuse_expired(&mut self, channel: Option<&Channel>) -> Result<(), CommandError> {
         let Some(channel) = channel.filter(|channel| self.is_subscribed(channel)).cloned() else {
             return Err(ErrorCode::TokenExpired.into());
         };

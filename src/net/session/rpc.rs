@@ -4,7 +4,7 @@
 //! error 108, as a server without rpc answers.
 
 use super::Session;
-use super::outcome::Failure;
+use super::outcome::CommandError;
 use crate::protocol::api::decode_rpc;
 use crate::protocol::api::params::{RoomsReadParams, RpcPublishParams, UserParams};
 use crate::protocol::api::results::{ContactResult, ContactsResult, Done, ReadResult, UnreadResult};
@@ -13,7 +13,7 @@ use crate::protocol::command::RpcRequest;
 use crate::protocol::reply;
 
 impl Session {
-    pub(super) fn rpc(&mut self, id: u32, request: RpcRequest) -> Result<(), Failure> {
+    pub(super) fn rpc(&mut self, id: u32, request: RpcRequest) -> Result<(), CommandError> {
         let data = request.data.as_deref();
         match request.method.as_str() {
             "publish" => {
@@ -31,34 +31,34 @@ impl Session {
     }
 
     /// The user id of the caller; the anonymous user has no contacts and reads nothing.
-    fn user(&self) -> Result<&str, Failure> {
+    fn user(&self) -> Result<&str, CommandError> {
         match &**self.client()?.user() {
             "" => Err(ErrorCode::PermissionDenied.into()),
             user => Ok(user),
         }
     }
 
-    fn add_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
+    fn add_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
         let contact = self.node.add_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &contact));
         Ok(())
     }
 
-    fn remove_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
+    fn remove_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
         self.node.remove_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &Done));
         Ok(())
     }
 
-    fn list_contacts(&mut self, id: u32) -> Result<(), Failure> {
+    fn list_contacts(&mut self, id: u32) -> Result<(), CommandError> {
         let contacts: Vec<ContactResult> = self.node.contacts(self.user()?)?;
         self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
         Ok(())
     }
 
-    fn set_read(&mut self, id: u32, data: Option<&str>) -> Result<(), Failure> {
+    fn set_read(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: RoomsReadParams = decode_rpc(data)?;
         let result: ReadResult =
             self.node.set_read(self.caller(&params.channel), &params.channel, params.seq)?;
@@ -66,7 +66,7 @@ impl Session {
         Ok(())
     }
 
-    fn list_unread(&mut self, id: u32) -> Result<(), Failure> {
+    fn list_unread(&mut self, id: u32) -> Result<(), CommandError> {
         let rooms = self.node.unread(self.user()?)?;
         self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
         Ok(())

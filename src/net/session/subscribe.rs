@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::expiry::ttl_seconds;
-use super::outcome::Failure;
+use super::outcome::CommandError;
 use crate::auth::{TokenError, VerifiedSubscription};
 use crate::clock;
 use crate::ids::Channel;
@@ -13,7 +13,7 @@ use crate::protocol::command::SubscribeRequest;
 
 impl Session {
     /// Subscribes; the reply comes from the room's shard, before anything the room sends.
-    pub(super) fn subscribe(&mut self, id: u32, request: SubscribeRequest) -> Result<(), Failure> {
+    pub(super) fn subscribe(&mut self, id: u32, request: SubscribeRequest) -> Result<(), CommandError> {
         if let Some(code) = request.unsupported() {
             return Err(code.into());
         }
@@ -49,7 +49,11 @@ impl Session {
         }
     }
 
-    fn verify_subscription(&self, token: &str, channel: &Channel) -> Result<VerifiedSubscription, Failure> {
+    fn verify_subscription(
+        &self,
+        token: &str,
+        channel: &Channel,
+    ) -> Result<VerifiedSubscription, CommandError> {
         let verifier = self.rules.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
         let user = self.client()?.user();
         verifier.verify_subscription(token, clock::unix_seconds(), user, Some(channel)).map_err(|error| {

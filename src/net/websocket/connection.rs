@@ -90,21 +90,21 @@ enum Stop {
     /// Nothing more for now.
     Idle,
     /// The connection is over, or is to be closed with this code.
-    End(Option<Close>),
+    End(Option<CloseFrame>),
     /// Connect was refused by a reply; the client is to close the connection.
     Refused,
 }
 
 /// A close frame to send: one of the protocol's, or one of WebSocket's own.
 #[derive(Clone, Copy)]
-struct Close {
+struct CloseFrame {
     code: u16,
     reason: &'static str,
     /// Label of the metric for broken input.
     kind: Option<&'static str>,
 }
 
-impl From<CloseCode> for Close {
+impl From<CloseCode> for CloseFrame {
     fn from(code: CloseCode) -> Self {
         Self { code: code.number(), reason: code.as_str(), kind: None }
     }
@@ -213,7 +213,7 @@ impl Connection {
                 Ok(text.len())
             }
             Ok(Message::Binary(_)) => {
-                Err(Stop::End(Some(Close { kind: Some("binary"), ..CloseCode::BadRequest.into() })))
+                Err(Stop::End(Some(CloseFrame { kind: Some("binary"), ..CloseCode::BadRequest.into() })))
             }
             Ok(Message::Close(_)) => {
                 // Hands over the answering close frame, which the client may wait for; that it
@@ -299,7 +299,7 @@ impl Connection {
         }
     }
 
-    fn close(&self, close: Close) {
+    fn close(&self, close: CloseFrame) {
         debug_assert!(
             close.code >= 1000 && close.reason.len() <= CLOSE_REASON_BYTES_MAX,
             "{} {} fits no close frame",
@@ -348,8 +348,8 @@ fn drain(socket: &TcpStream, deadline: Instant) {
 }
 
 /// The close frame for input that tungstenite refused; `None` when the connection is just gone.
-fn answer_to(error: &Error) -> Option<Close> {
-    let close = |code, reason, kind| Some(Close { code, reason, kind: Some(kind) });
+fn answer_to(error: &Error) -> Option<CloseFrame> {
+    let close = |code, reason, kind| Some(CloseFrame { code, reason, kind: Some(kind) });
     match error {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => close(1009, "message too big", "too_big"),
         Error::Utf8(_) => close(1007, "invalid utf-8", "utf8"),
