@@ -143,6 +143,7 @@ impl Publisher {
             return;
         }
         self.sent[place] = None;
+        debug_assert!(self.under_way > 0, "what waits was under way");
         self.under_way -= 1;
         while let Some(None) = self.sent.front() {
             self.sent.pop_front();

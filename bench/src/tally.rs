@@ -133,6 +133,7 @@ impl RoomTally {
         if self.messages.len() < at + count {
             self.messages.resize(at + count, Message::default());
         }
+        debug_assert!(self.first <= place && at + count <= self.messages.len());
         Some(at)
     }
 
@@ -253,6 +254,16 @@ mod tests {
         assert_eq!(to_nobody.lost(), 4);
         let without = RoomTally { owed: 10, ends: vec![end(8, 0, 0), end(12, 0, 0)], ..RoomTally::default() };
         assert_eq!((without.lost(), without.surplus()), (2, 2));
+    }
+
+    #[test]
+    fn messages_are_followed_in_whichever_order_they_come() {
+        let mut tally = GroupTally::new(1);
+        for (place, now_ns) in [(6, 3_000), (4, 5_000), (5, 4_000), (4 + FOLLOWED_MAX as u64, 9_000)] {
+            tally.rooms[0].arrive(place, 1_000, now_ns);
+        }
+        let latency = tally.last_delivery(|_| 1);
+        assert_eq!((latency.0.len(), latency.0.max()), (3, 4), "one is too far away");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
-/// Which of a room's messages the unreliable kind does not pass on to the first member, and which it passes
-/// on twice to all.
+/// Which of a room's messages the unreliable kind passes on to nobody, which not to the first member, and
+/// which twice to all.
 const LOST: u64 = 15;
+const WITHHELD: u64 = 17;
 const REPEATED: u64 = 18;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -73,7 +74,8 @@ impl Room {
         self.count += 1;
         for (place, member) in self.members.iter_mut().enumerate() {
             let copies = match (kind, self.count) {
-                (Kind::Unreliable, LOST) if place == 0 => 0,
+                (Kind::Unreliable, LOST) => 0,
+                (Kind::Unreliable, WITHHELD) if place == 0 => 0,
                 (Kind::Unreliable, REPEATED) => 2,
                 _ => 1,
             };
