@@ -18,8 +18,8 @@ pub(crate) struct Client {
 #[derive(Debug, Default)]
 pub(crate) struct Share {
     pub(crate) clients: Vec<Client>,
-    /// The server may have the processor before this thread.
-    pub(crate) steps_back: bool,
+    /// It runs only on processors that are idle, so that the server goes first.
+    pub(crate) has_low_priority: bool,
 }
 
 impl Share {
@@ -40,13 +40,13 @@ pub(crate) fn shares(plan: &Plan) -> Vec<Share> {
         clients(plan).into_iter().partition::<Vec<_>, _>(|client| client.publisher.is_none());
     let paced = plan.is_paced();
     let mut shares: Vec<Share> = Vec::new();
-    shares.resize_with(plan.listening_threads(), || Share { steps_back: paced, ..Share::default() });
+    shares.resize_with(plan.listening_threads(), || Share { has_low_priority: paced, ..Share::default() });
     for (number, client) in listeners.into_iter().enumerate() {
         let of_group = if paced { client.group * plan.threads } else { 0 };
         shares[of_group + number % plan.threads].clients.push(client);
     }
     if paced {
-        shares.push(Share { clients: publishers, steps_back: false });
+        shares.push(Share { clients: publishers, has_low_priority: false });
     } else {
         for (number, client) in publishers.into_iter().enumerate() {
             shares[number % plan.threads].clients.push(client);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use mio::net::TcpStream;
 
 use crate::clients::Client;
-use crate::dialect::{Dialect, Heard, Standing};
+use crate::dialect::{ClientState, Decoded, Dialect};
 use crate::listener::Listener;
 use crate::plan::Plan;
 use crate::socket::Socket;
@@ -16,7 +16,7 @@ use crate::websocket::{self, Frame};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Waits for the answer to the handshake.
-    Shaking,
+    Handshake,
     /// The WebSocket is open, and the server has not said yet that all is ready.
     Joining,
     Ready,
@@ -40,8 +40,8 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     /// The begin of a message that comes in several frames.
     partial: Vec<u8>,
-    /// The begin of what the dialect has to see whole.
-    kept: Vec<u8>,
+    /// The begin of what the dialect has to see whole to decode it.
+    undecoded: Vec<u8>,
 }
 
 impl Connection {
@@ -49,13 +49,13 @@ impl Connection {
     pub(crate) fn open(plan: &Plan, client: &Client, dialect: &dyn Dialect) -> io::Result<Self> {
         let mut connection = Self {
             socket: Socket::open(plan.address, client.number)?,
-            stage: Stage::Shaking,
+            stage: Stage::Handshake,
             listener: client.room.map(|room| Listener::new(client.group, room)),
             publisher: None,
             room: client.room.map(|room| plan.room(client.group, room)),
             input: Vec::new(),
             partial: Vec::new(),
-            kept: Vec::new(),
+            undecoded: Vec::new(),
         };
         connection.request(plan, dialect);
         Ok(connection)
@@ -64,16 +64,16 @@ impl Connection {
     /// Begins to connect again, as the `number`th connection; what it got stays.
     pub(crate) fn reopen(&mut self, plan: &Plan, number: usize, dialect: &dyn Dialect) -> io::Result<()> {
         self.socket = Socket::open(plan.address, number)?;
-        for bytes in [&mut self.input, &mut self.partial, &mut self.kept] {
+        for bytes in [&mut self.input, &mut self.partial, &mut self.undecoded] {
             bytes.clear();
         }
-        self.stage = Stage::Shaking;
+        self.stage = Stage::Handshake;
         self.request(plan, dialect);
         Ok(())
     }
 
     fn request(&mut self, plan: &Plan, dialect: &dyn Dialect) {
-        let path = dialect.path(&standing(self.room.as_deref(), self.listener.as_ref()));
+        let path = dialect.path(&client_state(self.room.as_deref(), self.listener.as_ref()));
         websocket::request(self.socket.output(), &plan.host, &path);
     }
 
@@ -82,8 +82,8 @@ impl Connection {
         self.socket.stream()
     }
 
-    /// Ends the socket.
-    pub(crate) fn end(&mut self, stage: Stage) {
+    /// Shuts the socket down.
+    pub(crate) fn close(&mut self, stage: Stage) {
         self.stage = stage;
         self.socket.shut_down();
     }
@@ -105,52 +105,67 @@ impl Connection {
         websocket::frame(self.socket.output(), opcode, message);
     }
 
-    /// Takes what was read; what it means is left in `heard`, also when it ends in an error.
-    pub(crate) fn take(&mut self, bytes: &[u8], dialect: &dyn Dialect, heard: &mut Heard) -> io::Result<()> {
+    /// Decodes what was read; the events are left in `decoded`, also when it ends in an error.
+    pub(crate) fn process(
+        &mut self,
+        bytes: &[u8],
+        dialect: &dyn Dialect,
+        decoded: &mut Decoded,
+    ) -> io::Result<()> {
         if self.input.is_empty() {
-            let used = self.take_frames(bytes, dialect, heard)?;
+            let used = self.process_frames(bytes, dialect, decoded)?;
             self.input.extend_from_slice(&bytes[used..]);
         } else {
             let mut input = std::mem::take(&mut self.input);
             input.extend_from_slice(bytes);
-            let used = self.take_frames(&input, dialect, heard)?;
+            let used = self.process_frames(&input, dialect, decoded)?;
             input.drain(..used);
             self.input = input;
         }
         Ok(())
     }
 
-    /// Takes whole frames off the front; returns how many bytes that were.
-    fn take_frames(&mut self, bytes: &[u8], dialect: &dyn Dialect, heard: &mut Heard) -> io::Result<usize> {
+    /// Decodes the whole frames at the front; returns how many bytes they were.
+    fn process_frames(
+        &mut self,
+        bytes: &[u8],
+        dialect: &dyn Dialect,
+        decoded: &mut Decoded,
+    ) -> io::Result<usize> {
         let mut used = 0;
-        if self.stage == Stage::Shaking {
+        if self.stage == Stage::Handshake {
             let Some(length) = websocket::response(bytes)? else { return Ok(0) };
             used = length;
             self.stage = Stage::Joining;
-            dialect.opened(&standing(self.room.as_deref(), self.listener.as_ref()), heard);
-            self.reply(dialect, heard);
+            dialect.opened(&client_state(self.room.as_deref(), self.listener.as_ref()), decoded);
+            self.send_replies(dialect, decoded);
         }
         while let Some(frame) = websocket::first_frame(&bytes[used..])? {
             used += frame.length;
-            self.take_frame(&frame, dialect, heard)?;
-            self.reply(dialect, heard);
+            self.process_frame(&frame, dialect, decoded)?;
+            self.send_replies(dialect, decoded);
         }
         Ok(used)
     }
 
-    fn take_frame(&mut self, frame: &Frame<'_>, dialect: &dyn Dialect, heard: &mut Heard) -> io::Result<()> {
-        let client = standing(self.room.as_deref(), self.listener.as_ref());
+    fn process_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        dialect: &dyn Dialect,
+        decoded: &mut Decoded,
+    ) -> io::Result<()> {
+        let client = client_state(self.room.as_deref(), self.listener.as_ref());
         match frame.opcode {
             websocket::PING => websocket::pong(self.socket.output(), frame.payload),
             websocket::PONG => {}
             websocket::CLOSE => return Err(closed(frame.payload)),
             opcode if frame.is_last && opcode != websocket::CONTINUATION => {
-                dialect.received(&client, &mut self.kept, frame.payload, heard);
+                dialect.received(&client, &mut self.undecoded, frame.payload, decoded);
             }
             _ => {
                 self.partial.extend_from_slice(frame.payload);
                 if frame.is_last {
-                    dialect.received(&client, &mut self.kept, &self.partial, heard);
+                    dialect.received(&client, &mut self.undecoded, &self.partial, decoded);
                     self.partial.clear();
                 }
             }
@@ -158,15 +173,15 @@ impl Connection {
         Ok(())
     }
 
-    fn reply(&mut self, dialect: &dyn Dialect, heard: &mut Heard) {
-        for reply in heard.replies.drain(..) {
+    fn send_replies(&mut self, dialect: &dyn Dialect, decoded: &mut Decoded) {
+        for reply in decoded.replies.drain(..) {
             self.send(dialect.opcode(), &reply);
         }
     }
 }
 
-fn standing<'a>(room: Option<&'a str>, listener: Option<&'a Listener>) -> Standing<'a> {
-    Standing { room, position: listener.and_then(Listener::position) }
+fn client_state<'a>(room: Option<&'a str>, listener: Option<&'a Listener>) -> ClientState<'a> {
+    ClientState { room, position: listener.and_then(Listener::position) }
 }
 
 fn closed(payload: &[u8]) -> io::Error {

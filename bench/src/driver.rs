@@ -12,7 +12,7 @@ use crate::clients::Client;
 use crate::clock;
 use crate::connection::{Connection, Stage};
 use crate::control::{Control, Phase, Storm};
-use crate::dialect::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined};
+use crate::dialect::{Decoded, Dialect, Event, FIRST_PUBLISH_ID, Joined};
 use crate::payload::{self, Stamp};
 use crate::plan::Plan;
 use crate::publisher::Publisher;
@@ -61,7 +61,7 @@ pub(crate) struct Driver {
 /// Buffers that are used again and again.
 #[derive(Debug, Default)]
 struct Scratch {
-    heard: Heard,
+    decoded: Decoded,
     payload: Vec<u8>,
     message: Vec<u8>,
 }
@@ -103,7 +103,7 @@ impl Driver {
             self.follow_storm();
             if phase != Phase::Ramp {
                 self.publish_due();
-                self.watch_itself(phase);
+                self.measure_itself(phase);
             }
             let awake = self.control.now_ns() < awake_until_ns;
             let mut sleep = if awake { Duration::ZERO } else { self.sleep(phase) };
@@ -123,7 +123,7 @@ impl Driver {
                 let place = event.token().0;
                 let (writable, ended) = (event.is_writable(), event.is_read_closed());
                 if let Err(error) = self.serve(place, writable, ended, &mut buffer) {
-                    self.give_up(place, &error);
+                    self.close_failed(place, &error);
                 }
             }
             self.recorder.end_turn();
@@ -150,7 +150,7 @@ impl Driver {
     }
 
     /// Notes how busy this thread is, and whether it has sent all it had to.
-    fn watch_itself(&mut self, phase: Phase) {
+    fn measure_itself(&mut self, phase: Phase) {
         let (from, until) = self.control.measured();
         let now = self.control.now_ns();
         if self.cpu_before.is_none() && now >= from {
@@ -190,7 +190,7 @@ impl Driver {
     fn open(&mut self, client: &Client) -> io::Result<()> {
         let place = self.connections.len();
         let mut connection = Connection::open(&self.plan, client, self.dialect.as_ref())?;
-        watch(&self.poll, &mut connection, place)?;
+        register(&self.poll, &mut connection, place)?;
         if let Some(number) = client.publisher {
             connection.publisher = Some(self.publishers.len());
             let group = &self.plan.groups[client.group];
@@ -220,7 +220,7 @@ impl Driver {
     fn reopen(&mut self, place: usize) -> io::Result<()> {
         let connection = &mut self.connections[place];
         connection.reopen(&self.plan, place, self.dialect.as_ref())?;
-        watch(&self.poll, connection, place)
+        register(&self.poll, connection, place)
     }
 
     fn disconnect_listeners(&mut self) {
@@ -231,7 +231,7 @@ impl Driver {
                 && connection.stage == Stage::Ready
             {
                 let _ = self.poll.registry().deregister(connection.stream());
-                connection.end(Stage::Disconnected);
+                connection.close(Stage::Disconnected);
                 self.returning.push(place);
             }
         }
@@ -251,7 +251,7 @@ impl Driver {
             if self.control.counts(now_ns) {
                 self.recorder.read_late(self.control.now_ns().saturating_sub(now_ns));
             }
-            self.take(place, &buffer[..count], now_ns)?;
+            self.process(place, &buffer[..count], now_ns)?;
             if count < buffer.len() && !ended {
                 break; // The poller reports what comes from now on.
             }
@@ -264,30 +264,30 @@ impl Driver {
         self.connections[place].flush()
     }
 
-    /// Takes what was read, and heeds what it means, also what came before an error.
-    fn take(&mut self, place: usize, bytes: &[u8], now_ns: u64) -> io::Result<()> {
-        let mut heard = std::mem::take(&mut self.scratch.heard);
-        let taken = self.connections[place].take(bytes, self.dialect.as_ref(), &mut heard);
-        let heeded = heard.events.drain(..).try_for_each(|event| self.heed(place, event, now_ns));
-        self.scratch.heard = heard;
-        heeded.and(taken)
+    /// Decodes what was read and handles the events, also those before an error.
+    fn process(&mut self, place: usize, bytes: &[u8], now_ns: u64) -> io::Result<()> {
+        let mut decoded = std::mem::take(&mut self.scratch.decoded);
+        let processed = self.connections[place].process(bytes, self.dialect.as_ref(), &mut decoded);
+        let handled = decoded.events.drain(..).try_for_each(|event| self.handle_event(place, event, now_ns));
+        self.scratch.decoded = decoded;
+        handled.and(processed)
     }
 
-    fn heed(&mut self, place: usize, event: Event, now_ns: u64) -> io::Result<()> {
+    fn handle_event(&mut self, place: usize, event: Event, now_ns: u64) -> io::Result<()> {
         let connection = &mut self.connections[place];
         match event {
-            Event::Ready(joined) => return self.ready(place, &joined, now_ns),
+            Event::Ready(joined) => return self.become_ready(place, &joined, now_ns),
             Event::Delivery { offset, stamp } => {
                 if let Some(listener) = &mut connection.listener {
                     self.recorder.arrive(listener, offset, stamp, now_ns)?;
                 }
                 if let Some((publisher, stamp)) = connection.publisher.zip(stamp) {
-                    self.copy(publisher, stamp, now_ns);
+                    self.note_own_copy(publisher, stamp, now_ns);
                 }
             }
             Event::Ack { id, error } => {
                 if let Some(publisher) = connection.publisher {
-                    self.answer(publisher, id, error, now_ns);
+                    self.handle_ack(publisher, id, error, now_ns);
                 }
             }
             Event::Refused(why) => return Err(io::Error::other(why)),
@@ -296,7 +296,7 @@ impl Driver {
     }
 
     /// The server said that a client may begin.
-    fn ready(&mut self, place: usize, joined: &Joined, now_ns: u64) -> io::Result<()> {
+    fn become_ready(&mut self, place: usize, joined: &Joined, now_ns: u64) -> io::Result<()> {
         let connection = &mut self.connections[place];
         if connection.stage != Stage::Joining {
             return Ok(());
@@ -315,7 +315,7 @@ impl Driver {
         Ok(())
     }
 
-    fn answer(&mut self, publisher: usize, id: u64, error: Option<String>, now_ns: u64) {
+    fn handle_ack(&mut self, publisher: usize, id: u64, error: Option<String>, now_ns: u64) {
         let publisher = &mut self.publishers[publisher];
         let Some(sent) = publisher.answered(id) else { return };
         match error {
@@ -328,13 +328,13 @@ impl Driver {
     }
 
     /// A publisher got a message of its room, which may be its own.
-    fn copy(&mut self, publisher: usize, stamp: Stamp, now_ns: u64) {
+    fn note_own_copy(&mut self, publisher: usize, stamp: Stamp, now_ns: u64) {
         if self.publishers[publisher].number as u64 != stamp.publisher {
             return;
         }
         let id = FIRST_PUBLISH_ID.saturating_add(stamp.number);
         if !self.dialect.acknowledges() {
-            self.answer(publisher, id, None, now_ns);
+            self.handle_ack(publisher, id, None, now_ns);
         }
         self.publishers[publisher].copied(id);
     }
@@ -347,7 +347,7 @@ impl Driver {
             }
             self.publish(publisher);
             if let Err(error) = self.connections[place].flush() {
-                self.give_up(place, &error);
+                self.close_failed(place, &error);
             }
         }
     }
@@ -375,21 +375,21 @@ impl Driver {
         }
     }
 
-    fn give_up(&mut self, place: usize, error: &io::Error) {
+    fn close_failed(&mut self, place: usize, error: &io::Error) {
         let connection = &mut self.connections[place];
         match connection.stage {
             Stage::Closed | Stage::Disconnected => return,
             Stage::Ready => {}
-            Stage::Shaking | Stage::Joining => self.half_open -= 1,
+            Stage::Handshake | Stage::Joining => self.half_open -= 1,
         }
         // Closing the socket takes it out of the poller as well.
         let _ = self.poll.registry().deregister(connection.stream());
-        connection.end(Stage::Closed);
+        connection.close(Stage::Closed);
         self.recorder.broken(&error.to_string());
     }
 }
 
-fn watch(poll: &Poll, connection: &mut Connection, place: usize) -> io::Result<()> {
+fn register(poll: &Poll, connection: &mut Connection, place: usize) -> io::Result<()> {
     let interest = Interest::READABLE | Interest::WRITABLE;
     poll.registry().register(connection.stream(), Token(place), interest)
 }

@@ -70,7 +70,7 @@ impl Listener {
 
     fn note_stamp(&mut self, group: &Group, stamp: Stamp) -> Noted {
         let Some((publisher, number)) = group.locate(self.room, stamp.publisher, stamp.number) else {
-            // Of another room: it has no business here.
+            // Published to another room.
             return Noted { arrival: Arrival::Again, place: None };
         };
         let publishers = group.publishers_of(self.room);

@@ -29,7 +29,7 @@ impl Usage {
     /// When there is no such process, or the system has no `/proc`.
     pub(crate) fn of_tree(root: u32) -> io::Result<Self> {
         let whole = Self::of(root)?;
-        // What has ended meanwhile has no part any more.
+        // Those that ended meanwhile are left out.
         let parts = descendants(root)?.into_iter().filter_map(|pid| Self::of(pid).ok());
         Ok(parts.fold(whole, |sum, part| Self {
             cpu: sum.cpu + part.cpu,

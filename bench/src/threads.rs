@@ -11,7 +11,7 @@ use crate::driver::Driver;
 use crate::plan::Plan;
 use crate::tally::Tally;
 
-/// Threads of the load generator have small needs.
+/// Stack of a thread; its buffers are on the heap.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// A thread that drives connections, and what it counted.
@@ -30,8 +30,8 @@ fn start_one(plan: Arc<Plan>, control: Arc<Control>, number: usize, share: Share
     let driver = Driver::new(plan, control, share.clients)?;
     let thread = thread::Builder::new().name(format!("bench-{number}")).stack_size(STACK_BYTES);
     thread.spawn(move || {
-        if share.steps_back {
-            step_back();
+        if share.has_low_priority {
+            lower_priority();
         }
         driver.run()
     })
@@ -40,7 +40,7 @@ fn start_one(plan: Arc<Plan>, control: Arc<Control>, number: usize, share: Share
 /// Lets the server have the processor first. The listeners of a real server are machines of their own,
 /// and what reached their sockets has its time stamp already.
 #[cfg(target_os = "linux")]
-fn step_back() {
+fn lower_priority() {
     use thread_priority::{
         NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
         thread_native_id,
@@ -52,4 +52,4 @@ fn step_back() {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn lower_priority() {}

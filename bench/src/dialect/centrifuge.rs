@@ -7,13 +7,13 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::interface::{Dialect, Event, Heard, Joined, Standing};
+use super::interface::{ClientState, Decoded, Dialect, Event, Joined};
 use crate::payload::{self, Stamp};
 
 const CONNECT_ID: u64 = 1;
 const SUBSCRIBE_ID: u64 = 2;
 
-/// The protocol as the clients of one run speak it.
+/// The dialect, with what all clients of a run send first.
 #[derive(Debug)]
 pub(super) struct Centrifuge {
     path: String,
@@ -31,29 +31,29 @@ impl Centrifuge {
         Self { path: path.to_owned(), connect, reader: Reader::new() }
     }
 
-    fn hear(&self, client: &Standing<'_>, line: &[u8], heard: &mut Heard) {
+    fn decode_line(&self, client: &ClientState<'_>, line: &[u8], decoded: &mut Decoded) {
         match self.reader.read(line) {
-            Line::Ping => heard.reply("{}"),
+            Line::Ping => decoded.reply("{}"),
             Line::Other => {}
-            Line::Delivery { offset, stamp } => heard.event(Event::Delivery { offset, stamp }),
+            Line::Delivery { offset, stamp } => decoded.event(Event::Delivery { offset, stamp }),
             Line::Reply { id: CONNECT_ID | SUBSCRIBE_ID, error: Some(error) } => {
-                heard.event(Event::Refused(format!("the server refused a client: {error}")));
+                decoded.event(Event::Refused(format!("the server refused a client: {error}")));
             }
             Line::Reply { id: CONNECT_ID, error: None } => match client.room {
-                Some(room) => heard.reply(subscribe(room, client.position)),
-                None => heard.event(Event::Ready(Joined::default())),
+                Some(room) => decoded.reply(subscribe(room, client.position)),
+                None => decoded.event(Event::Ready(Joined::default())),
             },
-            Line::Reply { id: SUBSCRIBE_ID, error: None } => heard.event(match joined(line) {
+            Line::Reply { id: SUBSCRIBE_ID, error: None } => decoded.event(match joined(line) {
                 Ok(joined) => Event::Ready(joined),
                 Err(error) => Event::Refused(format!("the reply to subscribe is not understood: {error}")),
             }),
-            Line::Reply { id, error } => heard.event(Event::Ack { id, error: error.map(str::to_owned) }),
+            Line::Reply { id, error } => decoded.event(Event::Ack { id, error: error.map(str::to_owned) }),
         }
     }
 }
 
 impl Dialect for Centrifuge {
-    fn path(&self, _: &Standing<'_>) -> String {
+    fn path(&self, _: &ClientState<'_>) -> String {
         self.path.clone()
     }
 
@@ -61,13 +61,13 @@ impl Dialect for Centrifuge {
         true
     }
 
-    fn opened(&self, _: &Standing<'_>, heard: &mut Heard) {
-        heard.reply(self.connect.as_str());
+    fn opened(&self, _: &ClientState<'_>, decoded: &mut Decoded) {
+        decoded.reply(self.connect.as_str());
     }
 
-    fn received(&self, client: &Standing<'_>, _: &mut Vec<u8>, message: &[u8], heard: &mut Heard) {
+    fn received(&self, client: &ClientState<'_>, _: &mut Vec<u8>, message: &[u8], decoded: &mut Decoded) {
         for line in message.split(|byte| *byte == b'\n') {
-            self.hear(client, line, heard);
+            self.decode_line(client, line, decoded);
         }
     }
 
@@ -244,14 +244,14 @@ mod tests {
     #[test]
     fn a_listener_connects_subscribes_and_is_ready() {
         let dialect = Centrifuge::new("/connection/websocket", Some("secret"));
-        let coming_back = Standing { room: Some("r"), position: Some(("e", 4)) };
-        let mut heard = Heard::default();
-        dialect.opened(&coming_back, &mut heard);
+        let coming_back = ClientState { room: Some("r"), position: Some(("e", 4)) };
+        let mut decoded = Decoded::default();
+        dialect.opened(&coming_back, &mut decoded);
         let lines = b"{\"id\":1,\"connect\":{}}\n{}";
-        dialect.received(&coming_back, &mut Vec::new(), lines, &mut heard);
+        dialect.received(&coming_back, &mut Vec::new(), lines, &mut decoded);
         let reply = br#"{"id":2,"subscribe":{"epoch":"e","offset":6,"recovered":true,"publications":[{"offset":5},{"offset":6}]}}"#;
-        dialect.received(&coming_back, &mut Vec::new(), reply, &mut heard);
-        let replies: Vec<_> = heard.replies.iter().map(|reply| String::from_utf8_lossy(reply)).collect();
+        dialect.received(&coming_back, &mut Vec::new(), reply, &mut decoded);
+        let replies: Vec<_> = decoded.replies.iter().map(|reply| String::from_utf8_lossy(reply)).collect();
         assert_eq!(
             replies,
             [
@@ -261,7 +261,7 @@ mod tests {
             ]
         );
         let joined = Joined { epoch: "e".into(), offset: 6, recovered: true, missed: vec![5, 6] };
-        assert_eq!(heard.events, [Event::Ready(joined)]);
+        assert_eq!(decoded.events, [Event::Ready(joined)]);
     }
 
     #[test]
@@ -276,9 +276,9 @@ mod tests {
             (r#"{"id":3,"publish":{"offset":1}}"#, accepted),
             (r#"{"id":3,"error":{"code":103}}"#, denied),
         ] {
-            let mut heard = Heard::default();
-            dialect.received(&Standing::default(), &mut Vec::new(), line.as_bytes(), &mut heard);
-            assert_eq!((heard.events, heard.replies.len()), (vec![event], 0), "{line}");
+            let mut decoded = Decoded::default();
+            dialect.received(&ClientState::default(), &mut Vec::new(), line.as_bytes(), &mut decoded);
+            assert_eq!((decoded.events, decoded.replies.len()), (vec![event], 0), "{line}");
         }
     }
 

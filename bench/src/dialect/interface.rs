@@ -12,7 +12,7 @@ pub(crate) const FIRST_PUBLISH_ID: u64 = 3;
 /// what the messages it gets back mean. Everything else is the same for all of them.
 pub(crate) trait Dialect: fmt::Debug + Send {
     /// Path of the handshake.
-    fn path(&self, client: &Standing<'_>) -> String;
+    fn path(&self, client: &ClientState<'_>) -> String;
 
     /// Of the frames that are sent.
     fn opcode(&self) -> u8 {
@@ -24,26 +24,32 @@ pub(crate) trait Dialect: fmt::Debug + Send {
     fn acknowledges(&self) -> bool;
 
     /// The WebSocket is open.
-    fn opened(&self, client: &Standing<'_>, heard: &mut Heard);
+    fn opened(&self, client: &ClientState<'_>, decoded: &mut Decoded);
 
-    /// A message came. `kept` belongs to the connection, for servers whose frames do not end where their
-    /// messages end.
-    fn received(&self, client: &Standing<'_>, kept: &mut Vec<u8>, message: &[u8], heard: &mut Heard);
+    /// A message came. `undecoded` belongs to the connection, for protocols whose messages may go
+    /// over the end of a frame.
+    fn received(
+        &self,
+        client: &ClientState<'_>,
+        undecoded: &mut Vec<u8>,
+        message: &[u8],
+        decoded: &mut Decoded,
+    );
 
     /// Appends what publishes `payload`; ids count from [`FIRST_PUBLISH_ID`] for each client.
     fn publish(&self, out: &mut Vec<u8>, id: u64, room: &str, payload: &[u8]);
 }
 
-/// A client as its dialect has to know it.
+/// The state of a client that its dialect depends on.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Standing<'a> {
+pub(crate) struct ClientState<'a> {
     /// The room it listens to; `None`: it only publishes.
     pub(crate) room: Option<&'a str>,
     /// Epoch and offset of the last message it has, when it comes back.
     pub(crate) position: Option<(&'a str, u64)>,
 }
 
-/// What a message of the server told.
+/// What a message of the server means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The client may publish, and gets the messages of its room from now on.
@@ -69,15 +75,15 @@ pub(crate) struct Joined {
     pub(crate) missed: Vec<u64>,
 }
 
-/// What messages led to; used again and again.
+/// What messages were decoded to; reused from one to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Decoded {
     pub(crate) events: Vec<Event>,
     /// Messages to send.
     pub(crate) replies: Vec<Vec<u8>>,
 }
 
-impl Heard {
+impl Decoded {
     pub(super) fn event(&mut self, event: Event) {
         self.events.push(event);
     }

@@ -14,7 +14,7 @@ use nats::Nats;
 use plain::Plain;
 use socketio::SocketIo;
 
-pub(crate) use interface::{Dialect, Event, FIRST_PUBLISH_ID, Heard, Joined, Standing};
+pub(crate) use interface::{ClientState, Decoded, Dialect, Event, FIRST_PUBLISH_ID, Joined};
 
 /// A protocol that the load generator speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]

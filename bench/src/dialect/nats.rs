@@ -4,13 +4,13 @@ use std::io::Write;
 
 use memchr::memmem;
 
-use super::interface::{Dialect, Event, Heard, Joined, Standing};
+use super::interface::{ClientState, Decoded, Dialect, Event, Joined};
 use crate::payload;
 use crate::websocket::BINARY;
 
 const CONNECT: &str = r#"CONNECT {"verbose":false,"pedantic":false,"tls_required":false,"echo":true,"protocol":1,"lang":"rust","version":"1"}"#;
 
-/// The protocol; what it needs to know of a connection, the connection keeps.
+/// The dialect; what a connection has not decoded, the connection keeps.
 #[derive(Debug)]
 pub(super) struct Nats(payload::Reader);
 
@@ -20,33 +20,33 @@ impl Nats {
     }
 
     /// Takes the complete messages off the front; returns how many bytes they were.
-    fn take(&self, bytes: &[u8], heard: &mut Heard) -> usize {
+    fn take(&self, bytes: &[u8], decoded: &mut Decoded) -> usize {
         let mut used = 0;
-        while let Some(length) = self.take_one(&bytes[used..], heard) {
+        while let Some(length) = self.take_one(&bytes[used..], decoded) {
             used += length;
         }
         used
     }
 
     /// One message and its length; `None` until its end is there.
-    fn take_one(&self, bytes: &[u8], heard: &mut Heard) -> Option<usize> {
+    fn take_one(&self, bytes: &[u8], decoded: &mut Decoded) -> Option<usize> {
         let line = &bytes[..memmem::find(bytes, b"\r\n")?];
         let length = line.len() + 2;
         if line.starts_with(b"MSG ") {
             // MSG subject sid [reply-to] length
             let Some(payload_length) = last_number(line) else {
-                heard.event(refused(line));
+                decoded.event(refused(line));
                 return Some(length);
             };
             let end = length.checked_add(payload_length)?.checked_add(2)?;
             let payload = bytes.get(length..end)?;
-            heard.event(Event::Delivery { offset: None, stamp: self.0.read(payload) });
+            decoded.event(Event::Delivery { offset: None, stamp: self.0.read(payload) });
             return Some(end);
         }
         match line {
-            b"PING" => heard.reply("PONG\r\n"),
-            b"PONG" => heard.event(Event::Ready(Joined::default())),
-            _ if line.starts_with(b"-ERR") => heard.event(refused(line)),
+            b"PING" => decoded.reply("PONG\r\n"),
+            b"PONG" => decoded.event(Event::Ready(Joined::default())),
+            _ if line.starts_with(b"-ERR") => decoded.event(refused(line)),
             // INFO, and +OK if a server is verbose after all.
             _ => {}
         }
@@ -55,7 +55,7 @@ impl Nats {
 }
 
 impl Dialect for Nats {
-    fn path(&self, _: &Standing<'_>) -> String {
+    fn path(&self, _: &ClientState<'_>) -> String {
         "/".to_owned()
     }
 
@@ -67,19 +67,19 @@ impl Dialect for Nats {
         false
     }
 
-    fn opened(&self, client: &Standing<'_>, heard: &mut Heard) {
+    fn opened(&self, client: &ClientState<'_>, decoded: &mut Decoded) {
         // The server answers in order, so the PONG says that it has seen the SUB.
-        heard.reply(format!("{CONNECT}\r\nSUB {} 1\r\nPING\r\n", client.room.unwrap_or_default()));
+        decoded.reply(format!("{CONNECT}\r\nSUB {} 1\r\nPING\r\n", client.room.unwrap_or_default()));
     }
 
-    fn received(&self, _: &Standing<'_>, kept: &mut Vec<u8>, message: &[u8], heard: &mut Heard) {
-        if kept.is_empty() {
-            let used = self.take(message, heard);
-            kept.extend_from_slice(&message[used..]);
+    fn received(&self, _: &ClientState<'_>, undecoded: &mut Vec<u8>, message: &[u8], decoded: &mut Decoded) {
+        if undecoded.is_empty() {
+            let used = self.take(message, decoded);
+            undecoded.extend_from_slice(&message[used..]);
         } else {
-            kept.extend_from_slice(message);
-            let used = self.take(kept, heard);
-            kept.drain(..used);
+            undecoded.extend_from_slice(message);
+            let used = self.take(undecoded, decoded);
+            undecoded.drain(..used);
         }
     }
 
@@ -105,13 +105,13 @@ mod tests {
     use super::*;
     use crate::payload::Stamp;
 
-    const CLIENT: Standing<'_> = Standing { room: Some("r0"), position: None };
+    const CLIENT: ClientState<'_> = ClientState { room: Some("r0"), position: None };
 
     #[test]
     fn a_listener_is_ready_when_its_subscription_was_seen() {
-        let (dialect, mut heard) = (Nats::new(), Heard::default());
-        dialect.opened(&CLIENT, &mut heard);
-        let sent = String::from_utf8(heard.replies.remove(0)).unwrap();
+        let (dialect, mut decoded) = (Nats::new(), Decoded::default());
+        dialect.opened(&CLIENT, &mut decoded);
+        let sent = String::from_utf8(decoded.replies.remove(0)).unwrap();
         assert!(sent.starts_with("CONNECT {") && sent.ends_with("}\r\nSUB r0 1\r\nPING\r\n"), "{sent}");
         let refused = Event::Refused("the server said: -ERR 'no'".to_owned());
         for (line, events, replies) in [
@@ -123,9 +123,9 @@ mod tests {
             ("MSG r0 1 7\r\nforeign\r\n", vec![Event::Delivery { offset: None, stamp: None }], 0),
             ("MSG r0 1 x\r\n", vec![Event::Refused("the server said: MSG r0 1 x".to_owned())], 0),
         ] {
-            let mut heard = Heard::default();
-            dialect.received(&CLIENT, &mut Vec::new(), line.as_bytes(), &mut heard);
-            assert_eq!((heard.events, heard.replies.len()), (events, replies), "{line}");
+            let mut decoded = Decoded::default();
+            dialect.received(&CLIENT, &mut Vec::new(), line.as_bytes(), &mut decoded);
+            assert_eq!((decoded.events, decoded.replies.len()), (events, replies), "{line}");
         }
     }
 
@@ -139,13 +139,13 @@ mod tests {
         assert_eq!(published, [b"PUB r0 128\r\n", &payload[..], b"\r\n"].concat());
         let text = [b"PONG\r\nMSG r0 1 128\r\n".as_slice(), &payload, b"\r\nPING\r\n"].concat();
         for size in 1..=text.len() {
-            let (mut kept, mut heard) = (Vec::new(), Heard::default());
+            let (mut undecoded, mut decoded) = (Vec::new(), Decoded::default());
             for part in text.chunks(size) {
-                dialect.received(&CLIENT, &mut kept, part, &mut heard);
+                dialect.received(&CLIENT, &mut undecoded, part, &mut decoded);
             }
             let delivery = Event::Delivery { offset: None, stamp: Some(stamp) };
-            assert_eq!(heard.events, [Event::Ready(Joined::default()), delivery], "in parts of {size}");
-            assert_eq!((heard.replies.len(), kept.len()), (1, 0), "in parts of {size}");
+            assert_eq!(decoded.events, [Event::Ready(Joined::default()), delivery], "in parts of {size}");
+            assert_eq!((decoded.replies.len(), undecoded.len()), (1, 0), "in parts of {size}");
         }
     }
 }

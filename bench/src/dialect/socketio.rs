@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::interface::{Dialect, Event, Heard, Joined, Standing};
+use super::interface::{ClientState, Decoded, Dialect, Event, Joined};
 use crate::payload;
 
 /// Acknowledgement number of the join; publishes have later ones.
@@ -13,7 +13,7 @@ const JOIN_ID: u64 = 0;
 /// Characters of a message that a person gets to see.
 const SHOWN_MAX: usize = 200;
 
-/// The protocol, which is the same for all connections.
+/// The dialect; it has no state.
 #[derive(Debug)]
 pub(super) struct SocketIo(payload::Reader);
 
@@ -24,7 +24,7 @@ impl SocketIo {
 }
 
 impl Dialect for SocketIo {
-    fn path(&self, _: &Standing<'_>) -> String {
+    fn path(&self, _: &ClientState<'_>) -> String {
         "/socket.io/?EIO=4&transport=websocket".to_owned()
     }
 
@@ -33,25 +33,25 @@ impl Dialect for SocketIo {
     }
 
     /// The server speaks first.
-    fn opened(&self, _: &Standing<'_>, _: &mut Heard) {}
+    fn opened(&self, _: &ClientState<'_>, _: &mut Decoded) {}
 
-    fn received(&self, client: &Standing<'_>, _: &mut Vec<u8>, message: &[u8], heard: &mut Heard) {
+    fn received(&self, client: &ClientState<'_>, _: &mut Vec<u8>, message: &[u8], decoded: &mut Decoded) {
         match message {
             [b'4', b'2', event @ ..] => {
-                heard.event(Event::Delivery { offset: None, stamp: self.0.read(event) });
+                decoded.event(Event::Delivery { offset: None, stamp: self.0.read(event) });
             }
-            [b'4', b'3', answer @ ..] => heard.event(match payload::number(answer) {
+            [b'4', b'3', answer @ ..] => decoded.event(match payload::number(answer) {
                 Some((JOIN_ID, _)) => Event::Ready(Joined::default()),
                 Some((id, _)) => Event::Ack { id, error: None },
                 None => refused(message),
             }),
             [b'4', b'0', ..] => {
                 let room = client.room.unwrap_or_default();
-                heard.reply(format!(r#"42{JOIN_ID}["join","{room}"]"#));
+                decoded.reply(format!(r#"42{JOIN_ID}["join","{room}"]"#));
             }
-            [b'0', ..] => heard.reply("40"),
-            [b'2', ..] => heard.reply("3"),
-            _ => heard.event(refused(message)),
+            [b'0', ..] => decoded.reply("40"),
+            [b'2', ..] => decoded.reply("3"),
+            _ => decoded.event(refused(message)),
         }
     }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::payload::Stamp;
 
-    const CLIENT: Standing<'_> = Standing { room: Some("r0"), position: None };
+    const CLIENT: ClientState<'_> = ClientState { room: Some("r0"), position: None };
 
     #[test]
     fn packets_are_told_apart_and_answered() {
@@ -93,11 +93,11 @@ mod tests {
             ("43[]", vec![refused("43[]")], vec![]),
             ("", vec![refused("")], vec![]),
         ] {
-            let mut heard = Heard::default();
-            SocketIo::new().received(&CLIENT, &mut Vec::new(), packet.as_bytes(), &mut heard);
-            let said: Vec<_> = heard.replies.iter().map(|reply| String::from_utf8_lossy(reply)).collect();
+            let mut decoded = Decoded::default();
+            SocketIo::new().received(&CLIENT, &mut Vec::new(), packet.as_bytes(), &mut decoded);
+            let said: Vec<_> = decoded.replies.iter().map(|reply| String::from_utf8_lossy(reply)).collect();
             assert_eq!(
-                (heard.events, said),
+                (decoded.events, said),
                 (events, replies.into_iter().map(Into::into).collect()),
                 "{packet}"
             );
@@ -113,8 +113,8 @@ mod tests {
         dialect.publish(&mut out, 6, "r0", &payload);
         assert_eq!(out, [br#"426["m","r0","#.as_slice(), &payload, b"]"].concat());
         let event = [br#"42["m","#.as_slice(), &payload, b"]"].concat();
-        let mut heard = Heard::default();
-        dialect.received(&CLIENT, &mut Vec::new(), &event, &mut heard);
-        assert_eq!(heard.events, [Event::Delivery { offset: None, stamp: Some(stamp) }]);
+        let mut decoded = Decoded::default();
+        dialect.received(&CLIENT, &mut Vec::new(), &event, &mut decoded);
+        assert_eq!(decoded.events, [Event::Delivery { offset: None, stamp: Some(stamp) }]);
     }
 }
