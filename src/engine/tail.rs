@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_bounded_and_dense() {
+    fn the_tail_stays_bounded_and_dense() {
         let mut tail = Tail::default();
         for seq in 1..=1000 {
             tail.push(publication(seq, 10));

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn many_who_miss_the_same_cost_one_read() {
+    fn clients_that_missed_the_same_share_one_read() {
         let log = Arc::new(Thousand::default());
         let cache = PageCache::new(log.clone(), Arc::new(Metrics::new()));
         for client in 0..1000 {

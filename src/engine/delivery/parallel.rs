@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn the_pool_steps_back_and_nobody_else() {
+    fn only_pool_threads_lower_their_priority() {
         use rustix::process::getpriority_process;
         let own = getpriority_process(None).unwrap();
         let of_pool = pool().unwrap().broadcast(|_| getpriority_process(None).unwrap());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_pool_is_told_and_the_list_is_free_again() {
+    fn a_panic_in_the_pool_is_returned_and_releases_the_list() {
         let list = Arc::new(Members::default());
         let (done, told) = bounded(1);
         let slice = start(&list, move || done.send(()).unwrap());
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_slice_waits_for_no_thread_that_is_elsewhere() {
+    fn abandoning_a_slice_does_not_wait_for_busy_pool_threads() {
         let list = Arc::new(Members::default());
         let (let_go, hold) = bounded::<()>(0);
         pool().unwrap().spawn_broadcast(move |_| {

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_comes_from_the_tail_or_else_from_the_log() {
+    fn messages_that_do_not_fit_come_from_the_tail_or_the_log() {
         let mut backlog = known(0);
         for seq in 1..=3 {
             backlog.push(publication(seq, TURN_BYTES_MAX), Instant::now(), false);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_packed_once_and_only_for_those_who_take_it() {
+    fn a_batch_is_packed_only_in_the_forms_its_receivers_take() {
         for (sockets, consumers) in [(true, false), (false, true), (true, true), (false, false)] {
             let mut backlog = known(0);
             let sent: Vec<_> = (1..=3).map(|seq| publication(seq, 1)).collect();
