@@ -92,14 +92,7 @@ impl Rig {
             let room = rooms.entry(channel.clone()).or_default();
             for _ in 0..count {
                 let seq = room.len() as Seq + 1;
-                let publication = Publication {
-                    channel: channel.clone(),
-                    seq,
-                    data: format!(r#"{{"n":{seq},"pad":"{}"}}"#, "x".repeat(pad + seq as usize % 200)).into(),
-                    info: None,
-                    tags: None,
-                    created_at_ms: crate::clock::unix_ms(),
-                };
+                let publication = varied(channel, seq, pad);
                 room.push(publication.clone());
                 batch.push(publication);
             }
@@ -140,13 +133,12 @@ impl Rig {
         self.engine.join(&listener, request, 10).unwrap();
         let (_, joined) = answer.recv_timeout(Duration::from_secs(60)).expect("a join is always answered");
         let joined = joined?;
-        let mut ear = Ear { listener, channel: channel.clone(), position: joined.offset };
+        let log = self.log.clone();
+        let mut ear = Ear { listener, channel: channel.clone(), position: joined.offset, log };
         if after.is_some() {
             assert!(joined.recovered, "everything is kept, so everything is recovered");
         }
-        for publication in joined.publications {
-            ear.hear(publication.seq);
-        }
+        joined.publications.iter().for_each(|publication| ear.hear(publication));
         Ok(ear)
     }
 
@@ -175,18 +167,23 @@ struct Ear {
     listener: Arc<Listener>,
     channel: Channel,
     position: Seq,
+    log: Arc<MemoryLog>,
 }
 
 impl Ear {
-    fn hear(&mut self, seq: Seq) {
-        assert_eq!(seq, self.position + 1, "{} lost, repeated or reordered a message", self.channel);
-        self.position = seq;
+    /// A publication is the same in every field as in the log, whichever way it came.
+    fn hear(&mut self, publication: &Publication) {
+        let expected = self.position + 1;
+        assert_eq!(publication.seq, expected, "{} lost, repeated or reordered a message", self.channel);
+        let logged = self.log.rooms.lock().unwrap()[&self.channel].get(self.position as usize).cloned();
+        assert_eq!(Some(publication), logged.as_ref());
+        self.position = expected;
     }
 
     /// Takes one publication; false when none came in time.
     fn take(&mut self, wait: Duration) -> bool {
         match self.listener.outbox.take(Some(Instant::now() + wait)) {
-            Ok(publication) => self.hear(publication.seq),
+            Ok(publication) => self.hear(&publication),
             Err(None) => return false,
             Err(Some(ended)) => panic!("{} gave a listener up: {ended:?}", self.channel),
         }
@@ -266,6 +263,24 @@ impl Random {
     }
 }
 
+/// A publication that differs from its neighbours in every field.
+fn varied(channel: &Channel, seq: Seq, pad: usize) -> Publication {
+    let sender = |seq: Seq| ClientInfo {
+        user: seq.to_string().into(),
+        client: format!("client {seq}").into(),
+        conn_info: (seq % 4 > 1).then(|| "{}".into()),
+        chan_info: None,
+    };
+    Publication {
+        channel: channel.clone(),
+        seq,
+        data: format!(r#"{{"n":{seq},"pad":"{}"}}"#, "x".repeat(pad + seq as usize % 200)).into(),
+        info: (!seq.is_multiple_of(4)).then(|| Arc::new(sender(seq))),
+        tags: seq.is_multiple_of(3).then(|| format!(r#"{{"tag":"{seq}"}}"#).into()),
+        created_at_ms: crate::clock::unix_ms(),
+    }
+}
+
 fn channel(name: &str) -> Channel {
     Channel::new(name).unwrap()
 }
@@ -332,13 +347,13 @@ fn sockets_and_consumers_share_a_room_and_come_and_go() {
     remote.read_until(r#""offset":1}}"#);
     for seq in 2..=20 {
         rig.publish(&room, 1);
-        remote.read_until(&format!("\"offset\":{seq}}}}}}}"));
+        remote.read_until(&format!("\"offset\":{seq}"));
     }
     local.hear_until(20);
     // A slow consumer is no longer live: the room sends frames alone, and the log serves both kinds.
     for _ in 0..10 {
         rig.publish(&room, 100);
-        remote.read_until(&format!("\"offset\":{}}}}}}}", rig.head(&room)));
+        remote.read_until(&format!("\"offset\":{}", rig.head(&room)));
     }
     assert!(rig.metrics.catch_ups_total.get() > 0);
     local.hear_until(1020);

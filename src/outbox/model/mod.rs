@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use shuttle::thread;
 
 use super::*;
+use crate::ids::Channel;
 use crate::sync::model::explore;
 use drainer::Worker;
 
@@ -261,5 +262,72 @@ fn a_stall_or_an_abort_at_any_moment_leaves_nobody_waiting() {
             assert!(own.len() <= sent.accepted.len() && own == sent.accepted[..own.len()]);
         }
         rig.finish();
+    });
+}
+
+/// A packet of one publication; its seq names sender and number.
+fn publication(sender: u64, number: u64) -> Packet {
+    let publication = Publication {
+        channel: Channel::new("room").expect("it is a name"),
+        seq: sender * 100 + number,
+        data: "{}".into(),
+        info: None,
+        tags: None,
+        created_at_ms: 0,
+    };
+    Packet::new(None, Some([publication].into()))
+}
+
+/// Delivers publications as a room does; gives the seqs the outbox took.
+fn deliver(outbox: &Arc<Outbox>, drained: Option<&Receiver<ConnectionId>>, sender: u64) -> Vec<u64> {
+    let mut accepted = Vec::new();
+    for number in 0..4 {
+        loop {
+            match (outbox.deliver(&publication(sender, number)), drained) {
+                (Push::Accepted, _) => break accepted.push(sender * 100 + number),
+                (Push::Closed, _) => return accepted,
+                (Push::Full, None) => break,
+                (Push::Full, Some(drained)) => {
+                    while outbox.request_notice() && drained.try_recv().is_err() {
+                        thread::yield_now();
+                    }
+                }
+            }
+        }
+    }
+    accepted
+}
+
+#[test]
+fn a_consumer_takes_all_that_was_accepted_and_then_learns_of_the_close() {
+    explore(1500, || {
+        let (sender, drained) = unbounded();
+        let drainer = DrainerHandle::without_thread(sender, METRICS.clone()).expect("no system is asked");
+        // For two publications, not for three.
+        let budget = publication(0, 0).publication_bytes() * 5 / 2;
+        let outbox = Outbox::for_consumer(ConnectionId::next(), budget, drainer);
+        let (of_asker, of_other, of_taker) = (outbox.clone(), outbox.clone(), outbox.clone());
+        let senders = [
+            thread::spawn(move || deliver(&of_asker, Some(&drained), 1)),
+            thread::spawn(move || deliver(&of_other, None, 2)),
+        ];
+        let taker = thread::spawn(move || {
+            let mut taken = Vec::new();
+            loop {
+                match of_taker.take(None) {
+                    Ok(publication) => taken.push(publication.seq),
+                    Err(ended) => return (taken, ended),
+                }
+            }
+        });
+        let accepted = senders.map(joined);
+        outbox.close(3000, "");
+        let (taken, ended) = joined(taker);
+        assert_eq!(ended, Some(Ended::Closed(3000)));
+        for (sender, accepted) in (1..).zip(accepted) {
+            let own: Vec<u64> = taken.iter().copied().filter(|seq| seq / 100 == sender).collect();
+            assert_eq!(own, accepted, "accepted publications were lost, repeated or reordered");
+        }
+        assert_eq!(outbox.queued_bytes(), 0);
     });
 }
