@@ -96,8 +96,8 @@ fn store_varied(config: &Config, count: u64) {
             channel: lobby(),
             auto_create: true,
             data: format!(r#"{{"n":{number}}}"#).into(),
-            info: (number % 4 > 0).then(|| Arc::new(sender)),
-            tags: if number % 3 == 0 { text(format!(r#"{{"tag":"{number}"}}"#)) } else { None },
+            info: (!number.is_multiple_of(4)).then(|| Arc::new(sender)),
+            tags: if number.is_multiple_of(3) { text(format!(r#"{{"tag":"{number}"}}"#)) } else { None },
             key: None,
         }
     };
