@@ -149,7 +149,7 @@ pub use ids::{Channel, ChannelError, Seq};
 pub use metrics::Metrics;
 #[cfg(feature = "server")]
 pub use net::Capacity;
-pub use node::{Ended, Node, PublishError, StartError, SubscribeError, Subscription};
+pub use node::{Ended, Node, PublishError, ReadError, StartError, SubscribeError, Subscription};
 pub use publication::{ClientInfo, Publication};
 #[cfg(feature = "server")]
 pub use server::Server;

@@ -16,8 +16,8 @@ use std::time::Duration;
 use roomcast::config::DatabaseUrl;
 use roomcast::internals::{CommitSink, HistoryLimit, HistoryQuery, NewMessage, Retention, Store};
 use roomcast::{
-    Channel, ClientInfo, Config, Ended, Metrics, Node, Publication, PublishError, Seq, SubscribeError,
-    Subscription,
+    Channel, ClientInfo, Config, Ended, Metrics, Node, Publication, PublishError, ReadError, Seq,
+    SubscribeError, Subscription,
 };
 
 use temp::TempDir;
@@ -254,12 +254,38 @@ fn a_stopped_node_ends_its_subscriptions() {
 }
 
 #[test]
+fn history_is_read_by_pages_and_presence_lists_subscribers() {
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
+    publish(&node, 700);
+    let (mut read, mut pages) = (Vec::new(), 0);
+    loop {
+        let page = node.history(&lobby(), read.last().copied().unwrap_or(0)).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page.iter().map(|message| message.seq));
+        pages += 1;
+    }
+    assert_eq!((read, pages), ((1..=700).collect::<Vec<Seq>>(), 3));
+
+    assert_eq!(node.presence(&lobby()).unwrap(), []);
+    let subscription = node.subscribe(&lobby(), None).unwrap();
+    assert_eq!(node.presence(&lobby()).unwrap().len(), 1);
+    drop(subscription);
+    assert_eq!(node.presence(&lobby()).unwrap(), []);
+    node.stop();
+}
+
+#[test]
 fn refused_operations_return_their_errors() {
     let folder = TempDir::new();
     let node = Node::open(&config(&folder)).unwrap();
     let unknown: Channel = "nobody:home".parse().unwrap();
     assert_eq!(node.publish(&unknown, "1"), Err(PublishError::UnknownNamespace));
     assert_eq!(node.subscribe(&unknown, None).unwrap_err(), SubscribeError::UnknownNamespace);
+    assert_eq!(node.history(&unknown, 0), Err(ReadError::UnknownNamespace));
+    assert_eq!(node.presence(&unknown), Err(ReadError::UnknownNamespace));
     assert!(matches!(node.publish(&lobby(), "{"), Err(PublishError::Json(_))));
     let large = format!(r#""{}""#, "x".repeat(64 * 1024));
     assert_eq!(node.publish(&lobby(), &large), Err(PublishError::TooLarge));

@@ -190,6 +190,42 @@ impl From<Refused> for SubscribeError {
     }
 }
 
+/// A room could not be read by this program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The channel's namespace is not configured.
+    UnknownNamespace,
+    /// The namespace keeps no messages, or does not list its listeners.
+    NotAvailable,
+    /// The database does not answer.
+    Unavailable,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownNamespace => "the channel's namespace is not configured",
+            Self::NotAvailable => "the channel's namespace does not offer it",
+            Self::Unavailable => "the database does not answer",
+        })
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// A program of its own asks as the operator and names no position of another database, so what else could
+/// be wrong with a request does not occur.
+impl From<RequestError> for ReadError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Access(AccessError::UnknownNamespace) => Self::UnknownNamespace,
+            RequestError::NotAvailable => Self::NotAvailable,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
 /// A request other than a publish or subscribe was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RequestError {

@@ -48,6 +48,8 @@ use crate::metrics::Metrics;
 use crate::outbox::Drainer;
 use crate::protocol::api;
 use crate::protocol::code::{CloseCode, ErrorCode};
+use crate::protocol::command::{HistoryRequest, StreamPosition};
+use crate::publication::{ClientInfo, Publication};
 use crate::store::Store;
 use crate::sync::{Mutex, lock};
 use retention::Pruner;
@@ -55,7 +57,7 @@ use retention::Pruner;
 pub(crate) use access::Caller;
 pub(crate) use clients::{Client, ClientSelector};
 pub(crate) use error::{AccessError, RequestError};
-pub use error::{PublishError, StartError, SubscribeError};
+pub use error::{PublishError, ReadError, StartError, SubscribeError};
 pub(crate) use handle::NodeHandle;
 pub(crate) use publish::{CheckedMessage, Draft};
 pub(crate) use rooms::RoomDescription;
@@ -153,6 +155,26 @@ impl Node {
         debug_assert_eq!(answered, *channel, "the one join is answered");
         let joined = joined.map_err(refusal)?;
         Ok(Subscription::new(self.handle.engine.clone(), listener, channel, joined))
+    }
+
+    /// The messages of a room behind the seq `after` that retention still shows, oldest first. At most a
+    /// page of 300 messages or 512 KiB; the last seq of one is the `after` of the next.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn history(&self, channel: &Channel, after: Seq) -> Result<Vec<Publication>, ReadError> {
+        let since = Some(StreamPosition { offset: after, epoch: String::new() });
+        let request = HistoryRequest { channel: channel.clone(), limit: -1, since, reverse: false };
+        Ok(self.handle.history(Caller::Operator, &request)?.publications)
+    }
+
+    /// The clients that listen to a room, subscriptions of this process among them (their user is empty).
+    /// None are listed in a room with more listeners than the namespace's `presence_max_listeners`.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn presence(&self, channel: &Channel) -> Result<Vec<Arc<ClientInfo>>, ReadError> {
+        Ok(self.handle.presence(Caller::Operator, channel)?.clients)
     }
 
     /// The target of requests, for servers in front of the node.

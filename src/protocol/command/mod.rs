@@ -14,7 +14,7 @@ use envelope::Envelope;
 pub(crate) use bad::{BadCommand, Broken};
 pub(crate) use method::{
     ChannelRequest, Command, ConnectRequest, HistoryRequest, Method, PublishRequest, RecoverRequest,
-    RpcRequest, SubRefreshRequest, SubscribeRequest,
+    RpcRequest, StreamPosition, SubRefreshRequest, SubscribeRequest,
 };
 
 /// The commands of one text frame, in order: one JSON object a line.
