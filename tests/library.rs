@@ -160,7 +160,7 @@ fn a_message_has_the_same_fields_live_and_recovered_on_postgres() {
 }
 
 #[test]
-fn a_subscriber_that_never_reads_stays_within_its_budget_and_delays_nobody() {
+fn a_subscriber_that_never_reads_keeps_its_budget_alone() {
     let folder = TempDir::new();
     let mut config = config(&folder);
     config.client.outbox_bytes_max = 2_000;

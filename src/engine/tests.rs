@@ -313,7 +313,7 @@ fn a_resume_of_any_length_is_complete() {
 }
 
 #[test]
-fn a_listener_that_does_not_read_stays_within_its_budget_and_misses_nothing() {
+fn a_silent_listener_keeps_its_budget_and_misses_nothing() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 10_000);
     let room = channel("room");
     let mut slow = rig.listen(&room, None).unwrap();
@@ -533,7 +533,7 @@ fn a_lagging_listener_is_listed_until_it_is_live_again() {
 /// The queue of unsent messages is bounded, and yet nobody misses anything: what does not fit comes from
 /// the tail, and what the tail no longer has from the log.
 #[test]
-fn a_room_that_falls_behind_its_publishers_serves_from_the_tail_or_the_log() {
+fn a_room_behind_its_publishers_serves_from_tail_or_log() {
     let rig = Rig::new(|config| config.client.outbox_bytes_max = 64 << 20);
     let room = channel("room");
     let mut ears: Vec<_> = (0..3).map(|_| rig.listen(&room, None).unwrap()).collect();
@@ -579,7 +579,7 @@ fn an_ephemeral_room_drops_and_counts_what_does_not_fit() {
 
 /// All strategies, tiny budgets and timeouts; every listener checks every seq it hears.
 #[test]
-fn under_random_load_every_listener_hears_its_room_in_order_and_once() {
+fn random_load_reaches_every_listener_in_order_and_once() {
     let seed = std::env::var("ROOMCAST_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| crate::clock::unix_ms() as u64 | 1);
     eprintln!("ROOMCAST_TEST_SEED={seed}");

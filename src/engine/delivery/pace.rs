@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cost_follows_what_is_measured_and_forgets_an_interruption() {
+    fn the_cost_follows_measurements_and_forgets_an_outlier() {
         let mut cost = Cost::default();
         assert_eq!(cost.of(1000), Duration::from_millis(5));
         for _ in 0..200 {

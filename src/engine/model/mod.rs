@@ -279,7 +279,7 @@ fn every_listener_hears_its_room_in_order_and_once() {
 }
 
 #[test]
-fn a_listener_whose_outbox_is_full_is_served_from_the_log_and_comes_back() {
+fn a_full_outbox_is_served_from_the_log_then_live_again() {
     explore(600, || comings_and_goings(200));
     assert!(metrics().catch_ups_total.get() > 0, "no outbox was full");
 }

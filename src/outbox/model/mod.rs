@@ -299,7 +299,7 @@ fn deliver(outbox: &Arc<Outbox>, drained: Option<&Receiver<ConnectionId>>, sende
 }
 
 #[test]
-fn a_consumer_takes_all_that_was_accepted_and_then_learns_of_the_close() {
+fn a_consumer_takes_all_that_was_accepted_before_the_close() {
     explore(1500, || {
         let (sender, drained) = unbounded();
         let drainer = DrainerHandle::without_thread(sender, METRICS.clone()).expect("no system is asked");
