@@ -1,5 +1,6 @@
 //! Roomcast: a chat-room broadcast server and library. Rooms and messages live in a SQL database, and a
-//! message is committed before anybody sees it. No async runtime: threads, blocking reads, and one lock
+//! message is committed before anybody sees it, except in namespaces that store nothing (`persist = false`).
+//! No async runtime: threads, blocking reads, and one lock
 //! per delivery.
 //!
 //! [`Node`] is the database and the engine without a network, for a program of your own; [`Server`] is a
@@ -47,7 +48,9 @@
 //! 2. The node checks the request: namespace, rights, size, payload (`node::publish`).
 //! 3. The message waits in the commit lane of its channel. One of the waiting threads leads: it gives
 //!    numbers, commits the batch, and answers the others (`store::lane`).
-//! 4. Before it answers, the leader queues the batch at the shards of its rooms (`engine::mailboxes`).
+//! 4. Before it answers, the leader queues the batch at the shards of its rooms (`Engine::committed`,
+//!    `engine::mailboxes`). A single message for a small room of an idle shard it delivers itself
+//!    (`engine::shard::Owned`).
 //! 5. The worker of a shard applies its queue in order. A room encodes each publication once and gives
 //!    one buffer to each live member (`engine::shard`, `engine::room`, `engine::delivery`).
 //! 6. The outbox sends at once, or queues within its byte budget; the drainer finishes what the kernel
@@ -100,10 +103,21 @@
 //! - A message is committed before its ack, its push or its place in the history.
 //! - A lane has at most one leader; while rows wait, it has one or one is appointed.
 //! - A room's publications reach its shard in the order of their seq.
-//! - Commands leave a shard's queue only under the shard's lock.
-//! - `delivered ≤ queued ≤ head` in each room; live members were given exactly what is `delivered`.
+//! - Commands are taken from a shard's queue to be applied only under the shard's lock.
+//! - `delivered ≤ queued ≤ head` in each room; between fan-outs live members were given exactly what is
+//!   `delivered`.
 //! - A catch-up job has exactly one owner, and is never ahead of its room.
-//! - Only the outbox writes to a socket, and whole frames.
+//! - Only the outbox writes to a WebSocket once it is one, and whole frames.
+//!
+//! # Where is …?
+//!
+//! | question | answer |
+//! |---|---|
+//! | a subscribe decided and answered | `engine::room::membership` (`answer`), `engine::join` (`succeed`, `fail`) |
+//! | the tail of a room, and its lock | `engine::tail`, in a room of `engine::rooms`: the shard's lock |
+//! | a rule for every message, for every listener | `node::publish` (`check_publish`), `node::subscribe` (`check_subscribe`) |
+//! | a full outbox, and the way back | `engine::room::sending` (`start_catch_up`), `engine::catch_up`, `engine::room::membership` (`caught_up`) |
+//! | the tests of a promise | `docs/reliability.md` |
 
 #![cfg_attr(
     not(feature = "server"),

@@ -1,4 +1,4 @@
-//! Every fixed upper bound of the program, with its unit and its reason.
+//! The fixed upper bounds that concern more than one file, each with its unit and its reason.
 //!
 //! Bounds an operator may change live in `config`; these are the ones nobody needs to.
 

@@ -1,6 +1,6 @@
 //! The whole server: a node with sockets in front of it.
 //!
-//! The one file that knows every part. Stop order: let the rooms send what was committed, accept no
+//! Stop order: let the rooms send what was committed, accept no
 //! more, tell every client, let the connections flush and end, then stop the node.
 
 use std::io;

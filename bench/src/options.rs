@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_words() {
+    fn contradictory_options_are_refused_with_a_reason() {
         for (line, words) in [
             (&["--scenario", "rom"][..], "there are room, pipeline"),
             (&["--scenario", "isolation", "--rate", "5"], "several groups"),

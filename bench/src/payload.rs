@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stamp_is_none() {
+    fn a_payload_without_a_stamp_has_none() {
         for text in ["", r#"{"t":"#, r#"{"t":5,"p":1}"#, r#"{"t":5, "p":1,"n":2}"#, r#"{"t":x,"p":1,"n":2}"#]
         {
             assert_eq!(Reader::new().read(text.as_bytes()), None, "{text}");

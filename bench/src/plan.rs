@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listeners_are_spread_evenly() {
+    fn listeners_are_spread_evenly_over_rooms() {
         let mut group = Scenario::named("room").unwrap().groups(128).remove(0);
         (group.rooms, group.listeners) = (3, 10);
         assert_eq!([0, 1, 2].map(|room| group.listeners_of(room)), [4, 3, 3]);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_different_and_found() {
+    fn scenario_names_are_unique_and_found() {
         for scenario in SCENARIOS {
             assert_eq!(Scenario::named(scenario.name).unwrap().what, scenario.what);
             assert!(scenario.groups(128).iter().all(|group| group.rooms > 0 && group.size >= SIZE_MIN));

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_uses_something() {
+    fn the_usage_of_this_process_is_read() {
         let usage = Usage::own().unwrap();
         assert!(usage.resident > 1 << 20 && usage.threads >= 1, "{usage:?}");
         assert!(Usage::of_tree(0).is_err());

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_opens_with_answers() {
+    fn an_answer_frees_a_place_in_the_window() {
         let mut publisher = Publisher::new(0, 0, &group(1, Pace::Window(2)), 0);
         let ids: Vec<u64> = std::iter::from_fn(|| publisher.next(0, 5)).map(|(id, _)| id).collect();
         assert_eq!(ids, [3, 4]);

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_surplus_makes_up_for_a_loss() {
+    fn a_surplus_in_one_room_does_not_hide_a_loss() {
         let end = |arrived, missing, last| End { arrived, missing, last };
         let with_offsets = RoomTally {
             owed: 67,

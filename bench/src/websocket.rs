@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_masked_and_else_as_it_was() {
+    fn a_sent_frame_is_masked_and_else_unchanged() {
         for length in [0, 125, 126, 65_536] {
             let mut bytes = Vec::new();
             frame(&mut bytes, TEXT, &vec![b'a'; length]);

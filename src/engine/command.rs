@@ -1,4 +1,5 @@
-//! The only way into a shard: a closed list of commands, applied in the order they were sent.
+//! The commands of a shard: a closed list, applied in the order they were sent. Nothing else changes a room
+//! but a publish that its sender delivers inline (`shard`).
 
 use std::time::Instant;
 

@@ -1,6 +1,7 @@
 //! The newest publications of an active room, kept in memory for quick resumes.
 //!
-//! Dense: from its first to its last entry no seq is missing. Bounded in entries and bytes.
+//! Dense: from its first to its last entry no seq is missing. Bounded in entries and bytes. Belongs to the
+//! backlog of its room, and so is under the lock of the room's shard.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! The threads of an engine: one worker a shard, and the catch-up pool.
+//! The threads of an engine: one worker a shard, and the catch-up pool. (Those of large fan-outs belong to the
+//! process, see `delivery/parallel.rs`.)
 
 use std::io;
 use std::thread::{self, JoinHandle};

@@ -1,6 +1,7 @@
 //! The part of a node that requests work on, shared by all callers.
 //!
-//! Owns the handles of the engine and the store and nothing else: no thread, no rule. Each kind of
+//! Owns the handles of the engine, the store, the drainer and the metrics, and what requests are checked
+//! against; no thread, no rule. Each kind of
 //! request has a file beside this one that adds its functions to [`NodeHandle`].
 
 use std::io;

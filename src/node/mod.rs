@@ -107,7 +107,8 @@ impl Node {
     /// namespace that keeps nothing. `data` is JSON.
     ///
     /// # Errors
-    /// [`PublishError`]; then nobody gets the message.
+    /// [`PublishError`]. Nobody got the message, except where the database failed during its commit: then it
+    /// may be stored and delivered all the same, and a second try with a key finds it.
     pub fn publish(&self, channel: &Channel, data: &str) -> Result<Seq, PublishError> {
         self.publish_once(channel, data, None)
     }
@@ -116,7 +117,8 @@ impl Node {
     /// the seq of the first instead of publishing again.
     ///
     /// # Errors
-    /// [`PublishError`]; then nobody gets the message.
+    /// [`PublishError`]. Nobody got the message, except where the database failed during its commit: then it
+    /// may be stored and delivered all the same, and a second try with a key finds it.
     pub fn publish_once(
         &self,
         channel: &Channel,

@@ -502,7 +502,7 @@ pub mod examples {
     }
 
     #[test]
-    fn what_is_no_use_is_no_arrow() {
+    fn text_and_comments_are_no_arrow() {
         for text in [
             "mod b;",
             "use std::b::B; use b::B;",
@@ -525,7 +525,7 @@ pub mod examples {
     }
 
     #[test]
-    fn what_a_macro_defines_belongs_to_the_file_of_its_call() {
+    fn items_of_a_macro_belong_to_the_file_of_its_call() {
         let found = arrows(&[("src/a.rs", "use crate::b::Code;"), ("src/b.rs", "codes! { Code { A = 1 } }")]);
         assert_eq!(found, ["a.rs -> b.rs"]);
     }

@@ -257,7 +257,7 @@ mod examples {
     use super::*;
 
     #[test]
-    fn what_is_counted_in_a_small_house() {
+    fn a_small_house_is_counted() {
         let text = "//! A house.\n\n/// How it is.\npub struct Room {\n    /// The door.\n    door: u8,\n    wall: u8,\n}\n\n\
                     /// See the module.\nstruct Door;\nimpl Room {\n    fn f() {\n        assert!(true, \"{}\", 1);\n    }\n}\n\
                     fn g() {\n    if true {\n        debug_assert_eq!(1, 1);\n    }\n}\n\

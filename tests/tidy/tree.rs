@@ -202,7 +202,7 @@ mod rules {
     }
 
     #[test]
-    fn what_is_only_for_tests_is_left_out() {
+    fn items_only_for_tests_are_left_out() {
         for text in [
             "#[cfg(test)] mod tests { fn f() {} }",
             "#[cfg(test)] mod tests;",

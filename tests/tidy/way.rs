@@ -95,7 +95,7 @@ const WAY: &[Step] = &[
     ("engine/room/fan_out.rs", "new", "begin_fan_out"),
     ("engine/room/sending.rs", "step_fan_out", "step"),
     ("engine/delivery/slice.rs", "fan_out", "step_fan_out"),
-    ("engine/delivery/choice.rs", "deliver_to", "fan_out"),
+    ("engine/delivery/slice.rs", "deliver_to", "fan_out"),
     ("engine/members.rs", "outbox", "deliver_to"),
     ("outbox/mod.rs", "deliver", "deliver_to"),
     ("outbox/mod.rs", "push", "deliver"),

@@ -208,7 +208,7 @@ mod tests {
     const STAMP: Stamp = Stamp { due_ns: 77, publisher: 3, number: 9 };
 
     #[test]
-    fn lines_are_told_apart() {
+    fn replies_pushes_and_errors_are_told_apart() {
         let delivery = |offset, stamp| Line::Delivery { offset, stamp };
         let reply = |id| Line::Reply { id, error: None };
         let error = |error| Line::Reply { id: 3, error: Some(error) };
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_publishes_is_ready_at_once_and_refusals_are_told() {
+    fn a_publisher_is_ready_at_once_and_told_of_refusals() {
         let dialect = Centrifuge::new("/", None);
         let refused = |text: &str| Event::Refused(format!("the server refused a client: {text}"));
         let accepted = Event::Ack { id: 3, error: None };

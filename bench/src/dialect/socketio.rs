@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_read_back_from_the_event() {
+    fn a_published_event_is_read_back() {
         let (stamp, mut payload, mut out) =
             (Stamp { due_ns: 1, publisher: 2, number: 3 }, Vec::new(), Vec::new());
         payload::write(&mut payload, stamp, 128);

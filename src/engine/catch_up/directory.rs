@@ -1,6 +1,6 @@
 //! Who is being served from the log, for the operator who asks.
 //!
-//! A [`Job`](super::Job) keeps its entry here for as long as it lives. Split over several locks: a
+//! A [`Job`](super::job::Job) keeps its entry here for as long as it lives. Split over several locks: a
 //! reconnect storm makes thousands of jobs at once.
 
 use std::sync::Arc;

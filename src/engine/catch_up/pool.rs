@@ -1,10 +1,10 @@
-//! Serving from the log: resumes of any length, and listeners whose outbox was full.
+//! The threads of the catch-up pool, their queue, and the parking place of jobs that wait for an outbox.
 //!
 //! A small fixed pool of threads takes one task at a time from one queue, so every listener gets a
 //! page in turn and none can starve the others, and reads through connections of its own, so it holds
 //! up neither commits nor workers. A [`Job`] is one subscription with the last seq it
-//! was given; it is owned by exactly one of: the queue, a pool thread, the parking place (its outbox
-//! is full), or the shard of its room. Pages end at the `until` the shard named, so a job that comes
+//! was given; it is owned by exactly one of: the queue, a pool thread, the parking place (until its
+//! outbox has drained), or the shard of its room. Pages end at the `until` the shard named, so a job that comes
 //! back is never ahead of its room.
 
 use super::directory::{Directory, Lagging};

@@ -1,4 +1,4 @@
-//! How a publication gets to the listeners of its room: three strategies behind one pure choice.
+//! The choice of the strategy of a fan-out, as a pure function.
 //!
 //! `inline`: the thread that committed it delivers, holding the shard. `worker`: the shard's worker
 //! delivers. `parallel`: a pool of one thread a core delivers, while the shard serves its other rooms.
@@ -9,8 +9,6 @@
 use std::time::Duration;
 
 use crate::config;
-use crate::engine::members::Member;
-use crate::outbox::{Packet, Push};
 
 pub(crate) use crate::config::Strategy;
 
@@ -109,37 +107,6 @@ fn is_busy(now: &Circumstances) -> bool {
     let stays = now.before.is_some_and(|before| before.reason == Reason::Busy);
     let threshold = BUSY * if stays { 1.0 - HYSTERESIS } else { 1.0 };
     now.rate * now.cost.as_secs_f64() > threshold
-}
-
-/// Result of a fan-out over some members.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Outcome {
-    /// Outboxes that took the packet.
-    pub(in crate::engine) delivered: usize,
-    /// Processor time of all threads together.
-    pub(in crate::engine) work: Duration,
-    /// Positions of members whose outboxes were full.
-    pub(in crate::engine) full: Vec<usize>,
-}
-
-impl Outcome {
-    pub(super) fn deliver_to(&mut self, position: usize, member: &Member, packet: &Packet) {
-        if !member.is_live() {
-            return;
-        }
-        match member.outbox().deliver(packet) {
-            Push::Accepted => self.delivered += 1,
-            Push::Full => self.full.push(position),
-            // Its own reader is already taking it out of the room.
-            Push::Closed => {}
-        }
-    }
-
-    pub(super) fn merge(&mut self, other: Self) {
-        self.delivered += other.delivered;
-        self.work += other.work;
-        self.full.extend(other.full);
-    }
 }
 
 #[cfg(test)]

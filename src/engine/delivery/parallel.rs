@@ -13,8 +13,8 @@ use std::thread;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::choice::Outcome;
-use super::{processor, slice};
+use super::processor;
+use super::slice::{self, Outcome};
 use crate::engine::members::Members;
 use crate::outbox::Packet;
 

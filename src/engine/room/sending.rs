@@ -14,9 +14,9 @@ use crate::config;
 use crate::engine::catch_up::job::Job;
 use crate::engine::command::Command;
 use crate::engine::context::Context;
-use crate::engine::delivery::choice::{Outcome, Strategy};
+use crate::engine::delivery::choice::Strategy;
 use crate::engine::delivery::parallel::{self, PoolSlice};
-use crate::engine::delivery::slice;
+use crate::engine::delivery::slice::{self, Outcome};
 use crate::engine::mailboxes::Mailbox;
 use crate::limits::{POOL_SLICE_LISTENERS, SLICE_LISTENERS};
 

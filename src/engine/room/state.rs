@@ -1,7 +1,7 @@
 //! The state of one active room, and the questions it answers.
 //!
-//! Only the owner of the room's shard touches it. Live members were given exactly the messages up to
-//! the backlog's `delivered`; those that are not live belong to the catch-up pool. While a fan-out is
+//! Only the owner of the room's shard touches it. Between fan-outs live members were given exactly the
+//! messages up to the backlog's `delivered`; those that are not live belong to the catch-up pool. While a fan-out is
 //! under way the member list does not change: what would change it waits in `deferred`; so the pool
 //! may walk the list without the shard's lock.
 

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_gets_a_status() {
+    fn text_that_is_no_request_gets_a_status() {
         assert!(matches!(parsed("\x16\x03\x01hello\r\n\r\n"), Err(BadRequest::Status(400, _))));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(HTTP_HEADERS_MAX + 1));
         assert!(matches!(parsed(&many), Err(BadRequest::Status(431, _))));

@@ -13,7 +13,7 @@ use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 use super::stream::SocketStream;
 use super::timers::{Due, Timers};
-use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::limits::{CLOSE_REASON_BYTES_MAX, TURN_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::net::client_rules::ClientRules;
 use crate::net::http::is_timeout;
 use crate::net::session::{Flow, Session};
@@ -28,9 +28,6 @@ const READ_BUFFER_BYTES: usize = 1024;
 
 /// Time a client has to close its side after the server closed.
 const GOODBYE: Duration = Duration::from_secs(5);
-
-/// Longest reason of a close frame (RFC 6455 §5.5).
-const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// Lateness of a read timeout up to which the socket's timeout is left as it is; saves a system call
 /// on most reads of a busy connection.

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sink_finishes_after_the_lane_is_free_before_any_answer() {
+    fn the_sink_finishes_after_the_lane_is_free() {
         let lane = lane(2);
         let answers = lane.submit(vec![1], |rows, _| Committed {
             answers: rows.into_iter().map(Some).collect(),
