@@ -122,7 +122,7 @@ impl Reader<'_> {
     fn origin(&self, start: usize) -> Origin {
         debug_assert!(start <= self.text.len(), "a position behind the end");
         let line = self.text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-        Origin::File { path: Arc::clone(&self.path), line }
+        Origin::File { path: self.path.clone(), line }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::delivery::choice::{Reason, Strategy};
 use crate::ids::{Channel, Seq};
+use crate::protocol::api::activity::RoomOrder;
 use crate::publication::ClientInfo;
 
 /// The listeners of a room.
@@ -28,7 +29,7 @@ pub struct RoomQuery {
     /// Rooms with these names.
     pub matches: Arc<dyn Fn(&Channel) -> bool + Send + Sync>,
     /// Order of the answer.
-    pub order: RoomOrder,
+    pub(crate) order: RoomOrder,
     /// Most rooms to return.
     pub limit: usize,
 }
@@ -45,17 +46,6 @@ impl fmt::Debug for RoomQuery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RoomQuery").field("order", &self.order).field("limit", &self.limit).finish()
     }
-}
-
-/// Order of rooms in an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoomOrder {
-    /// More publications per second.
-    Rate,
-    /// More listeners.
-    Listeners,
-    /// A later last message or join.
-    Activity,
 }
 
 /// State of an active room.

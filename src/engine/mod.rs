@@ -42,6 +42,7 @@ use crate::config::{self, Delivery, Namespace};
 use crate::ids::{Channel, ConnectionId};
 use crate::metrics::Metrics;
 use crate::outbox::frame;
+use crate::protocol::api::activity::RoomOrder;
 use crate::protocol::code::{Close, UnsubscribeCode};
 use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
@@ -59,7 +60,7 @@ use threads::Threads;
 
 pub(crate) use catch_up::directory::Lagging;
 pub(crate) use delivery::choice::{Reason, Strategy};
-pub(crate) use inspect::{Presence, RoomOrder, RoomQuery, RoomStatus};
+pub(crate) use inspect::{Presence, RoomQuery, RoomStatus};
 pub use join::{Answer, Extra};
 pub(crate) use join::{Joined, Recover};
 pub use listener::Listener;

@@ -20,6 +20,7 @@ use super::*;
 use crate::config::Config;
 use crate::ids::Seq;
 use crate::outbox::{Drainer, Ended, Outbox};
+use crate::protocol::api::activity::RoomOrder;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::publication::Retention;
 

@@ -79,7 +79,7 @@ pub enum PublishError {
     TooLarge,
     /// The message was not to be stored, but its namespace stores every message.
     AlwaysStored,
-    /// The store refused it; nobody has seen it.
+    /// The store refused it or failed. After [`AppendError::Unavailable`] it may be stored all the same.
     Store(AppendError),
 }
 

@@ -67,7 +67,7 @@ pub use subscription::{Ended, Subscription};
 // Values that requests and answers of the node are made of. Whoever is in front of the node takes
 // them from here and knows neither the engine nor the store.
 pub(crate) use crate::engine::{
-    Answer, Extra, Joined, Lagging, Presence, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy,
+    Answer, Extra, Joined, Lagging, Presence, Reason, RoomQuery, RoomStatus, Strategy,
 };
 pub(crate) use crate::store::{AppendError, Health, Role, RoomKind, StoreError};
 

@@ -16,38 +16,26 @@ use crate::publication::{ClientInfo, Publication};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublicationList {
     objects: Vec<u8>,
-    count: usize,
 }
 
 impl PublicationList {
     /// An empty list.
     #[must_use]
     pub const fn new() -> Self {
-        Self { objects: Vec::new(), count: 0 }
+        Self { objects: Vec::new() }
     }
 
     /// Adds one more.
     pub fn push(&mut self, publication: &Publication) {
-        if self.count > 0 {
+        if !self.objects.is_empty() {
             self.objects.push(b',');
         }
-        self.count += 1;
         encode_publication_object(&mut self.objects, publication);
-    }
-
-    /// Number of publications.
-    pub const fn count(&self) -> usize {
-        self.count
     }
 
     /// True when there is none.
     pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Bytes they take, the commas included.
-    pub const fn bytes(&self) -> usize {
-        self.objects.len()
+        self.objects.is_empty()
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -420,7 +408,6 @@ mod tests {
         let kept = SubscribeResult { recoverable: true, positioned: true, epoch: "aXbYcZdW", ..none };
         let nothing = PublicationList::new();
         let missed: PublicationList = [&publication(9), &publication(10)].into_iter().collect();
-        assert_eq!((missed.count(), missed.bytes()), (2, 56));
         let recovering = SubscribeResult { was_recovering: true, recovered: true, offset: 8, ..kept };
         for (result, wanted) in [
             (none, "{}"),

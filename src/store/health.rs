@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn each_side_heals_by_its_own_success() {
         let metrics = Arc::new(Metrics::new());
-        let monitor = Monitor::new(Arc::clone(&metrics));
+        let monitor = Monitor::new(metrics.clone());
         assert_eq!(monitor.health(), Health::Up);
         monitor.failed(Side::Write, "full");
         monitor.succeeded(Side::Read);

@@ -65,12 +65,12 @@ impl Store {
             .map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
         first.migrate()?;
         let epoch = models::meta::epoch(&mut first).map_err(|error| OpenError::Migrate(error.to_string()))?;
-        let monitor = Arc::new(Monitor::new(Arc::clone(&metrics)));
+        let monitor = Arc::new(Monitor::new(metrics.clone()));
         Ok(Self {
             epoch,
             is_sqlite: target.is_sqlite(),
-            lanes: Lanes::new(config, &target, first, Arc::clone(&monitor), Arc::clone(&metrics)),
-            readers: Readers::new(target, config.read_connections, Arc::clone(&monitor)),
+            lanes: Lanes::new(config, &target, first, monitor.clone(), metrics.clone()),
+            readers: Readers::new(target, config.read_connections, monitor.clone()),
             monitor,
             metrics,
         })

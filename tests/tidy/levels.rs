@@ -87,7 +87,7 @@ fn level(module: &str) -> Option<usize> {
     LEVELS.iter().position(|row| row.contains(&module))
 }
 
-/// Complaints about circles that hold another file than the allowed ones.
+/// Complaints about circles.
 fn circles(graph: &Graph) -> Vec<String> {
     let told = |circle: &Vec<usize>| {
         let files: Vec<_> = circle.iter().map(|file| graph.files[*file].as_str()).collect();

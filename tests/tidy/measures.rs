@@ -1,6 +1,6 @@
 //! The measures of the house, which `tests/measure` prints.
 //!
-//! They judge nothing. `ROOMCAST_HOUSE` names another tree of the repository, such as an older commit's.
+//! What a good house keeps is judged here too. `ROOMCAST_HOUSE` names another tree of the repository, such as an older commit's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,9 +12,9 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, ImplItem, Item};
 
 use crate::graph::{Definition, Graph, Scope};
-use crate::root;
 use crate::tree::{Source, attributes_of, docs, flat, is_for_tests, sources};
 use crate::way;
+use crate::{assert_none, root};
 
 /// The first words of documentation that asks instead of saying.
 const QUESTIONS: &[&str] = &["What", "Who", "Whose", "Whom", "Why", "How", "Where", "When", "Whether"];
@@ -29,9 +29,11 @@ const SMALL_FILE_LINES: usize = 60;
 fn the_house_is_measured() {
     let root = std::env::var_os("ROOMCAST_HOUSE").map_or_else(|| root().to_owned(), PathBuf::from);
     let house = sources(&root, "src");
-    let mut table = House::of(&house).table();
+    let measured = House::of(&house);
+    let mut table = measured.table();
     table.push(("lines that name the setting stall_timeout".to_owned(), places_of_a_setting(&root, &house)));
     if root.canonicalize().unwrap() == crate::root() {
+        assert_none(&measured.complaints());
         let (files, forms) = way::lengths();
         table.push(("files / forms of a publish".to_owned(), format!("{files} / {forms}")));
     }
@@ -87,6 +89,26 @@ impl House {
         house.types = house.counts.type_names.len();
         house.counts.function_lines.sort_unstable();
         house
+    }
+
+    /// The bounds that the house keeps; each is a little above what it has.
+    fn complaints(&self) -> Vec<String> {
+        let functions = &self.counts.function_lines;
+        let at = |percent: usize| functions[(functions.len() - 1) * percent / 100];
+        let largest_room = self.counts.fields_of.get("Room").into_iter().flatten().max();
+        let kept = [
+            ("a median function has at most 8 lines", at(50) <= 8),
+            ("nine of ten functions have at most 25 lines", at(90) <= 25),
+            ("no function has more than 70 lines", at(100) <= 70),
+            ("no Room has more than 12 fields", largest_room.is_some_and(|fields| *fields <= 12)),
+            ("at least 150 assertions at run time", self.counts.assertions >= 150),
+            ("at most 40 public types", self.public_types <= 40),
+            (
+                "documents that begin with a question are rare",
+                self.counts.questions * 50 <= self.counts.documented,
+            ),
+        ];
+        kept.into_iter().filter(|(_, holds)| !holds).map(|(rule, _)| rule.to_owned()).collect()
     }
 
     fn table(&self) -> Vec<(String, String)> {

@@ -1,7 +1,7 @@
 //! The way of a publish from the socket of its sender to that of a listener, on SQLite, function by function.
 //!
 //! ARCHITECTURE.md tells the way in words; here each step is looked for in the code, so a step that was
-//! renamed, moved, or is no longer called by the one before it fails.
+//! renamed or moved, or whose name the step before it no longer holds, fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,7 @@
 //! retention hides is filtered when a page is given out.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ahash::AHashMap;
 
@@ -16,6 +16,7 @@ use crate::ids::{Channel, Seq};
 use crate::limits::{BLOCK_PUBLICATIONS, PAGE_CACHE_BYTES_MAX};
 use crate::metrics::Metrics;
 use crate::publication::{Publication, Retention};
+use crate::sync::{Mutex, lock};
 
 /// Blocks of committed messages, read once for everybody that needs them.
 pub(super) struct PageCache {
@@ -84,12 +85,13 @@ impl PageCache {
         let wanted = block.publications.iter().filter(|publication| {
             publication.seq > after && publication.seq <= end && retention.keeps(publication, until, now)
         });
-        Ok(wanted.cloned().collect())
+        Ok(dense_prefix(wanted).cloned().collect())
     }
 
     /// A block that takes the reader at least one message further, or tells where to go on.
     fn cached(&self, key: &Key, after: Seq) -> Option<Block> {
-        let block = self.lock().by_start.get(key).filter(|block| block.until > after || block.cut)?.clone();
+        let block =
+            lock(&self.blocks).by_start.get(key).filter(|block| block.until > after || block.cut)?.clone();
         self.metrics.catch_up_page_hits_total.inc();
         Some(block)
     }
@@ -103,7 +105,7 @@ impl PageCache {
     }
 
     fn keep(&self, key: Key, block: Block) {
-        let mut blocks = self.lock();
+        let mut blocks = lock(&self.blocks);
         blocks.bytes += block.bytes;
         if let Some(old) = blocks.by_start.insert(key.clone(), block) {
             blocks.bytes -= old.bytes;
@@ -117,10 +119,6 @@ impl PageCache {
             }
         }
         blocks.assert_consistent();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,9 +141,23 @@ impl Block {
     }
 }
 
+/// Publications up to the first seq that is missing, so that nobody is given what comes behind a gap before
+/// the gap is told. A clock that was set back leaves such gaps in a room with a `history_ttl`.
+fn dense_prefix<'p>(
+    publications: impl Iterator<Item = &'p Publication>,
+) -> impl Iterator<Item = &'p Publication> {
+    let mut next = None;
+    publications.take_while(move |publication| {
+        let is_next = next.is_none_or(|next| publication.seq == next);
+        next = Some(publication.seq + 1);
+        is_next
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
 
@@ -172,7 +184,8 @@ mod tests {
                 data: "1".into(),
                 info: None,
                 tags: None,
-                created_at_ms: i64::MAX,
+                // Once the clock was set back.
+                created_at_ms: if seq == 700 { 0 } else { i64::MAX },
             };
             Ok((after + 1..=until.min(1000)).take(100).map(message).collect())
         }
@@ -220,6 +233,15 @@ mod tests {
             }
         }
         assert_eq!(log.0.load(Ordering::Relaxed), 3 * 4);
+    }
+
+    #[test]
+    fn a_page_ends_before_a_message_that_is_too_old() {
+        let cache = PageCache::new(Arc::new(Thousand::default()), Arc::new(Metrics::new()));
+        let an_hour = Retention { size: 0, ttl: Some(Duration::from_secs(3600)) };
+        assert_eq!(seqs(&cache, 695, 705, an_hour), [696, 697, 698, 699]);
+        assert_eq!(seqs(&cache, 699, 705, an_hour).first(), Some(&701), "the gap is told by what comes next");
+        assert_eq!(seqs(&cache, 695, 705, EVERYTHING).len(), 10);
     }
 
     #[test]

@@ -117,14 +117,14 @@ impl Room {
     fn missed(&self, after: Seq) -> Option<Vec<Publication>> {
         let publications: Vec<_> =
             self.backlog.tail().range(after, self.backlog.delivered())?.cloned().collect();
-        let (retention, now) = (self.retention(), clock::unix_ms());
+        let (retention, now) = (self.options.retention(), clock::unix_ms());
         let first_kept =
             publications.first().is_none_or(|first| retention.keeps(first, self.backlog.delivered(), now));
         first_kept.then_some(publications)
     }
 
     fn recover_from_log(&mut self, join: Join, after: Seq, context: &Context) {
-        let (retention, until) = (self.retention(), self.backlog.delivered());
+        let (retention, until) = (self.options.retention(), self.backlog.delivered());
         self.insert(&join, false, context);
         let directory = context.catch_up.directory();
         let job = Job::for_join(join, retention, (after, until), context.epoch.clone(), directory);

@@ -140,7 +140,7 @@ impl Room {
 
     /// Takes a member out of live delivery; the catch-up pool goes on behind the last message it has.
     fn start_catch_up(&mut self, index: usize, batch: &Batch, context: &Context) {
-        let retention = self.retention();
+        let retention = self.options.retention();
         let members = Arc::make_mut(&mut self.members);
         members.set_lagging(index);
         let subscription = members.as_slice()[index].subscription();

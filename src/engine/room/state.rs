@@ -15,11 +15,12 @@ use crate::config::{self, Delivery, Namespace};
 use crate::engine::context::Context;
 use crate::engine::delivery::choice::{self, Choice, Circumstances};
 use crate::engine::delivery::pace::Pace;
-use crate::engine::inspect::{Presence, RoomOrder, RoomStatus};
+use crate::engine::inspect::{Presence, RoomStatus};
 use crate::engine::join::Join;
 use crate::engine::members::Members;
 use crate::ids::Channel;
-use crate::publication::{Publication, Retention};
+use crate::protocol::api::activity::RoomOrder;
+use crate::publication::Publication;
 
 /// One active room.
 #[derive(Debug)]
@@ -158,10 +159,6 @@ impl Room {
     /// True while a fan-out has members left to serve.
     pub(in crate::engine) fn in_fan_out(&self) -> bool {
         self.fan_out.is_some()
-    }
-
-    pub(super) fn retention(&self) -> Retention {
-        Retention { size: self.options.history_size, ttl: self.options.history_ttl }
     }
 
     /// Takes the next publication of the room.

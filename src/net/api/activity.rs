@@ -8,9 +8,9 @@ use crate::clock;
 use crate::ids::Channel;
 use crate::metrics;
 use crate::net::http::glob;
-use crate::node::{Lagging, NodeHandle, Reason, RoomOrder, RoomQuery, RoomStatus, Strategy};
+use crate::node::{Lagging, NodeHandle, Reason, RoomQuery, RoomStatus, Strategy};
 use crate::protocol::api::activity::{
-    ActiveRoom, LIMIT_MAX, LaggingParams, LaggingResult, LaggingSubscription, RoomStrategyParams, RoomsOrder,
+    ActiveRoom, LIMIT_MAX, LaggingParams, LaggingResult, LaggingSubscription, RoomOrder, RoomStrategyParams,
     RoomsParams, RoomsResult,
 };
 use crate::protocol::api::params::{ChannelsParams, NoParams};
@@ -40,12 +40,8 @@ pub(super) fn info(_: NoParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<
 }
 
 pub(super) fn rooms(params: &RoomsParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let order = match params.order {
-        RoomsOrder::Rate => RoomOrder::Rate,
-        RoomsOrder::Listeners => RoomOrder::Listeners,
-        RoomsOrder::Activity => RoomOrder::Activity,
-    };
-    let query = RoomQuery { matches: matcher(params.pattern.clone()), order, limit: params.limit };
+    let query =
+        RoomQuery { matches: matcher(params.pattern.clone()), order: params.order, limit: params.limit };
     let rooms: Vec<ActiveRoom> = node.active_rooms(&query).into_iter().map(describe).collect();
     done(out, &RoomsResult(&rooms))
 }

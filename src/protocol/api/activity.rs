@@ -23,7 +23,7 @@ pub(crate) struct RoomsParams {
     pub pattern: Option<String>,
     /// Which come first.
     #[serde(default, deserialize_with = "fields::or_default")]
-    pub order: RoomsOrder,
+    pub order: RoomOrder,
     /// Most entries wanted.
     #[serde(default = "default_limit", deserialize_with = "limit")]
     pub limit: usize,
@@ -32,7 +32,7 @@ pub(crate) struct RoomsParams {
 /// The order of a list of rooms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum RoomsOrder {
+pub(crate) enum RoomOrder {
     /// More publications per second.
     #[default]
     Rate,

@@ -160,7 +160,7 @@ impl<T: Row, R> GroupCommit<T, R> {
         debug_assert!(queue.has_leader() || queue.waiting.is_empty(), "rows wait without a leader");
         queue.waiting.extend(rows.into_iter().enumerate().map(|(index, row)| Waiting {
             row,
-            slot: Slot { waiter: Arc::clone(waiter), index },
+            slot: Slot { waiter: waiter.clone(), index },
             since,
         }));
         let must_lead = !queue.has_leader();

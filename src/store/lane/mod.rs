@@ -69,7 +69,7 @@ impl Lanes {
         let mut first = Some(first);
         let lanes = std::iter::repeat_with(|| Lane {
             group: GroupCommit::new(limits, || Err(AppendError::Unavailable)),
-            writer: Mutex::new(Writer::new(target.clone(), first.take(), Arc::clone(&monitor))),
+            writer: Mutex::new(Writer::new(target.clone(), first.take(), monitor.clone())),
         });
         Self { lanes: lanes.take(count).collect(), monitor, metrics }
     }

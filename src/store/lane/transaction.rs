@@ -64,7 +64,7 @@ fn add_senders(
     Ok(users)
 }
 
-/// Settles messages whose key is stored already; returns those that repeat another message of
+/// Answers messages whose key is stored already; returns those that repeat another message of
 /// this batch, with the index of that one. (Left to the unique index, a batch full of one key would
 /// be taken apart row by row.)
 fn find_repeats(
@@ -166,7 +166,7 @@ fn publication(message: &NewMessage, seq: i64, now_ms: i64) -> Publication {
     Publication {
         channel: message.channel.clone(),
         seq: seq as Seq,
-        data: Arc::clone(&message.data),
+        data: message.data.clone(),
         info: message.info.clone(),
         tags: message.tags.clone(),
         created_at_ms: now_ms,
