@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod liar;
+mod nats;
+mod plain;
 mod rooms;
+mod socketio;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
@@ -120,23 +124,66 @@ fn publishers_that_listen_are_members_like_the_others() {
     }
 }
 
-#[test]
-fn a_bare_chat_room_is_measured_like_our_own() {
-    let url = rooms::start(rooms::Kind::Reliable).to_string();
-    let shape = [&url, "--dialect", "plain", "--connections", "12", "--rooms", "3", "--publishers", "6"];
+/// Starts a server that speaks this dialect; `None` for our own, which the other tests run, and for unknown ones.
+fn start_server_of(dialect: &str) -> Option<SocketAddr> {
+    match dialect {
+        "plain" => Some(plain::start(plain::Kind::Reliable)),
+        "nchan" => Some(plain::start(plain::Kind::Nchan)),
+        "nats" => Some(nats::start()),
+        "socketio" => Some(socketio::start()),
+        _ => None,
+    }
+}
+
+#[track_caller]
+fn assert_measured_like_our_own(dialect: &str) {
+    let url = start_server_of(dialect).unwrap().to_string();
+    let shape = [&url, "--dialect", dialect, "--connections", "12", "--rooms", "3", "--publishers", "6"];
     for pace in [["--rate", "120"], ["--window", "2"]] {
         let output = bench(&[&shape[..], &pace, &["--settle", "0s", "--json"]].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_clean(&report);
-        assert_eq!((&report["dialect"], &report["connections"]), (&"plain".into(), &12.into()));
+        assert_eq!((&report["dialect"], &report["connections"]), (&dialect.into(), &12.into()));
+    }
+}
+
+#[test]
+fn a_bare_chat_room_is_measured_like_our_own() {
+    assert_measured_like_our_own("plain");
+}
+
+#[test]
+fn nchan_is_measured_like_our_own() {
+    assert_measured_like_our_own("nchan");
+}
+
+#[test]
+fn nats_is_measured_like_our_own() {
+    assert_measured_like_our_own("nats");
+}
+
+#[test]
+fn socketio_is_measured_like_our_own() {
+    assert_measured_like_our_own("socketio");
+}
+
+#[test]
+fn there_is_no_dialect_without_a_server_here() {
+    let unknown = bench(&["--dialect", "unknown"]);
+    let said = String::from_utf8(unknown.stderr).unwrap();
+    let (_, rest) = said.split_once("[possible values: ").unwrap_or_else(|| panic!("{said}"));
+    let dialects: Vec<&str> = rest.split(']').next().unwrap().split(", ").collect();
+    assert!(dialects.len() > 1 && dialects.contains(&"centrifuge"), "{said}");
+    for dialect in dialects.into_iter().filter(|dialect| *dialect != "centrifuge") {
+        assert!(start_server_of(dialect).is_some(), "no test here runs {dialect}");
     }
 }
 
 #[test]
 fn a_bare_chat_room_that_loses_messages_is_found_out() {
-    let url = rooms::start(rooms::Kind::Unreliable).to_string();
+    let url = plain::start(plain::Kind::Unreliable).to_string();
     let output = bench(&[&url, "--dialect", "plain", "--connections", "3", "--rate", "40", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
