@@ -38,6 +38,14 @@ pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 /// Longest reason of a close frame, in bytes: a control frame holds 125 (RFC 6455 §5.5), two are the code.
 pub(crate) const CLOSE_REASON_BYTES_MAX: usize = 123;
 
+/// Longest message of a client that is not connected, in bytes: a token, and the positions of a hundred
+/// server-side subscriptions.
+pub(crate) const CONNECT_MESSAGE_BYTES_MAX: usize = 24 * 1024;
+
+/// Time a client has for one message, from its first byte to its last: 9 KB/s for the largest that is
+/// allowed by default.
+pub(crate) const MESSAGE_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Commands taken from one socket before their replies are written.
 pub(crate) const TURN_COMMANDS_MAX: usize = 1024;
 

@@ -91,6 +91,8 @@ metrics! {
     handoff_holes_total: counter,
     /// Panics while a shard was served; its listeners were told to subscribe again.
     shard_panics_total: counter,
+    /// Panics while a connection was served; the client was told to come back.
+    reader_panics_total: counter,
     /// Publications put into an outbox, once per listener.
     deliveries_total: counter,
     /// Ephemeral publications not given to a listener because its outbox was full.

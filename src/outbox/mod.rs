@@ -237,8 +237,29 @@ impl Outbox {
         self.send_or_queue(&mut inner, frame)
     }
 
+    /// Takes the answer to a ping of the client, or drops it where it would have to wait: before the first
+    /// reply, which nothing in the queue may overtake, and beyond the budget. A client cannot fill memory by
+    /// pings, and RFC 6455 §5.5.3 lets a peer answer the last ping only.
+    pub fn pong(self: &Arc<Self>, frame: &Bytes) -> Push {
+        let mut inner = self.lock();
+        match (&self.peer, inner.state) {
+            (_, state) if !state.accepts() => Push::Closed,
+            (Peer::Socket(wire), State::Corked) => match wire.send(frame) {
+                Ok(count) if count == frame.len() => Push::Accepted,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Push::Accepted,
+                // A frame that is cut off leaves nothing that the client could read.
+                Ok(_) | Err(_) => {
+                    self.end(&mut inner, Ended::Broken);
+                    Push::Closed
+                }
+            },
+            _ if inner.queue.bytes() > self.budget_bytes => Push::Accepted,
+            _ => self.send_or_queue(&mut inner, frame),
+        }
+    }
+
     /// Writes `first` before everything that was held back, then that, then goes on as usual. To be
-    /// called once, before any byte is written.
+    /// called once.
     pub fn uncork(self: &Arc<Self>, first: &Bytes) -> Push {
         let mut inner = self.lock();
         if !inner.state.accepts() {
@@ -259,14 +280,28 @@ impl Outbox {
     }
 
     /// Blocks the caller, who must be the connection's own reader, while more than the budget is
-    /// queued. False when the connection ended meanwhile.
-    pub fn wait_for_capacity(&self) -> bool {
+    /// queued. False when it still is at `deadline` (`None`: waits for ever).
+    pub fn wait_for_capacity(&self, deadline: Option<Instant>) -> bool {
         let mut inner = self.lock();
         while inner.state.accepts() && inner.queue.bytes() > self.budget_bytes {
             inner.waiters = true;
-            inner = wait(&self.changed, inner);
+            inner = match self.wait_until(inner, deadline) {
+                Ok(inner) => inner,
+                Err(_) => return false,
+            };
         }
-        inner.state.accepts()
+        true
+    }
+
+    /// Waits for a change; gives the lock back as an error when `deadline` has passed.
+    fn wait_until<'a>(
+        &self,
+        inner: MutexGuard<'a, Inner>,
+        deadline: Option<Instant>,
+    ) -> Result<MutexGuard<'a, Inner>, MutexGuard<'a, Inner>> {
+        let Some(deadline) = deadline else { return Ok(wait(&self.changed, inner)) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(inner) } else { Ok(wait_timeout(&self.changed, inner, left)) }
     }
 
     /// Asks for one notice on the drainer's channel when nothing is queued any more, so that the next
@@ -320,12 +355,11 @@ impl Outbox {
     pub fn wait_flushed(&self, deadline: Instant) {
         let mut inner = self.lock();
         while !inner.queue.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
             inner.waiters = true;
-            inner = wait_timeout(&self.changed, inner, left);
+            inner = match self.wait_until(inner, Some(deadline)) {
+                Ok(inner) => inner,
+                Err(_) => return,
+            };
         }
     }
 
@@ -361,16 +395,7 @@ impl Outbox {
                 return Err(Some(ended));
             }
             inner.waiters = true;
-            inner = match deadline {
-                None => wait(&self.changed, inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(None);
-                    }
-                    wait_timeout(&self.changed, inner, left)
-                }
-            };
+            inner = self.wait_until(inner, deadline).map_err(|_| None)?;
         }
     }
 

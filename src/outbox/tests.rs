@@ -92,7 +92,7 @@ fn a_socket_that_takes_nothing_is_ended() {
         number += 1;
     }
     assert_eq!(rig.outbox.reply(&Bytes::from(vec![0; 1 << 20])), Push::Accepted);
-    assert!(!rig.outbox.wait_for_capacity(), "the wait ends with the connection");
+    assert!(rig.outbox.wait_for_capacity(None), "the wait ends with the connection");
     assert_eq!(rig.outbox.ended(), Some(Ended::Stalled));
     rig.drainer.stop();
 }
@@ -109,7 +109,7 @@ fn many_writers_never_interleave_within_a_frame() {
                 let frame = Bytes::from(vec![writer; 1000]);
                 for _ in 0..500 {
                     while outbox.push(&frame) == Push::Full {
-                        assert!(outbox.wait_for_capacity());
+                        assert!(outbox.wait_for_capacity(None));
                         thread::yield_now();
                     }
                 }

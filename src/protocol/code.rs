@@ -78,6 +78,8 @@ codes! {
         ConnectionClosed = 3000, "connection closed";
         /// The server stops.
         Shutdown = 3001, "shutdown";
+        /// The server failed while it served this connection.
+        InternalServerError = 3004, "internal server error";
         /// The connection's token expired and was not refreshed.
         ConnectionExpired = 3005, "connection expired";
         /// The socket took no byte for too long.
@@ -193,6 +195,7 @@ mod tests {
         let table: &[(u16, &str, bool)] = &[
             (3000, "connection closed", true),
             (3001, "shutdown", true),
+            (3004, "internal server error", true),
             (3005, "connection expired", true),
             (3008, "slow", true),
             (3010, "insufficient state", true),

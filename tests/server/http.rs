@@ -261,6 +261,8 @@ fn text_that_is_not_http_is_refused() {
         (format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(100)), 431),
         (format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(9000)), 431),
         ("POST /api/info HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n".to_owned(), 411),
+        ("GET /health HTTP/1.1\r\nContent-Length: 4194304\r\n\r\n".to_owned(), 413),
+        ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 413),
         ("POST /api/info HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n".to_owned(), 413),
         ("POST /api/info HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_owned(), 400),
     ] {

@@ -35,6 +35,7 @@ macro_rules! on_both_databases {
 
 mod closes;
 mod commits;
+mod deadlines;
 mod errors;
 mod failures;
 mod http;

@@ -105,6 +105,15 @@ impl<'a> RequestReader<'a> {
         }
     }
 
+    /// Makes sure that the request has no body, without reading one: nobody wants it.
+    pub(super) fn no_body(&self, head: &Head) -> Result<(), BadRequest> {
+        let is_empty = head.header("content-length").is_none_or(|length| length.trim() == "0");
+        if head.header("transfer-encoding").is_some() || !is_empty {
+            return Err(BadRequest::Status(413, "this address takes no request body"));
+        }
+        Ok(())
+    }
+
     /// The body that belongs to the head.
     pub(super) fn body(&mut self, head: &Head) -> Result<Vec<u8>, BadRequest> {
         if head.header("transfer-encoding").is_some() {
@@ -243,10 +252,25 @@ impl Response {
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
      connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Writes all bytes within the body deadline.
+/// Writes all bytes within the body deadline, which the peer cannot prolong by taking a few of them.
 pub(super) fn write_all(socket: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-    socket.set_write_timeout(Some(HTTP_BODY_DEADLINE))?;
-    (&mut &*socket).write_all(bytes)?;
+    write_until(socket, bytes, Instant::now() + HTTP_BODY_DEADLINE)
+}
+
+fn write_until(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_write_timeout(Some(left))?;
+        match socket.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
     socket.set_write_timeout(None::<Duration>)
 }
 

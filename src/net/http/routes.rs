@@ -59,13 +59,15 @@ impl Router {
                 // Its body is not read, so nothing can follow it on this connection.
                 return drop(self.answer(socket, &head, &response, false));
             }
-            let body = match requests.body(&head) {
-                Ok(body) => body,
-                Err(bad) => return self.refuse(socket, bad),
-            };
             let response = match api_method(&head) {
-                Some(method) => api::respond(&head, method, &body, &self.node),
-                None => self.respond(&head),
+                Some(method) => {
+                    requests.body(&head).map(|body| api::respond(&head, method, &body, &self.node))
+                }
+                None => requests.no_body(&head).map(|()| self.respond(&head)),
+            };
+            let response = match response {
+                Ok(response) => response,
+                Err(bad) => return self.refuse(socket, bad),
             };
             tracing::debug!(%peer, method = head.method, path = head.path, status = response.status, "http");
             if self.answer(socket, &head, &response, head.keep_alive()).is_err() || !head.keep_alive() {

@@ -12,23 +12,33 @@ use crate::ids::Channel;
 pub(super) struct Expiries {
     connection: Option<Instant>,
     subscriptions: AHashMap<Channel, Instant>,
+    /// The earliest of them all; asked before each command.
+    next: Option<Instant>,
 }
 
 impl Expiries {
     pub(super) fn set_connection(&mut self, at: Option<Instant>) {
         self.connection = at;
+        self.find_next();
     }
 
     pub(super) fn set_subscription(&mut self, channel: Channel, at: Instant) {
         self.subscriptions.insert(channel, at);
+        self.find_next();
     }
 
     pub(super) fn forget(&mut self, channel: &Channel) {
-        self.subscriptions.remove(channel);
+        if self.subscriptions.remove(channel).is_some() {
+            self.find_next();
+        }
     }
 
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.connection.into_iter().chain(self.subscriptions.values().copied()).min()
+    pub(super) const fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    fn find_next(&mut self) {
+        self.next = self.connection.into_iter().chain(self.subscriptions.values().copied()).min();
     }
 
     pub(super) fn is_connection_expired(&self, now: Instant) -> bool {

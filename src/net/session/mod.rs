@@ -50,6 +50,8 @@ pub(super) struct Session {
     /// Commands handled in this turn.
     turn_commands: usize,
     saw_pong: bool,
+    /// The client took no replies for the stall timeout, with a budget of them queued.
+    takes_no_replies: bool,
 }
 
 impl Session {
@@ -66,12 +68,18 @@ impl Session {
             replies: LineFrames::default(),
             turn_commands: 0,
             saw_pong: false,
+            takes_no_replies: false,
         }
     }
 
-    /// Handles the commands of one text frame.
+    /// Handles the commands of one text frame. What ends the connection or a token meanwhile takes effect
+    /// before the next of them.
     pub(super) fn on_text(&mut self, text: &str) -> Flow {
         for command in decode_frame(text) {
+            let flow = self.interruption();
+            if flow != Flow::Continue {
+                return flow;
+            }
             self.turn_commands += 1;
             let flow = match command {
                 Ok(command) => self.on_command(command),
@@ -82,6 +90,20 @@ impl Session {
             }
         }
         Flow::Continue
+    }
+
+    /// The end of the connection, of a token, or of patience with the client that came since the last command.
+    fn interruption(&mut self) -> Flow {
+        if self.outbox.ended().is_some() {
+            return Flow::Ended;
+        }
+        if self.takes_no_replies {
+            return Flow::Disconnect(CloseCode::Slow);
+        }
+        match self.expiries.next() {
+            Some(at) if at <= Instant::now() => self.on_expiry(),
+            _ => Flow::Continue,
+        }
     }
 
     /// True when the turn should end before more is read.
@@ -106,6 +128,12 @@ impl Session {
         if let Some(client) = &self.client {
             self.node.disconnect(client);
         }
+    }
+
+    /// Forgets what a turn has begun, after it panicked: its publishes are not committed, its replies not sent.
+    pub(super) fn abandon_turn(&mut self) {
+        self.publishes = PendingPublishes::default();
+        self.replies = LineFrames::default();
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -223,7 +251,11 @@ impl Session {
         if self.replies.len() > FRAME_BYTES_MAX / 2 {
             self.flush_replies();
             // A client that asks faster than it reads waits here instead of filling memory.
-            self.outbox.wait_for_capacity();
+            let patience = Instant::now() + self.rules.client.stall_timeout;
+            let deadline = self.expiries.next().map_or(patience, |expiry| expiry.min(patience));
+            if !self.outbox.wait_for_capacity(Some(deadline)) {
+                self.takes_no_replies = patience <= Instant::now();
+            }
         }
     }
 

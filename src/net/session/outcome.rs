@@ -11,6 +11,8 @@ pub(in crate::net) enum Flow {
     Continue,
     /// Closes with this code.
     Disconnect(CloseCode),
+    /// Stops: the connection was closed while its commands were carried out, by a kick for example.
+    Ended,
     /// Reads no more; connect was answered with an error and the client is to leave.
     Refused,
 }

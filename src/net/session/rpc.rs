@@ -25,6 +25,8 @@ impl Session {
             "contacts.list" => self.list_contacts(id),
             "rooms.read" => self.set_read(id, data),
             "rooms.unread" => self.list_unread(id),
+            #[cfg(test)]
+            "test.panic" => panic!("on purpose"),
             "" => Err(ErrorCode::NotAvailable.into()),
             _ => Err(ErrorCode::MethodNotFound.into()),
         }

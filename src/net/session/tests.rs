@@ -364,3 +364,36 @@ fn a_turn_is_bounded() {
     talk.session.end_turn();
     assert!(!talk.session.is_turn_full());
 }
+
+/// Two commands in one frame.
+const TWO: &str = "{\"id\":2,\"ping\":{}}\n{\"id\":3,\"ping\":{}}";
+
+#[test]
+fn no_command_is_carried_out_after_a_kick() {
+    let mut talk = Talk::open("");
+    talk.session.outbox.close(3503, "force disconnect");
+    let publish = json!({ "id": 2, "publish": { "channel": "room", "data": 1 } });
+    assert_eq!(talk.say(&publish), Flow::Ended);
+    let room: Channel = "room".parse().unwrap();
+    assert_eq!(talk.rig.node().history(&room, 0).unwrap(), []);
+}
+
+#[test]
+fn no_command_is_carried_out_after_the_token_expired() {
+    let mut talk = Talk::open("");
+    talk.session.expiries.set_connection(Some(Instant::now()));
+    assert_eq!(talk.say_text(TWO), Flow::Disconnect(CloseCode::ConnectionExpired));
+    talk.expect_nothing();
+}
+
+#[test]
+fn a_subscription_ends_before_the_command_behind_its_expiry() {
+    let mut talk = Talk::open("");
+    talk.subscribe("room");
+    talk.session.expiries.set_subscription("room".parse().unwrap(), Instant::now());
+    assert_eq!(talk.say_text(TWO), Flow::Continue);
+    // The room tells it, and the session answers the pings: in either order.
+    let heard = [talk.hear(), talk.hear(), talk.hear()];
+    assert!(heard.iter().any(|line| line["push"]["unsubscribe"]["code"] == 2501), "{heard:?}");
+    assert!(!talk.session.is_subscribed(&"room".parse().unwrap()));
+}

@@ -1,10 +1,12 @@
 //! The reader thread of one WebSocket, from the upgrade to the end.
 //!
 //! It works in turns: it waits for a frame, takes whatever else its socket already holds, and only
-//! then commits and answers. Its read timeout is the clock for pings and expiries.
+//! then commits and answers. Its read timeout is the clock for pings and expiries. Every wait ends at the
+//! next of its deadlines, and a turn that panics ends the connection like any other.
 
 use std::io;
 use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,7 @@ use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 
 use super::stream::SocketStream;
 use super::timers::{Due, Timers};
-use crate::limits::{CLOSE_REASON_BYTES_MAX, TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::limits::{CLOSE_REASON_BYTES_MAX, CONNECT_MESSAGE_BYTES_MAX, TURN_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::net::client_rules::ClientRules;
 use crate::net::http::is_timeout;
 use crate::net::session::{Flow, Session};
@@ -29,10 +31,6 @@ const READ_BUFFER_BYTES: usize = 1024;
 /// Time a client has to close its side after the server closed.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Lateness of a read timeout up to which the socket's timeout is left as it is; saves a system call
-/// on most reads of a busy connection.
-const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
-
 /// Serves a WebSocket until it ends. `early` are bytes that came behind the upgrade request.
 pub(in crate::net) fn serve(
     socket: &Arc<TcpStream>,
@@ -46,14 +44,16 @@ pub(in crate::net) fn serve(
         return; // The client is gone already.
     };
     permit.upgraded(&outbox);
+    let message_bytes_max = client.message_bytes_max.min(CONNECT_MESSAGE_BYTES_MAX);
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
-        .max_message_size(Some(client.message_bytes_max))
-        .max_frame_size(Some(client.message_bytes_max));
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max));
+    let stream = SocketStream::new(outbox.clone(), &early);
     let mut connection = Connection {
         websocket: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
-        stream: SocketStream::new(outbox.clone()),
+        stream,
         timers: Timers::new(
             Instant::now(),
             client.connect_timeout,
@@ -61,12 +61,15 @@ pub(in crate::net) fn serve(
             client.pong_timeout,
         ),
         session: Session::new(outbox.clone(), node.clone(), rules.clone()),
-        timeout: None,
         outbox,
         node: node.clone(),
         rules: rules.clone(),
     };
-    connection.run();
+    // However this ends, the socket is shut, which gives its file back.
+    let _abort = AbortAtEnd(connection.outbox.clone());
+    if catch_unwind(AssertUnwindSafe(|| connection.run())).is_err() {
+        connection.on_panic();
+    }
     connection.end();
 }
 
@@ -75,8 +78,6 @@ struct Connection {
     stream: SocketStream,
     timers: Timers,
     session: Session,
-    /// The socket's read timeout.
-    timeout: Option<Duration>,
     outbox: Arc<Outbox>,
     node: Arc<NodeHandle>,
     rules: Arc<ClientRules>,
@@ -107,26 +108,41 @@ impl From<CloseCode> for CloseFrame {
     }
 }
 
+/// Ends an outbox when it goes out of scope.
+struct AbortAtEnd(Arc<Outbox>);
+
+impl Drop for AbortAtEnd {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Connection {
     fn run(&mut self) {
         while self.outbox.ended().is_none() {
             let stop = self.turn();
             self.session.end_turn();
+            let stop = match stop {
+                Stop::Idle => self.wait_for_capacity().err().unwrap_or(Stop::Idle),
+                stop => stop,
+            };
             match stop {
-                Stop::Idle => {
-                    if !self.outbox.wait_for_capacity() {
-                        return;
-                    }
-                }
-                Stop::End(close) => {
-                    if let Some(close) = close {
-                        self.close(close);
-                    }
-                    return;
-                }
+                Stop::Idle => {}
+                Stop::End(close) => return close.into_iter().for_each(|close| self.close(close)),
                 Stop::Refused => return self.await_close(),
             }
         }
+    }
+
+    /// Blocks while more than the budget is queued, so that a client that asks faster than it reads fills
+    /// no memory; does what is due meanwhile.
+    fn wait_for_capacity(&mut self) -> Result<(), Stop> {
+        while !self.outbox.wait_for_capacity(self.timers.next()) {
+            if let Some(due) = self.timers.due(Instant::now(), self.is_answerable()) {
+                self.on_due(due)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for one frame, then takes all that has arrived.
@@ -155,7 +171,8 @@ impl Connection {
     /// Blocks for the next frame and handles it; does what is due while none comes.
     fn wait(&mut self) -> Result<(), Stop> {
         loop {
-            match self.timers.due(Instant::now(), self.is_answerable()) {
+            let now = Instant::now();
+            match self.timers.due(now, self.is_answerable()) {
                 // While this thread waited for the database, the pong may have come.
                 Some(Due::NoPong) if self.read_waiting()? => return Ok(()),
                 Some(due) => {
@@ -164,7 +181,10 @@ impl Connection {
                 }
                 None => {}
             }
-            self.set_timeout().map_err(|_| Stop::End(None))?;
+            if self.stream.is_overdue(now) {
+                return Err(Stop::End(Some(CloseCode::Slow.into())));
+            }
+            self.stream.deadline = self.timers.next();
             match self.read() {
                 Ok(_) => return Ok(()),
                 Err(Stop::Idle) => {}
@@ -177,6 +197,8 @@ impl Connection {
     fn read_waiting(&mut self) -> Result<bool, Stop> {
         debug_assert!(self.stream.blocking, "only a thread that would wait looks whether it has to");
         self.stream.blocking = false;
+        // What is due has been told; what came before it counts.
+        self.stream.deadline = None;
         let read = self.read();
         self.stream.blocking = true;
         match read {
@@ -184,22 +206,6 @@ impl Connection {
             Err(Stop::Idle) => Ok(false),
             Err(stop) => Err(stop),
         }
-    }
-
-    /// Makes the socket's read timeout end at the next deadline, or a little later.
-    fn set_timeout(&mut self) -> io::Result<()> {
-        let left = self.timers.next().map(|at| at.saturating_duration_since(Instant::now()));
-        let wanted = left.map(|left| left.max(Duration::from_millis(1)));
-        let good_enough = match (self.timeout, wanted) {
-            (None, None) => true,
-            (Some(set), Some(wanted)) => set <= wanted + TIMEOUT_SLACK && set * 2 >= wanted,
-            _ => false,
-        };
-        if !good_enough && let Some(socket) = self.outbox.socket() {
-            socket.set_read_timeout(wanted)?;
-            self.timeout = wanted;
-        }
-        Ok(())
     }
 
     /// Reads and handles one message; its length.
@@ -231,6 +237,11 @@ impl Connection {
         debug_assert!(self.session.is_connected() || !was_connected, "a session stays connected to its end");
         if self.session.is_connected() && !was_connected {
             self.timers.connected(Instant::now(), self.session.spread());
+            let message_bytes_max = Some(self.rules.client.message_bytes_max);
+            self.websocket.set_config(|config| {
+                config.max_message_size = message_bytes_max;
+                config.max_frame_size = message_bytes_max;
+            });
         }
         if self.session.take_pong() {
             self.timers.pong();
@@ -264,6 +275,7 @@ impl Connection {
         match flow {
             Flow::Continue => Ok(()),
             Flow::Disconnect(code) => Err(Stop::End(Some(code.into()))),
+            Flow::Ended => Err(Stop::End(None)),
             Flow::Refused => Err(Stop::Refused),
         }
     }
@@ -277,14 +289,9 @@ impl Connection {
 
     /// Listens for nothing but the client's close frame, which it waits to be answered.
     fn await_close(&mut self) {
-        let deadline = Instant::now() + GOODBYE;
         self.stream.blocking = true;
+        self.stream.deadline = Some(Instant::now() + GOODBYE);
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Some(socket) = self.outbox.socket().filter(|_| !left.is_zero()) else { return };
-            if socket.set_read_timeout(Some(left)).is_err() {
-                return;
-            }
             match self.websocket.read(&mut self.stream) {
                 Ok(Message::Close(_)) => {
                     let _ = self.websocket.flush(&mut self.stream);
@@ -307,6 +314,13 @@ impl Connection {
             self.node.metrics().bad_input_total.with_label_values(&[kind]).inc();
         }
         self.outbox.close(close.code, close.reason);
+    }
+
+    /// A turn panicked: nothing of it is carried on, and the client is told to come back.
+    fn on_panic(&mut self) {
+        self.node.metrics().reader_panics_total.inc();
+        self.session.abandon_turn();
+        self.close(CloseCode::InternalServerError.into());
     }
 
     /// Leaves every room, then gives the client time to take the last frames.

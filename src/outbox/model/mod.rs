@@ -130,7 +130,7 @@ impl Rig {
 impl Sent {
     fn keep(&mut self, frame: Bytes, outbox: &Outbox) -> bool {
         self.accepted.push(frame);
-        outbox.wait_for_capacity()
+        outbox.wait_for_capacity(None)
     }
 }
 
