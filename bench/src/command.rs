@@ -26,7 +26,7 @@ pub struct Output {
 /// Runs the command until there is something to print, or `stopping` is set.
 ///
 /// # Errors
-/// When the command line makes no sense, and whatever [`run`](crate::run::run()) fails of.
+/// When options are invalid, the report cannot be written, and those of [`run`](crate::run::run()).
 pub fn run(args: &BenchArgs, stopping: &AtomicBool) -> Result<Output, BenchError> {
     if args.list {
         return Ok(Output { text: list(), fault: None });
@@ -46,8 +46,7 @@ pub fn run(args: &BenchArgs, stopping: &AtomicBool) -> Result<Output, BenchError
             .map_err(|error| BenchError::new(format!("{} cannot be written: {error}", path.display())))?;
     }
     let text = if args.json { json(&report)? } else { report.to_string() };
-    let fault =
-        (!report.is_clean()).then_some("not every message arrived as it should; the report says which");
+    let fault = (!report.is_clean()).then_some("messages or connections failed; see the report");
     Ok(Output { text, fault })
 }
 
@@ -64,8 +63,9 @@ fn subject(args: &BenchArgs) -> Result<Subject, BenchError> {
     if !args.spawn {
         return Ok(Subject::Running(args.server_pid));
     }
-    let program = std::env::current_exe()
-        .map_err(|error| BenchError::new(format!("the own program is not found: {error}")))?;
+    let program = std::env::current_exe().map_err(|error| {
+        BenchError::new(format!("the path of this program cannot be determined: {error}"))
+    })?;
     let extra = match &args.config {
         Some(config) => vec!["--config".to_owned(), config.display().to_string()],
         None => Vec::new(),
@@ -98,6 +98,6 @@ fn show(bar: &ProgressBar, progress: Progress, connections: usize, whole: Durati
             bar.set_position(elapsed.as_millis() as u64);
             bar.set_message(format!("{published} published, {delivered} delivered"));
         }
-        Progress::Draining(left) => bar.set_message(format!("waiting for {left} arrivals")),
+        Progress::Draining(left) => bar.set_message(format!("waiting for {left} deliveries")),
     }
 }

@@ -182,7 +182,7 @@ impl Driver {
                 return;
             }
             if let Err(error) = self.open(&client) {
-                self.recorder.broken(&format!("a connection could not be made: {error}"));
+                self.recorder.broken(&format!("a connection could not be opened: {error}"));
             }
         }
     }
@@ -212,7 +212,7 @@ impl Driver {
             let Some(place) = self.returning.pop() else { return };
             match self.reopen(place) {
                 Ok(()) => self.half_open += 1,
-                Err(error) => self.recorder.broken(&format!("a connection could not come back: {error}")),
+                Err(error) => self.recorder.broken(&format!("a connection could not be reopened: {error}")),
             }
         }
     }
@@ -303,7 +303,9 @@ impl Driver {
         }
         if let Some(listener) = &mut connection.listener {
             if !listener.join(joined) {
-                return Err(io::Error::other("a listener came back and was told that it cannot recover"));
+                return Err(io::Error::other(
+                    "a listener reconnected, and the server could not recover what it missed",
+                ));
             }
             for offset in &joined.missed {
                 self.recorder.recover(listener, *offset, now_ns)?;

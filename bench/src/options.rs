@@ -10,7 +10,7 @@ use crate::dialect::DialectName;
 use crate::error::BenchError;
 use crate::plan::{Group, Pace, Plan, SCENARIOS, SIZE_MIN, Scenario, WINDOW_MAX};
 
-/// Where a server of ours has its WebSocket.
+/// Path of Roomcast's WebSocket.
 const PATH: &str = "/connection/websocket";
 
 /// Messages per second beyond any server; a publisher holds what is due in memory.
@@ -19,106 +19,108 @@ const RATE_MAX: f64 = 10_000_000.0;
 const EXAMPLES: &str = "\
 Examples:
   roomcast bench --spawn --scenario room
-        start a server on a database of its own, measure one room of 1,000 listeners, stop it
+        start a server on a temporary database, measure one room of 1,000 listeners, stop the server
   roomcast bench --connections 5000 --rooms 50 --publishers 4 --rate 200
-        5,000 listeners in 50 rooms of the server on 127.0.0.1:8000, 200 messages/s together
+        5,000 listeners in 50 rooms of the server on 127.0.0.1:8000, 200 messages/s in total
   roomcast bench ws://chat.example.com/connection/websocket --token … --publishers 2 --window 16
-        another server, as fast as it acknowledges
+        a remote server, as fast as it acknowledges
   roomcast bench --dialect plain 127.0.0.1:9000 --publishers 8 --window 1
-        a bare chat room, whose path names the room, on this machine
+        another program on this machine: a minimal chat server where the URL path names the room
   roomcast bench --list
-        the scenarios that have names
+        the predefined scenarios
 
-A message counts from when it was due, so a server that falls behind shows it. Exit code 1 when a
-message was lost, repeated, out of order, refused or not answered, or when a connection broke.";
+Latency counts from the time a message was due, so it shows when a server falls behind. The exit code
+is 1 when a message was lost, repeated, out of order, refused or not acknowledged, or a connection
+broke.";
 
-/// Put load on a server and measure it.
+/// Options of `roomcast bench`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchArgs {
-    /// The server's WebSocket; without a path where the protocol has its own
+    /// URL of the server's WebSocket; without a path for dialects that define their own
     #[arg(value_name = "URL", default_value = "ws://127.0.0.1:8000/connection/websocket")]
     pub url: String,
-    /// The protocol the server is spoken to in; other servers than ours only on this machine
+    /// Protocol of the server; other programs' protocols only on loopback addresses
     #[arg(long, value_name = "NAME", value_enum, default_value_t = DialectName::Centrifuge)]
     pub dialect: DialectName,
-    /// A scenario with a name; --list shows them
+    /// Predefined scenario; --list shows them
     #[arg(long, value_name = "NAME")]
     pub scenario: Option<String>,
-    /// List the scenarios
+    /// List the predefined scenarios and exit
     #[arg(long)]
     pub list: bool,
     /// Connections that listen [default: 1000]
     #[arg(long, value_name = "N")]
     pub connections: Option<usize>,
-    /// Rooms they are spread over [default: 1]
+    /// Rooms the listeners are spread over [default: 1]
     #[arg(long, value_name = "N")]
     pub rooms: Option<usize>,
     /// Connections that publish [default: 1]
     #[arg(long, value_name = "N")]
     pub publishers: Option<usize>,
-    /// Let the first listeners publish, each to its room, instead of connections that only publish; a message
-    /// is then under way until its publisher has its own copy [always so where the protocol is not centrifuge]
+    /// Let the first listeners publish, each to the room it listens to, instead of separate connections; a
+    /// message is then in flight until its publisher has received its own copy [always on unless --dialect is
+    /// centrifuge]
     #[arg(long)]
     pub publishers_listen: bool,
-    /// Messages per second, all publishers together [default: 100]
+    /// Messages per second, all publishers combined [default: 100]
     #[arg(long, value_name = "N", conflicts_with = "window")]
     pub rate: Option<f64>,
-    /// Messages each publisher has under way, instead of a rate
+    /// Messages each publisher keeps in flight, instead of a rate
     #[arg(long, value_name = "N")]
     pub window: Option<usize>,
-    /// Payload in bytes
+    /// Payload size in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     pub size: usize,
-    /// Time that is measured
+    /// Measured time
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
-    /// Time before it that is not
+    /// Warm-up before the measured time; messages are sent but not measured
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
-    /// Cut all listeners off for so long, a quarter into the run, and let them come back
+    /// Disconnect all listeners for this long, starting a quarter into the measured time, then reconnect them
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub away: Option<Duration>,
-    /// Connections made per second
+    /// Connections opened per second
     #[arg(long, value_name = "N", default_value_t = 5000.0)]
     pub ramp: f64,
-    /// Time between the last connection and the first message [default: 0s; 1500ms where the protocol does not
-    /// confirm subscriptions]
+    /// Wait between the last connection and the first message [default: 0s; 1500ms unless --dialect is
+    /// centrifuge]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub settle: Option<Duration>,
-    /// Threads that listen, to each group of rooms; with a rate, one more publishes
+    /// Threads that listen, per group of rooms; with a rate, one more thread publishes
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threads: usize,
-    /// Namespace of the rooms, if not the default one
+    /// Namespace of the rooms, instead of the default one
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Connection token of every client
+    /// Connection token for every client
     #[arg(long, value_name = "TOKEN", env = "ROOMCAST_BENCH_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Process id of a server on this machine, to report what it and its children use
+    /// Process id of a server on this machine, to report the CPU time and memory it and its children use
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// Start `roomcast serve` for the run, on a free port and a database of its own
+    /// Start `roomcast serve` for the run, on a free port and a temporary database
     #[arg(long, conflicts_with = "server_pid")]
     pub spawn: bool,
-    /// The database of the server that is started
+    /// Database of the server that --spawn starts
     #[arg(long, value_name = "URL", requires = "spawn")]
     pub database: Option<String>,
-    /// The configuration file of the server that is started
+    /// Configuration file of the server that --spawn starts
     #[arg(long, value_name = "FILE", requires = "spawn")]
     pub config: Option<PathBuf>,
     /// Print the report as one line of JSON
     #[arg(long)]
     pub json: bool,
-    /// Also write the report with plots as a page
+    /// Also write the report, with plots, to an HTML file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 }
 
-/// The name of a run and what it does.
+/// Name and plan of a run.
 ///
 /// # Errors
-/// When the command line makes no sense.
+/// When options are invalid, contradict each other, or name no server.
 pub(crate) fn plan(args: &BenchArgs) -> Result<(String, Plan), BenchError> {
     let (address, host, path) = target(&args.url)?;
     check(args)?;
@@ -143,7 +145,7 @@ pub(crate) fn plan(args: &BenchArgs) -> Result<(String, Plan), BenchError> {
         warmup: args.warmup,
         duration: args.duration,
         ramp: args.ramp,
-        settle: args.settle.unwrap_or_else(|| settle(args.dialect)),
+        settle: args.settle.unwrap_or_else(|| default_settle(args.dialect)),
         disconnect_for: args
             .away
             .or_else(|| args.scenario.as_deref().and_then(Scenario::named)?.disconnect_for),
@@ -155,7 +157,10 @@ pub(crate) fn plan(args: &BenchArgs) -> Result<(String, Plan), BenchError> {
 fn check(args: &BenchArgs) -> Result<(), BenchError> {
     let at_least_one = |value: Option<usize>| value.is_none_or(|value| value > 0);
     let rules = [
-        (args.size >= SIZE_MIN, format!("--size must be at least {SIZE_MIN}: a payload carries the time")),
+        (
+            args.size >= SIZE_MIN,
+            format!("--size must be at least {SIZE_MIN}: a payload carries its send time"),
+        ),
         (args.ramp > 0.0, "--ramp must be more than 0".to_owned()),
         (
             args.rate.is_none_or(|rate| rate > 0.0 && rate <= RATE_MAX),
@@ -163,11 +168,12 @@ fn check(args: &BenchArgs) -> Result<(), BenchError> {
         ),
         (
             args.away.is_none_or(|away| away < args.duration * 3 / 4),
-            "--away must be less than three quarters of --duration: it begins after the first one".to_owned(),
+            "--away must be less than three quarters of --duration: it starts after the first quarter"
+                .to_owned(),
         ),
         (
             args.away.is_none() || !args.publishers_listen,
-            "--away cuts listeners off, and cannot with --publishers-listen".to_owned(),
+            "--away disconnects listeners and cannot be combined with --publishers-listen".to_owned(),
         ),
         (args.threads > 0, "--threads must be at least 1".to_owned()),
         (!args.duration.is_zero(), "--duration must be more than 0s".to_owned()),
@@ -184,14 +190,14 @@ fn check(args: &BenchArgs) -> Result<(), BenchError> {
     }
 }
 
-/// What does not go together with a protocol that is not ours.
+/// Options that do not apply to other programs' protocols.
 fn check_foreign(args: &BenchArgs, address: SocketAddr, path: &str) -> Result<(), BenchError> {
     let set = [
-        (args.spawn, "--spawn starts a server of another one"),
-        (args.token.is_some(), "--token is not sent in it"),
-        (args.namespace.is_some(), "--namespace is unknown in it"),
-        (!matches!(path, "/" | PATH), "the path of the URL is its own"),
-        (!address.ip().is_loopback(), "only servers on this machine are measured in it"),
+        (args.spawn, "--spawn starts Roomcast, which speaks only centrifuge"),
+        (args.token.is_some(), "--token is only for centrifuge"),
+        (args.namespace.is_some(), "--namespace is only for centrifuge"),
+        (!matches!(path, "/" | PATH), "the URL must not have a path: the dialect defines it"),
+        (!address.ip().is_loopback(), "only servers on loopback addresses can be measured"),
     ];
     match set.into_iter().find(|(is_set, _)| *is_set) {
         Some((_, wrong)) => Err(BenchError::new(format!("--dialect {}: {wrong}", name_of(args.dialect)))),
@@ -209,8 +215,8 @@ fn check_listening(group: &Group) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Time for subscriptions of which a listener is not told.
-fn settle(dialect: DialectName) -> Duration {
+/// Time for subscriptions that the server does not confirm.
+fn default_settle(dialect: DialectName) -> Duration {
     if dialect == DialectName::Centrifuge { Duration::ZERO } else { Duration::from_millis(1500) }
 }
 
@@ -225,7 +231,7 @@ fn groups(args: &BenchArgs) -> Result<(String, Vec<Group>), BenchError> {
         Some(name) => {
             let known = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
             let scenario = Scenario::named(name).ok_or_else(|| {
-                BenchError::new(format!("there is no scenario {name:?}; there are {}", known()))
+                BenchError::new(format!("unknown scenario {name:?}; expected one of {}", known()))
             })?;
             (name.clone(), scenario.groups(args.size))
         }
@@ -241,7 +247,9 @@ fn groups(args: &BenchArgs) -> Result<(String, Vec<Group>), BenchError> {
             group.pace = pace.unwrap_or(group.pace);
         }
         _ if changes => {
-            let wrong = format!("the scenario {name} has several groups of rooms, which flags do not change");
+            let wrong = format!(
+                "the scenario {name} has several groups of rooms; --connections, --rooms, --publishers, --rate and --window cannot change it"
+            );
             return Err(BenchError::new(wrong));
         }
         _ => {}
@@ -270,8 +278,10 @@ fn target(url: &str) -> Result<(SocketAddr, String, String), BenchError> {
         |what: &str| BenchError::new(format!("{url:?} {what}; expected ws://HOST:PORT/connection/websocket"));
     let rest = match url.split_once("://") {
         Some(("ws" | "http", rest)) => rest,
-        Some(("wss" | "https", _)) => return Err(wrong("asks for TLS, which is not spoken here")),
-        Some(_) => return Err(wrong("is no WebSocket address")),
+        Some(("wss" | "https", _)) => {
+            return Err(wrong("asks for TLS, which the load generator does not support"));
+        }
+        Some(_) => return Err(wrong("is not a WebSocket URL")),
         None => url,
     };
     let (host, path) = match rest.find('/') {
@@ -281,8 +291,8 @@ fn target(url: &str) -> Result<(SocketAddr, String, String), BenchError> {
     let path = if path == "/" { PATH } else { path };
     let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let address =
-        with_port.to_socket_addrs().map_err(|error| wrong(&format!("is not found ({error})")))?.next();
-    Ok((address.ok_or_else(|| wrong("has no address"))?, host.to_owned(), path.to_owned()))
+        with_port.to_socket_addrs().map_err(|error| wrong(&format!("cannot be resolved ({error})")))?.next();
+    Ok((address.ok_or_else(|| wrong("has a host without an address"))?, host.to_owned(), path.to_owned()))
 }
 
 #[cfg(test)]
@@ -337,23 +347,26 @@ mod tests {
     #[test]
     fn contradictory_options_are_refused_with_a_reason() {
         for (line, words) in [
-            (&["--scenario", "rom"][..], "there are room, pipeline"),
+            (&["--scenario", "rom"][..], "expected one of room, pipeline"),
             (&["--scenario", "isolation", "--rate", "5"], "several groups"),
             (&["--size", "10"], "at least 48"),
             (&["--rooms", "0"], "--rooms must be at least 1"),
             (&["--window", "0"], "between 1 and 4096"),
-            (&["--away", "1s", "--publishers-listen"], "--away cuts listeners off"),
+            (&["--away", "1s", "--publishers-listen"], "--away disconnects listeners"),
             (
                 &["--publishers-listen", "--publishers", "3", "--connections", "2"],
                 "3 publishers cannot be among 2",
             ),
-            (&["--dialect", "plain", "10.0.0.1:9"], "only servers on this machine"),
-            (&["--dialect", "nchan", "127.0.0.1:9/chat"], "the path of the URL is its own"),
-            (&["--dialect", "plain", "--spawn"], "--spawn starts a server of another one"),
-            (&["--dialect", "plain", "--token", "t"], "--token is not sent"),
-            (&["--dialect", "plain", "--namespace", "n"], "--namespace is unknown"),
+            (&["--dialect", "plain", "10.0.0.1:9"], "only servers on loopback addresses"),
+            (
+                &["--dialect", "nchan", "127.0.0.1:9/chat"],
+                "the URL must not have a path: the dialect defines it",
+            ),
+            (&["--dialect", "plain", "--spawn"], "--spawn starts Roomcast, which speaks only centrifuge"),
+            (&["--dialect", "plain", "--token", "t"], "--token is only for"),
+            (&["--dialect", "plain", "--namespace", "n"], "--namespace is only for"),
             (&["wss://example.com/"], "TLS"),
-            (&["ftp://example.com/"], "no WebSocket address"),
+            (&["ftp://example.com/"], "not a WebSocket URL"),
         ] {
             let refusal = planned(line).unwrap_err().to_string();
             assert!(refusal.contains(words), "{line:?}: {refusal}");

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::dialect::DialectName;
 
-/// Most publishers' messages under way at once in one connection; more than any client does.
+/// Most messages that one publisher may have in flight.
 pub const WINDOW_MAX: usize = 4096;
 
-/// Smallest payload: it carries the time it was to be sent at.
+/// Smallest payload in bytes: it carries the time it was due.
 pub const SIZE_MIN: usize = 48;
 
 /// A whole run.
@@ -20,7 +20,7 @@ pub struct Plan {
     pub address: SocketAddr,
     /// The host as the client names it.
     pub host: String,
-    /// The protocol it is spoken to in.
+    /// Protocol of the server.
     pub dialect: DialectName,
     /// Path of the WebSocket, where the protocol has none of its own.
     pub path: String,
@@ -30,16 +30,16 @@ pub struct Plan {
     pub prefix: String,
     /// Groups of rooms; each is reported by itself.
     pub groups: Vec<Group>,
-    /// Time that is not measured, for caches and batches to settle.
+    /// Warm-up: messages are sent, but not measured, until caches and batch sizes are steady.
     pub warmup: Duration,
     /// Measured time.
     pub duration: Duration,
     /// Connections made per second.
     pub ramp: f64,
-    /// Time between the last connection and the first message, for a server to come to rest before its
-    /// memory is read, and to finish subscriptions it does not confirm.
+    /// Wait between the last connection and the first message, so that a server is idle when its memory is
+    /// read, and finishes subscriptions it does not confirm.
     pub settle: Duration,
-    /// All listeners are disconnected for so long, a quarter into the measured time, and come back.
+    /// All listeners are disconnected for this long, a quarter into the measured time, and come back.
     pub disconnect_for: Option<Duration>,
     /// Threads that listen, to each group of rooms if there is a rate; then one more publishes.
     pub threads: usize,
@@ -57,7 +57,7 @@ pub struct Group {
     /// Connections that publish, each to one room after the other.
     pub publishers: usize,
     /// The publishers are the first of the listeners, and publish to the room they listen to. A message is
-    /// then under way until its publisher has its own copy of it, and the answer if the protocol has one.
+    /// then in flight until its publisher has its own copy of it, and the answer if the protocol has one.
     pub publishers_listen: bool,
     /// How fast they do.
     pub pace: Pace,
@@ -69,10 +69,10 @@ pub struct Group {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
-    /// So many messages a second, all publishers together, whatever the server does: a message that
-    /// leaves late counts from when it was due.
+    /// Messages per second, all publishers combined, whatever the server does: the latency of a message
+    /// sent late counts from when it was due.
     Rate(f64),
-    /// So many under way for each publisher: the next one leaves when one is acknowledged.
+    /// Messages in flight per publisher: the next one is sent when one is acknowledged.
     Window(usize),
 }
 
@@ -81,7 +81,7 @@ pub enum Pace {
 pub struct Scenario {
     /// As typed.
     pub name: &'static str,
-    /// What it shows.
+    /// One line for `--list`: load and purpose.
     pub what: &'static str,
     groups: &'static [Shape],
     /// As in [`Plan::disconnect_for`].
@@ -111,25 +111,25 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "pipeline",
-        what: "the same room, one publisher with 8 messages under way",
+        what: "the same room, one publisher with 8 messages in flight",
         groups: &[shape("pipeline", 1, 1000, 1, Pace::Window(8))],
         disconnect_for: None,
     },
     Scenario {
         name: "flood",
-        what: "the same room, one publisher with 64 messages under way",
+        what: "the same room, one publisher with 64 messages in flight",
         groups: &[shape("flood", 1, 1000, 1, Pace::Window(64))],
         disconnect_for: None,
     },
     Scenario {
         name: "crowd",
-        what: "the same room, 16 publishers with 32 messages under way each",
+        what: "the same room, 16 publishers with 32 messages in flight each",
         groups: &[shape("crowd", 1, 1000, 16, Pace::Window(32))],
         disconnect_for: None,
     },
     Scenario {
         name: "rooms",
-        what: "1,000 rooms of 10 listeners, 2,000 messages/s together",
+        what: "1,000 rooms of 10 listeners, 2,000 messages/s in total",
         groups: &[shape("rooms", 1000, 10_000, 8, Pace::Rate(2000.0))],
         disconnect_for: None,
     },
@@ -141,31 +141,31 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "publish",
-        what: "no listeners, 64 publishers with 16 messages under way each in 100 rooms: durable messages/s",
+        what: "64 publishers in 100 rooms with 16 messages in flight each, no listeners: durable messages/s",
         groups: &[shape("publish", 100, 0, 64, Pace::Window(16))],
         disconnect_for: None,
     },
     Scenario {
         name: "quiet",
-        what: "one publisher, one message under way, nobody listens: the time to a durable ack",
+        what: "one publisher, one message in flight, no listeners: the time to a durable acknowledgement",
         groups: &[shape("quiet", 1, 0, 1, Pace::Window(1))],
         disconnect_for: None,
     },
     Scenario {
         name: "idle",
-        what: "10,000 listeners in 1,000 rooms and hardly a message: memory per connection",
+        what: "10,000 listeners in 1,000 rooms, 1 message/s in total: memory per connection",
         groups: &[shape("idle", 1000, 10_000, 1, Pace::Rate(1.0))],
         disconnect_for: None,
     },
     Scenario {
         name: "small",
-        what: "500 rooms of 10 listeners, 500 messages/s together",
+        what: "500 rooms of 10 listeners, 500 messages/s in total",
         groups: &[shape("small", 500, 5000, 4, Pace::Rate(500.0))],
         disconnect_for: None,
     },
     Scenario {
         name: "isolation",
-        what: "the small rooms of `small` beside one room of 10,000 listeners with 20 messages/s",
+        what: "the small rooms of `small` next to one room of 10,000 listeners with 20 messages/s",
         groups: &[
             shape("small", 500, 5000, 4, Pace::Rate(500.0)),
             shape("big", 1, 10_000, 1, Pace::Rate(20.0)),
@@ -174,7 +174,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "isolation-light",
-        what: "the same with 5 messages/s in the big room, which two cores can carry",
+        what: "the same with 5 messages/s in the big room, which two cores can sustain",
         groups: &[
             shape("small", 500, 5000, 4, Pace::Rate(500.0)),
             shape("big", 1, 10_000, 1, Pace::Rate(5.0)),
@@ -183,7 +183,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "storm",
-        what: "5,000 listeners in 100 rooms, all cut off while each misses 50 messages, and back at once",
+        what: "5,000 listeners in 100 rooms, disconnected while each misses 50 messages, all reconnecting at once",
         groups: &[shape("storm", 100, 5000, 4, Pace::Rate(1000.0))],
         disconnect_for: Some(Duration::from_secs(5)),
     },

@@ -86,7 +86,7 @@ fn descendants(root: u32) -> io::Result<Vec<u32>> {
 }
 
 fn unexpected() -> io::Error {
-    io::Error::other("/proc tells something unexpected")
+    io::Error::other("/proc has an unexpected format")
 }
 
 fn ticks_per_second() -> u64 {

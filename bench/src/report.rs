@@ -16,7 +16,7 @@ pub struct Report {
     pub version: &'static str,
     /// Name of the scenario, or `custom`.
     pub scenario: String,
-    /// The protocol the server was spoken to in.
+    /// Protocol of the server.
     pub dialect: DialectName,
     /// Where the server listens.
     pub address: String,
@@ -232,16 +232,16 @@ impl fmt::Display for Report {
             self.own_busiest * 100.0
         )?;
         if self.own_busiest > 0.9 {
-            writeln!(f, "  it was the bottleneck itself: give it --threads, another machine, or less to do")?;
+            writeln!(f, "  it was the bottleneck: raise --threads, use another machine, or lower the load")?;
         } else if self.read_late_seconds > READ_LATE_MAX_S {
             let late = self.read_late_seconds;
             writeln!(
                 f,
-                "  it read up to {late:.1} s late, for the server had the processor; what was sent meanwhile waited: give it another machine, or less to do"
+                "  it read up to {late:.1} s late, because the server occupied the processor; use another machine, or lower the load"
             )?;
         }
         if let Some(breakage) = &self.breakage {
-            writeln!(f, "{} connections broke, the first one: {breakage}", self.broken)?;
+            writeln!(f, "{} connections broke; the first error: {breakage}", self.broken)?;
         }
         Ok(())
     }
@@ -253,7 +253,7 @@ impl GroupReport {
         let among = if *publishers_listen { " among them" } else { "" };
         let pace = match pace {
             Pace::Rate(rate) => format!("{rate} messages/s"),
-            Pace::Window(window) => format!("{window} under way each"),
+            Pace::Window(window) => format!("{window} in flight each"),
         };
         writeln!(
             f,
@@ -264,7 +264,7 @@ impl GroupReport {
         if self.recovered > 0 {
             writeln!(
                 f,
-                "  recovered     {:>12}   by listeners that had been away; in no latency",
+                "  recovered     {:>12}   by listeners that reconnected; not in the latencies",
                 self.recovered
             )?;
         }
@@ -276,12 +276,12 @@ impl GroupReport {
         if self.unanswered > 0 {
             writeln!(
                 f,
-                "  unanswered    {:>12}   their latency is taken to end with the run",
+                "  unanswered    {:>12}   their latency counts until the end of the run",
                 self.unanswered
             )?;
         }
         if let Some(refusal) = &self.refusal {
-            writeln!(f, "  refused       {:>12}   the first one: {refusal}", self.refused)?;
+            writeln!(f, "  refused       {:>12}   the first error: {refusal}", self.refused)?;
         }
         writeln!(f, "  latency, ms       p50      p90      p99    p99.9      max")?;
         for (name, latency) in

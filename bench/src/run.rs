@@ -83,7 +83,7 @@ fn check_files(connections: usize) -> Result<(), BenchError> {
     let files = rlimit::increase_nofile_limit(u64::MAX)?;
     if files < needed {
         return Err(BenchError::new(format!(
-            "{connections} connections need {needed} open files, and the limit is {files}; raise it (ulimit -Hn) or use fewer"
+            "{connections} connections need {needed} open files, and the limit is {files}; raise it (ulimit -Hn) or use fewer connections"
         )));
     }
     Ok(())
@@ -112,7 +112,7 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
         let before = Sample::take(self.pid);
         if let (Some(pid), None) = (self.pid, before.server) {
             return Err(BenchError::new(format!(
-                "there is no process {pid} to look at, or no /proc to do it"
+                "process {pid} cannot be inspected: it does not exist, or this system has no /proc"
             )));
         }
         let threads = threads::start(&self.plan, &self.control)?;
@@ -125,7 +125,7 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
             tally.merge(part?);
         }
         let measured = outcome.map_err(|error| match &tally.breakage {
-            Some(breakage) => BenchError::new(format!("{error}; the first failure: {breakage}")),
+            Some(breakage) => BenchError::new(format!("{error}; the first error: {breakage}")),
             None => error,
         })?;
         Ok(self.report(name, &before, &measured, tally))
@@ -223,7 +223,7 @@ impl<P: FnMut(Progress) -> bool> Run<P> {
     }
 
     fn tell(&mut self, progress: Progress) -> Result<(), BenchError> {
-        if (self.progress)(progress) { Ok(()) } else { Err(BenchError::new("the run was ended")) }
+        if (self.progress)(progress) { Ok(()) } else { Err(BenchError::new("the run was interrupted")) }
     }
 
     /// Waits for what is under way, for as long as some of it arrives.

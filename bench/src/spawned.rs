@@ -37,7 +37,7 @@ impl Spawned {
 
     fn listening_address(&mut self) -> io::Result<SocketAddr> {
         use std::io::{BufRead, BufReader};
-        let silent = || io::Error::other("the server did not start; what it said stands above");
+        let silent = || io::Error::other("the server did not start; its output is above");
         let output = self.child.stdout.take().ok_or_else(silent)?;
         let mut lines = BufReader::new(output).lines().map_while(Result::ok);
         let address = lines.find_map(|line| line.trim().strip_prefix("address")?.trim().parse().ok());

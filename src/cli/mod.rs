@@ -40,7 +40,7 @@ enum Command {
     Token(token::TokenArgs),
     /// Print the configuration in effect, or say what is wrong with it
     CheckConfig(check_config::CheckConfigArgs),
-    /// Put load on a server, this one or another that speaks the protocol, and measure it
+    /// Measure a server under load: Roomcast, or another program in its own protocol
     #[cfg(feature = "bench")]
     Bench(Box<bench::BenchArgs>),
     /// Print the version, and those of the databases compiled in

@@ -1,4 +1,4 @@
-//! The protocols that servers can be measured in, by name.
+//! The protocols that the load generator speaks, by name.
 
 mod centrifuge;
 mod interface;
@@ -21,15 +21,15 @@ pub(crate) use interface::{ClientState, Decoded, Dialect, Event, FIRST_PUBLISH_I
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum DialectName {
-    /// Roomcast's own, which is that of Centrifugo in JSON
+    /// Roomcast's own: Centrifugo's JSON protocol
     Centrifuge,
-    /// A bare chat room: the path names the room, what one sends goes to all in it
+    /// Minimal chat: the URL path names the room, and each message goes to all of its members
     Plain,
-    /// That of NATS, inside of WebSocket
+    /// NATS over WebSocket
     Nats,
-    /// Nchan's `nchan_pubsub` location
+    /// An `nchan_pubsub` location of Nchan
     Nchan,
-    /// That of Socket.IO 4
+    /// Socket.IO 4 over WebSocket
     Socketio,
 }
 
