@@ -32,7 +32,7 @@ pub(crate) struct Connection {
     pub(crate) stage: Stage,
     /// What it got, if it listens.
     pub(crate) listener: Option<Listener>,
-    /// Its place among the publishers of its thread, if it publishes.
+    /// Index of its publisher in the thread, if it publishes.
     pub(crate) publisher: Option<usize>,
     /// Name of the room it listens to.
     room: Option<String>,

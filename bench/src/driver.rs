@@ -120,10 +120,10 @@ impl Driver {
                 awake_until_ns = self.control.now_ns() + AWAKE_NS;
             }
             for event in &events {
-                let place = event.token().0;
+                let index = event.token().0;
                 let (writable, ended) = (event.is_writable(), event.is_read_closed());
-                if let Err(error) = self.serve(place, writable, ended, &mut buffer) {
-                    self.close_failed(place, &error);
+                if let Err(error) = self.serve(index, writable, ended, &mut buffer) {
+                    self.close_failed(index, &error);
                 }
             }
             self.recorder.end_turn();
@@ -188,13 +188,13 @@ impl Driver {
     }
 
     fn open(&mut self, client: &Client) -> io::Result<()> {
-        let place = self.connections.len();
+        let index = self.connections.len();
         let mut connection = Connection::open(&self.plan, client, self.dialect.as_ref())?;
-        register(&self.poll, &mut connection, place)?;
+        register(&self.poll, &mut connection, index)?;
         if let Some(number) = client.publisher {
             connection.publisher = Some(self.publishers.len());
             let group = &self.plan.groups[client.group];
-            self.publishers.push(Publisher::new(place, client.group, group, number));
+            self.publishers.push(Publisher::new(index, client.group, group, number));
         }
         self.connections.push(connection);
         self.half_open += 1;
@@ -209,74 +209,74 @@ impl Driver {
             _ => {}
         }
         while self.storm == Storm::Returning && self.half_open < HALF_OPEN_MAX {
-            let Some(place) = self.returning.pop() else { return };
-            match self.reopen(place) {
+            let Some(index) = self.returning.pop() else { return };
+            match self.reopen(index) {
                 Ok(()) => self.half_open += 1,
                 Err(error) => self.recorder.broken(&format!("a connection could not be reopened: {error}")),
             }
         }
     }
 
-    fn reopen(&mut self, place: usize) -> io::Result<()> {
-        let connection = &mut self.connections[place];
-        connection.reopen(&self.plan, place, self.dialect.as_ref())?;
-        register(&self.poll, connection, place)
+    fn reopen(&mut self, index: usize) -> io::Result<()> {
+        let connection = &mut self.connections[index];
+        connection.reopen(&self.plan, index, self.dialect.as_ref())?;
+        register(&self.poll, connection, index)
     }
 
     fn disconnect_listeners(&mut self) {
         self.storm = Storm::Disconnected;
-        for (place, connection) in self.connections.iter_mut().enumerate() {
+        for (index, connection) in self.connections.iter_mut().enumerate() {
             if connection.listener.is_some()
                 && connection.publisher.is_none()
                 && connection.stage == Stage::Ready
             {
                 let _ = self.poll.registry().deregister(connection.stream());
                 connection.close(Stage::Disconnected);
-                self.returning.push(place);
+                self.returning.push(index);
             }
         }
         self.control.ready.fetch_sub(self.returning.len(), Ordering::AcqRel);
     }
 
     /// Reads and answers what a socket has.
-    fn serve(&mut self, place: usize, writable: bool, ended: bool, buffer: &mut [u8]) -> io::Result<()> {
-        if matches!(self.connections[place].stage, Stage::Closed | Stage::Disconnected) {
+    fn serve(&mut self, index: usize, writable: bool, ended: bool, buffer: &mut [u8]) -> io::Result<()> {
+        if matches!(self.connections[index].stage, Stage::Closed | Stage::Disconnected) {
             return Ok(());
         }
         if writable {
-            self.connections[place].flush()?;
+            self.connections[index].flush()?;
         }
-        while let Some((count, arrived_at)) = self.connections[place].read(buffer)? {
+        while let Some((count, arrived_at)) = self.connections[index].read(buffer)? {
             let now_ns = self.control.at(arrived_at);
             if self.control.counts(now_ns) {
                 self.recorder.read_late(self.control.now_ns().saturating_sub(now_ns));
             }
-            self.process(place, &buffer[..count], now_ns)?;
+            self.process(index, &buffer[..count], now_ns)?;
             if count < buffer.len() && !ended {
                 break; // The poller reports what comes from now on.
             }
         }
         if self.control.phase() != Phase::Ramp
-            && let Some(publisher) = self.connections[place].publisher
+            && let Some(publisher) = self.connections[index].publisher
         {
             self.publish(publisher);
         }
-        self.connections[place].flush()
+        self.connections[index].flush()
     }
 
     /// Decodes what was read and handles the events, also those before an error.
-    fn process(&mut self, place: usize, bytes: &[u8], now_ns: u64) -> io::Result<()> {
+    fn process(&mut self, index: usize, bytes: &[u8], now_ns: u64) -> io::Result<()> {
         let mut decoded = std::mem::take(&mut self.scratch.decoded);
-        let processed = self.connections[place].process(bytes, self.dialect.as_ref(), &mut decoded);
-        let handled = decoded.events.drain(..).try_for_each(|event| self.handle_event(place, event, now_ns));
+        let processed = self.connections[index].process(bytes, self.dialect.as_ref(), &mut decoded);
+        let handled = decoded.events.drain(..).try_for_each(|event| self.handle_event(index, event, now_ns));
         self.scratch.decoded = decoded;
         handled.and(processed)
     }
 
-    fn handle_event(&mut self, place: usize, event: Event, now_ns: u64) -> io::Result<()> {
-        let connection = &mut self.connections[place];
+    fn handle_event(&mut self, index: usize, event: Event, now_ns: u64) -> io::Result<()> {
+        let connection = &mut self.connections[index];
         match event {
-            Event::Ready(joined) => return self.become_ready(place, &joined, now_ns),
+            Event::Ready(joined) => return self.become_ready(index, &joined, now_ns),
             Event::Delivery { offset, stamp } => {
                 if let Some(listener) = &mut connection.listener {
                     self.recorder.arrive(listener, offset, stamp, now_ns)?;
@@ -296,8 +296,8 @@ impl Driver {
     }
 
     /// The server said that a client may begin.
-    fn become_ready(&mut self, place: usize, joined: &Joined, now_ns: u64) -> io::Result<()> {
-        let connection = &mut self.connections[place];
+    fn become_ready(&mut self, index: usize, joined: &Joined, now_ns: u64) -> io::Result<()> {
+        let connection = &mut self.connections[index];
         if connection.stage != Stage::Joining {
             return Ok(());
         }
@@ -343,13 +343,13 @@ impl Driver {
 
     fn publish_due(&mut self) {
         for publisher in 0..self.publishers.len() {
-            let place = self.publishers[publisher].connection;
-            if self.connections[place].stage != Stage::Ready {
+            let index = self.publishers[publisher].connection;
+            if self.connections[index].stage != Stage::Ready {
                 continue;
             }
             self.publish(publisher);
-            if let Err(error) = self.connections[place].flush() {
-                self.close_failed(place, &error);
+            if let Err(error) = self.connections[index].flush() {
+                self.close_failed(index, &error);
             }
         }
     }
@@ -377,8 +377,8 @@ impl Driver {
         }
     }
 
-    fn close_failed(&mut self, place: usize, error: &io::Error) {
-        let connection = &mut self.connections[place];
+    fn close_failed(&mut self, index: usize, error: &io::Error) {
+        let connection = &mut self.connections[index];
         match connection.stage {
             Stage::Closed | Stage::Disconnected => return,
             Stage::Ready => {}
@@ -391,7 +391,7 @@ impl Driver {
     }
 }
 
-fn register(poll: &Poll, connection: &mut Connection, place: usize) -> io::Result<()> {
+fn register(poll: &Poll, connection: &mut Connection, index: usize) -> io::Result<()> {
     let interest = Interest::READABLE | Interest::WRITABLE;
-    poll.registry().register(connection.stream(), Token(place), interest)
+    poll.registry().register(connection.stream(), Token(index), interest)
 }

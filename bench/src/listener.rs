@@ -21,11 +21,11 @@ pub(crate) struct Listener {
     arrived: u64,
 }
 
-/// How a message arrived, and its place among those of its room, if it has one.
+/// How a message arrived, and its number in the order of the room, if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Noted {
     pub(crate) arrival: Arrival,
-    pub(crate) place: Option<u64>,
+    pub(crate) seq: Option<u64>,
 }
 
 impl Listener {
@@ -60,9 +60,9 @@ impl Listener {
     /// Notes a message of its room; `group` is the one it belongs to.
     pub(crate) fn note(&mut self, group: &Group, offset: Option<u64>, stamp: Option<Stamp>) -> Noted {
         let noted = match (offset, stamp) {
-            (Some(offset), _) => Noted { arrival: self.by_offset.note(offset), place: Some(offset) },
+            (Some(offset), _) => Noted { arrival: self.by_offset.note(offset), seq: Some(offset) },
             (None, Some(stamp)) => self.note_stamp(group, stamp),
-            (None, None) => Noted { arrival: Arrival::Next, place: None },
+            (None, None) => Noted { arrival: Arrival::Next, seq: None },
         };
         self.arrived += u64::from(matches!(noted.arrival, Arrival::Next | Arrival::Late));
         noted
@@ -71,12 +71,12 @@ impl Listener {
     fn note_stamp(&mut self, group: &Group, stamp: Stamp) -> Noted {
         let Some((publisher, number)) = group.locate(self.room, stamp.publisher, stamp.number) else {
             // Published to another room.
-            return Noted { arrival: Arrival::Again, place: None };
+            return Noted { arrival: Arrival::Again, seq: None };
         };
         let publishers = group.publishers_of(self.room);
         self.by_publisher.resize(publishers, Sequence::from(0));
         let arrival = self.by_publisher[publisher].note(number);
-        Noted { arrival, place: number.checked_mul(publishers as u64).map(|place| place + publisher as u64) }
+        Noted { arrival, seq: number.checked_mul(publishers as u64).map(|seq| seq + publisher as u64) }
     }
 
     /// What it has all in all.
@@ -119,7 +119,7 @@ mod tests {
         let (group, mut listener) = (group(3, 2), Listener::new(0, 1));
         let mut note = |publisher, number| {
             let noted = listener.note(&group, None, Some(Stamp { due_ns: 0, publisher, number }));
-            (noted.arrival, noted.place)
+            (noted.arrival, noted.seq)
         };
         assert_eq!(note(0, 1), (Arrival::Next, Some(0)));
         assert_eq!(note(1, 0), (Arrival::Next, Some(1)));

@@ -65,7 +65,7 @@ impl Stat {
         let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The name of the program stands in parentheses and may hold anything.
         let fields: Vec<&str> = text.rsplit_once(')').ok_or_else(unexpected)?.1.split_whitespace().collect();
-        let number = |place: usize| fields.get(place)?.parse::<u64>().ok();
+        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
         let (user, system) = number(11).zip(number(12)).ok_or_else(unexpected)?;
         let parent = number(1).and_then(|pid| u32::try_from(pid).ok()).ok_or_else(unexpected)?;
         Ok(Self { parent, ticks: user + system })

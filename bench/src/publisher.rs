@@ -8,7 +8,7 @@ use crate::plan::{Group, Pace};
 /// The publishing side of one connection.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    /// Its connection's place among those of the thread.
+    /// Index of its connection in the thread.
     pub(crate) connection: usize,
     pub(crate) group: usize,
     /// Its number in the group.
@@ -132,17 +132,17 @@ impl Publisher {
     }
 
     fn find(&mut self, id: u64) -> Option<&mut Sent> {
-        let place = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
-        self.sent.get_mut(place)?.as_mut()
+        let index = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
+        self.sent.get_mut(index)?.as_mut()
     }
 
     /// Forgets a publish that waits for nothing any more.
     fn release(&mut self, id: u64) {
-        let place = (id - self.first_id) as usize;
-        if self.sent[place].is_some_and(|sent| sent.awaits_answer || sent.awaits_copy) {
+        let index = (id - self.first_id) as usize;
+        if self.sent[index].is_some_and(|sent| sent.awaits_answer || sent.awaits_copy) {
             return;
         }
-        self.sent[place] = None;
+        self.sent[index] = None;
         debug_assert!(self.under_way > 0, "what waits was under way");
         self.under_way -= 1;
         while let Some(None) = self.sent.front() {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_frees_a_place_in_the_window() {
+    fn an_answer_frees_capacity_in_the_window() {
         let mut publisher = Publisher::new(0, 0, &group(1, Pace::Window(2)), 0);
         let ids: Vec<u64> = std::iter::from_fn(|| publisher.next(0, 5)).map(|(id, _)| id).collect();
         assert_eq!(ids, [3, 4]);

@@ -48,7 +48,7 @@ impl Recorder {
         now_ns: u64,
     ) -> io::Result<()> {
         let group = &mut self.tally.groups[listener.group];
-        let Noted { arrival, place } = listener.note(&self.plan.groups[listener.group], offset, stamp);
+        let Noted { arrival, seq } = listener.note(&self.plan.groups[listener.group], offset, stamp);
         match arrival {
             Arrival::Again => {
                 group.repeated += 1;
@@ -66,8 +66,8 @@ impl Recorder {
         let Some(due_ns) = due_ns else { return Ok(()) };
         group.delivered += 1;
         group.delivery.record(due_ns, now_ns);
-        if let Some(place) = place {
-            group.rooms[listener.room].arrive(place, due_ns, now_ns);
+        if let Some(seq) = seq {
+            group.rooms[listener.room].arrive(seq, due_ns, now_ns);
         }
         Ok(())
     }

@@ -53,8 +53,8 @@ impl Sequence {
             return Arrival::Next;
         }
         match self.missing.iter().position(|missing| *missing == number) {
-            Some(place) => {
-                self.missing.swap_remove(place);
+            Some(index) => {
+                self.missing.swap_remove(index);
                 Arrival::Late
             }
             None => Arrival::Again,

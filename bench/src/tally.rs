@@ -62,7 +62,7 @@ pub(crate) struct RoomTally {
     pub(crate) unanswered: u64,
     /// Where each listener was at the end.
     pub(crate) ends: Vec<End>,
-    /// Place in the room of the first entry of `messages`: its offset, where there are offsets.
+    /// Seq of the first entry of `messages`: its offset, where there are offsets.
     first: u64,
     messages: Vec<Message>,
 }
@@ -106,35 +106,35 @@ impl RoomTally {
         without_offsets.map(|end| end.arrived.saturating_sub(published)).sum()
     }
 
-    /// Notes an arrival of a message of the measured time, by its place among those of the room.
-    pub(crate) fn arrive(&mut self, place: u64, due_ns: u64, now_ns: u64) {
-        let Some(place) = self.reserve(place, 1) else { return };
-        let message = &mut self.messages[place];
+    /// Notes an arrival of a message of the measured time, by its number in the order of the room.
+    pub(crate) fn arrive(&mut self, seq: u64, due_ns: u64, now_ns: u64) {
+        let Some(index) = self.reserve(seq, 1) else { return };
+        let message = &mut self.messages[index];
         message.due_ns = due_ns;
         message.last_ns = message.last_ns.max(now_ns);
         message.arrivals += 1;
     }
 
-    /// Makes `messages` cover so many places from this one on; where it is there. `None`: too far away.
-    fn reserve(&mut self, place: u64, count: usize) -> Option<usize> {
+    /// Makes `messages` cover `count` numbers from `seq` on; returns the index of the first. `None`: too far away.
+    fn reserve(&mut self, seq: u64, count: usize) -> Option<usize> {
         if self.messages.is_empty() {
-            self.first = place;
+            self.first = seq;
         }
-        let reach = usize::try_from(place.abs_diff(self.first)).ok()?.checked_add(count)?;
+        let reach = usize::try_from(seq.abs_diff(self.first)).ok()?.checked_add(count)?;
         if reach > FOLLOWED_MAX {
             return None;
         }
-        if place < self.first {
-            let missing = (self.first - place) as usize;
+        if seq < self.first {
+            let missing = (self.first - seq) as usize;
             self.messages.splice(0..0, vec![Message::default(); missing]);
-            self.first = place;
+            self.first = seq;
         }
-        let at = (place - self.first) as usize;
-        if self.messages.len() < at + count {
-            self.messages.resize(at + count, Message::default());
+        let index = (seq - self.first) as usize;
+        if self.messages.len() < index + count {
+            self.messages.resize(index + count, Message::default());
         }
-        debug_assert!(self.first <= place && at + count <= self.messages.len());
-        Some(at)
+        debug_assert!(self.first <= seq && index + count <= self.messages.len());
+        Some(index)
     }
 
     fn merge(&mut self, other: &Self) {
@@ -259,8 +259,8 @@ mod tests {
     #[test]
     fn messages_are_followed_in_whichever_order_they_come() {
         let mut tally = GroupTally::new(1);
-        for (place, now_ns) in [(6, 3_000), (4, 5_000), (5, 4_000), (4 + FOLLOWED_MAX as u64, 9_000)] {
-            tally.rooms[0].arrive(place, 1_000, now_ns);
+        for (seq, now_ns) in [(6, 3_000), (4, 5_000), (5, 4_000), (4 + FOLLOWED_MAX as u64, 9_000)] {
+            tally.rooms[0].arrive(seq, 1_000, now_ns);
         }
         let latency = tally.last_delivery(|_| 1);
         assert_eq!((latency.0.len(), latency.0.max()), (3, 4), "one is too far away");
