@@ -144,12 +144,17 @@ impl Attack {
         true
     }
 
-    /// Waits until so many more messages were published, or the publishers are done.
+    /// Waits until so many more messages were published, or the publishers are done. On a busy machine
+    /// they may be slow; only when none comes at all is something broken.
     fn wait_for_messages(&self, more: u64) {
-        let enough = self.published.load(Ordering::Relaxed) + more;
-        eventually("messages are published", || {
-            self.published.load(Ordering::Relaxed) >= enough || self.over.load(Ordering::Acquire)
-        });
+        let published = || self.published.load(Ordering::Relaxed);
+        let enough = published() + more;
+        while published() < enough && !self.over.load(Ordering::Acquire) {
+            let before = published();
+            eventually("a message is published", || {
+                published() > before || self.over.load(Ordering::Acquire)
+            });
+        }
     }
 
     fn run(&self, seed: u64, count: u64) {

@@ -121,13 +121,14 @@ impl Session {
 
     /// Leaves every room; the connection ends.
     pub(super) fn leave_all(&mut self) {
+        // First of all: what fails behind it leaves no client that is gone in a room.
+        if let Some(client) = &self.client {
+            self.node.disconnect(client);
+        }
         debug_assert!(
             self.publishes.is_empty() && self.replies.is_empty(),
             "the last turn was ended: no publish is lost, no reply left out"
         );
-        if let Some(client) = &self.client {
-            self.node.disconnect(client);
-        }
     }
 
     /// Forgets what a turn has begun, after it panicked: its publishes are not committed, its replies not sent.

@@ -13,7 +13,7 @@ use crate::protocol::command::SubRefreshRequest;
 use crate::protocol::{push, reply};
 
 impl Session {
-    /// Ends what was not refreshed in time.
+    /// Ends what was not refreshed in time, and tells it at once: no turn may be under way that would.
     pub(in crate::net) fn on_expiry(&mut self) -> Flow {
         let now = Instant::now();
         if self.expiries.is_connection_expired(now) {
@@ -22,11 +22,16 @@ impl Session {
         for channel in self.expiries.expired_subscriptions(now) {
             self.unsubscribe_expired(&channel);
         }
+        self.flush_replies();
         debug_assert!(self.expiries.next().is_none_or(|at| at > now), "an expiry is handled once");
         Flow::Continue
     }
 
     fn unsubscribe_expired(&mut self, channel: &Channel) {
+        if !self.is_subscribed(channel) {
+            // It was ended by somebody else, who told the client.
+            return self.expiries.forget(channel);
+        }
         let mut text = Vec::new();
         push::unsubscribe(&mut text, channel, UnsubscribeCode::Expired);
         self.unsubscribe(channel, &text);

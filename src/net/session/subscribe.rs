@@ -33,6 +33,8 @@ impl Session {
             server_side: false,
         };
         self.node.subscribe(self.client()?, right, how)?;
+        // That of an earlier subscription to the channel, which somebody else ended.
+        self.expiries.forget(&channel);
         if let Some(expires_at) = expires_at {
             self.expiries.set_subscription(channel, self.end_of_grace(expires_at));
         }

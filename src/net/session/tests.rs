@@ -14,6 +14,7 @@ use tungstenite::protocol::{Message, Role};
 use super::*;
 use crate::auth::issue::{TokenRequest, issue};
 use crate::ids::ConnectionId;
+use crate::node::ClientSelector;
 use crate::node::tests::rig::{Backend, Rig, SECURED};
 
 /// Longest wait for a reply; reached only when something is broken.
@@ -396,4 +397,33 @@ fn a_subscription_ends_before_the_command_behind_its_expiry() {
     let heard = [talk.hear(), talk.hear(), talk.hear()];
     assert!(heard.iter().any(|line| line["push"]["unsubscribe"]["code"] == 2501), "{heard:?}");
     assert!(!talk.session.is_subscribed(&"room".parse().unwrap()));
+}
+
+#[test]
+fn the_expiry_of_a_subscription_goes_with_it() {
+    let mut talk = Talk::of("ann", "");
+    let room: Channel = "room".parse().unwrap();
+    talk.subscribe("room");
+    talk.session.expiries.set_subscription(room.clone(), Instant::now() + PATIENCE);
+    talk.rig.handle().unsubscribe_user(ClientSelector { user: "ann", client: None }, &room);
+    assert_eq!(talk.hear()["push"]["unsubscribe"]["code"], 2000);
+    talk.subscribe("room");
+    assert!(talk.session.next_expiry().is_none(), "the new subscription does not expire");
+
+    talk.session.expiries.set_subscription(room.clone(), Instant::now());
+    talk.rig.handle().unsubscribe_user(ClientSelector { user: "ann", client: None }, &room);
+    assert_eq!(talk.hear()["push"]["unsubscribe"]["code"], 2000);
+    assert_eq!(talk.session.on_expiry(), Flow::Continue);
+    assert!(talk.session.next_expiry().is_none());
+    talk.expect_nothing();
+}
+
+#[test]
+fn an_expiry_between_two_turns_is_told_at_once() {
+    let mut talk = Talk::open("");
+    talk.subscribe("room");
+    talk.session.expiries.set_subscription("room".parse().unwrap(), Instant::now());
+    assert_eq!(talk.session.on_expiry(), Flow::Continue);
+    assert_eq!(talk.hear()["push"]["unsubscribe"]["code"], 2501);
+    talk.session.leave_all();
 }

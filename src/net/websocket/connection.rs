@@ -70,7 +70,9 @@ pub(in crate::net) fn serve(
     if catch_unwind(AssertUnwindSafe(|| connection.run())).is_err() {
         connection.on_panic();
     }
-    connection.end();
+    if catch_unwind(AssertUnwindSafe(|| connection.end())).is_err() {
+        connection.node.metrics().reader_panics_total.inc();
+    }
 }
 
 struct Connection {
