@@ -59,7 +59,8 @@ impl Cluster {
         let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let port = self.port.to_string();
         run(Command::new(tool("createdb")).args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", &name]));
-        format!("postgres://postgres@127.0.0.1:{port}/{name}")
+        // The default of 5 seconds is too short for a machine that runs many tests beside other work.
+        format!("postgres://postgres@127.0.0.1:{port}/{name}?connect_timeout=60")
     }
 
     /// The port it listens on, also while it is stopped.
