@@ -338,7 +338,6 @@ impl Connection {
             Some(Ended::Broken) | None => CloseCode::ConnectionClosed.number(),
         };
         self.node.metrics().disconnects_total.with_label_values(&[&code.to_string()]).inc();
-        self.outbox.abort();
     }
 }
 
