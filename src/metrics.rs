@@ -81,7 +81,7 @@ metrics! {
     rooms_active: gauge,
     /// Rooms that got state in memory.
     activations_total: counter,
-    /// Rooms whose state left memory because they were idle.
+    /// Rooms whose state left memory.
     evictions_total: counter,
     /// Subscriptions, one per connection and room.
     listeners: gauge,

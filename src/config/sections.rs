@@ -120,9 +120,10 @@ settings! {
 settings! {
     /// Rooms in memory and the delivery to their listeners: `[rooms]`.
     pub struct Rooms from RawRooms in "rooms" {
-        /// A room without listeners and messages for this long leaves memory.
+        /// Most time a room stays in memory without listeners and messages: as long as it was in use before.
         ///
-        /// Long enough for a page reload or a short break to find the room in memory.
+        /// Under a second of use is none, and a message counts for 10 s. Long enough for a page reload
+        /// or a short break to find the room in memory.
         idle_timeout: Duration = "10m", Time(IDLE);
         /// Rooms with more listeners than this are never served by the sender's own thread; 0 = none is.
         ///

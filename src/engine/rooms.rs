@@ -105,7 +105,9 @@ impl Rooms {
             change => self.active.get_mut(change.channel()),
         };
         if let Some(room) = room {
+            let channel = room.channel().clone();
             room.apply_or_defer(change, context);
+            self.settle(&channel, context);
         }
     }
 
@@ -114,7 +116,9 @@ impl Rooms {
         let channel = publication.channel.clone();
         let room = self.activate(&channel, context);
         room.publish(publication, committed_at, context);
-        if room.wants_fan_out() && self.dirty.last() != Some(&channel) {
+        if !room.wants_fan_out() {
+            self.settle(&channel, context);
+        } else if self.dirty.last() != Some(&channel) {
             self.dirty.push(channel);
         }
     }
@@ -122,6 +126,7 @@ impl Rooms {
     fn on_head(&mut self, channel: &Channel, head: Option<Seq>, context: &Context) {
         if let Some(room) = self.active.get_mut(channel) {
             room.on_head(head, context);
+            self.settle(channel, context);
         }
     }
 
@@ -131,11 +136,12 @@ impl Rooms {
         let room = self.active.entry(channel.clone()).or_insert_with(|| {
             context.metrics.rooms_active.inc();
             context.metrics.activations_total.inc();
-            self.timers.insert((now + context.rooms.idle_timeout, channel.clone()));
+            let timer = now + context.rooms.idle_timeout;
+            self.timers.insert((timer, channel.clone()));
             let delivery = self.strategy_overrides.get(channel).copied();
-            Room::new(channel.clone(), context.options(channel), delivery, now)
+            Room::new(channel.clone(), context.options(channel), delivery, (now, timer))
         });
-        room.last_activity = now;
+        room.usage.last_activity = now;
         room
     }
 
@@ -148,11 +154,12 @@ impl Rooms {
         mailbox: &Arc<Mailbox>,
         context: &Context,
     ) -> bool {
-        let timers_before = self.timers.len();
+        let timer_before = self.next_timer();
         self.publish(publication, committed_at, context);
         self.deliver(true, mailbox, context);
         self.assert_consistent();
-        self.timers.len() == timers_before && !self.has_work()
+        let knows_timers = self.next_timer().is_none_or(|timer| timer_before.is_some_and(|at| at <= timer));
+        knows_timers && !self.has_work()
     }
 
     /// Starts the fan-outs of this turn and gives each large one that is under way one slice.
@@ -184,7 +191,7 @@ impl Rooms {
         if room.is_in_flight() {
             self.in_flight += 1;
         } else {
-            self.queue_again(channel);
+            self.queue_again(channel, context);
         }
     }
 
@@ -194,17 +201,19 @@ impl Rooms {
         if room.finish_slice(context) {
             debug_assert!(self.in_flight > 0, "a slice was finished that nobody began");
             self.in_flight -= 1;
-            self.queue_again(channel);
+            self.queue_again(channel, context);
         }
     }
 
-    /// Queues a room again if it has more to send.
-    fn queue_again(&mut self, channel: Channel) {
+    /// Queues a room again if it has more to send. At the end of its fan-out its last member may have left.
+    fn queue_again(&mut self, channel: Channel, context: &Context) {
         let Some(room) = self.active.get(&channel) else { return };
         if room.in_fan_out() {
             self.sliced.push_back(channel);
         } else if room.wants_fan_out() {
             self.dirty.push(channel);
+        } else {
+            self.settle(&channel, context);
         }
     }
 
@@ -217,6 +226,29 @@ impl Rooms {
         self.assert_consistent();
     }
 
+    /// Lets a room go that nobody uses and that need not stay, or sets its timer to the end of its stay. For
+    /// every room after what may have ended its use.
+    fn settle(&mut self, channel: &Channel, context: &Context) {
+        let Some(room) = self.active.get_mut(channel).filter(|room| room.is_unused()) else { return };
+        let Some(idle_at) = room.idle_at(context.rooms.idle_timeout) else {
+            self.timers.remove(&(room.usage.timer, channel.clone()));
+            return self.let_go(channel, context);
+        };
+        if idle_at < room.usage.timer {
+            let moved = self.timers.remove(&(room.usage.timer, channel.clone()));
+            debug_assert!(moved, "the timer of a room is another one");
+            room.usage.timer = idle_at;
+            self.timers.insert((idle_at, channel.clone()));
+        }
+    }
+
+    /// Drops a room whose timer is gone.
+    fn let_go(&mut self, channel: &Channel, context: &Context) {
+        self.active.remove(channel);
+        context.metrics.rooms_active.dec();
+        context.metrics.evictions_total.inc();
+    }
+
     /// Lets idle rooms go, a bounded number a turn.
     fn evict_idle(&mut self, now: Instant, context: &Context) {
         for _ in 0..EVICTIONS_PER_TURN_MAX {
@@ -226,16 +258,12 @@ impl Rooms {
             }
             let Some((_, channel)) = self.timers.pop_first() else { return };
             let Some(room) = self.active.get_mut(&channel) else { continue };
-            let idle_at = room.last_activity + context.rooms.idle_timeout;
-            if idle_at > now {
-                self.timers.insert((idle_at, channel));
-            } else if room.is_unused() {
-                self.active.remove(&channel);
-                context.metrics.rooms_active.dec();
-                context.metrics.evictions_total.inc();
-            } else {
-                room.drop_tail();
-                self.timers.insert((now + context.rooms.idle_timeout, channel));
+            match room.next_timer(now, context.rooms.idle_timeout) {
+                Some(timer) => {
+                    room.usage.timer = timer;
+                    self.timers.insert((timer, channel));
+                }
+                None => self.let_go(&channel, context),
             }
         }
     }

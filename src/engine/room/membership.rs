@@ -4,6 +4,7 @@
 //! fan-out is under way.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::change::{Leave, RoomChange};
 use super::state::Room;
@@ -156,11 +157,13 @@ impl Room {
         if self.members_mut().insert(member).is_none() {
             context.metrics.listeners.inc();
         }
+        self.usage.note_listener(Instant::now());
     }
 
     fn leave(&mut self, subscription: &Subscription, context: &Context) {
         let Some(member) = self.members_mut().remove(subscription) else { return };
         context.metrics.listeners.dec();
+        self.usage.note_listener(Instant::now());
         self.announce(push::leave, &member.subscription().info);
     }
 

@@ -6,11 +6,12 @@
 //! may walk the list without the shard's lock.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::backlog::{Accepted, Backlog};
 use super::change::RoomChange;
 use super::fan_out::FanOut;
+use super::usage::Usage;
 use crate::config::{self, Delivery, Namespace};
 use crate::engine::context::Context;
 use crate::engine::delivery::choice::{self, Choice, Circumstances};
@@ -39,8 +40,7 @@ pub(in crate::engine) struct Room {
     /// The delivery an operator wants for this room; `None`: what its namespace says.
     strategy_override: Option<Delivery>,
     pub(super) pace: Pace,
-    active_since: Instant,
-    pub(in crate::engine) last_activity: Instant,
+    pub(in crate::engine) usage: Usage,
 }
 
 /// The question for the head of a room that is not known yet.
@@ -57,7 +57,7 @@ impl Room {
         channel: Channel,
         options: Arc<Namespace>,
         strategy_override: Option<Delivery>,
-        now: Instant,
+        (now, timer): (Instant, Instant),
     ) -> Self {
         let backlog = Backlog::new(options.persist);
         Self {
@@ -71,8 +71,7 @@ impl Room {
             choice: None,
             strategy_override,
             pace: Pace::new(now),
-            active_since: now,
-            last_activity: now,
+            usage: Usage::new(now, timer),
         }
     }
 
@@ -86,7 +85,7 @@ impl Room {
             RoomOrder::Rate => (self.pace.rate.at(now) * 1e6) as u64,
             RoomOrder::Listeners => self.members.len() as u64,
             RoomOrder::Activity => {
-                let idle = now.saturating_duration_since(self.last_activity).as_micros();
+                let idle = now.saturating_duration_since(self.usage.last_activity).as_micros();
                 u64::MAX - u64::try_from(idle).unwrap_or(u64::MAX)
             }
         }
@@ -102,7 +101,7 @@ impl Room {
         let now = Circumstances {
             listeners,
             cost: self.pace.cost.of(listeners),
-            rate: self.pace.rate.at(self.last_activity),
+            rate: self.pace.rate.at(self.usage.last_activity),
             sender_holds_idle_shard,
             forced: self.strategy_override.unwrap_or(self.options.strategy).strategy(),
             before: self.choice,
@@ -146,9 +145,24 @@ impl Room {
             && self.deferred.is_empty()
     }
 
-    /// Gives back what a quiet room with listeners does not need.
-    pub(in crate::engine) fn drop_tail(&mut self) {
+    /// Time at which the unused room may leave memory; `None`: at once.
+    pub(in crate::engine) fn idle_at(&self, idle_timeout: Duration) -> Option<Instant> {
+        debug_assert!(self.is_unused(), "a room that is in use is not idle");
+        self.usage.idle_at(idle_timeout)
+    }
+
+    /// Time to look at the room again, after its timer; `None`: it may leave memory now. A room that was quiet
+    /// for so long gives back what it does not need.
+    pub(in crate::engine) fn next_timer(&mut self, now: Instant, idle_timeout: Duration) -> Option<Instant> {
+        if self.is_unused() {
+            return self.idle_at(idle_timeout).filter(|idle_at| *idle_at > now);
+        }
+        let quiet_at = self.usage.last_activity + idle_timeout;
+        if quiet_at > now {
+            return Some(quiet_at);
+        }
         self.backlog.drop_tail();
+        Some(now + idle_timeout)
     }
 
     /// True when there is something to send and nothing is being sent.
@@ -169,6 +183,7 @@ impl Room {
         context: &Context,
     ) {
         self.pace.rate.count(committed_at);
+        self.usage.note_message(self.usage.last_activity);
         if self.options.persist {
             self.note_head(&publication, context);
         }
@@ -214,8 +229,8 @@ impl Room {
             forced: self.strategy_override.unwrap_or(self.options.strategy).strategy(),
             rate: self.pace.rate.at(now),
             cost: self.pace.cost.of(self.members.live()),
-            active_since: self.active_since,
-            last_activity: self.last_activity,
+            active_since: self.usage.active_since,
+            last_activity: self.usage.last_activity,
         }
     }
 }

@@ -213,3 +213,63 @@ fn a_sender_delivers_to_small_rooms_only() {
     }
     still.stop();
 }
+
+fn rooms_active(still: &Still) -> i64 {
+    still.engine.context.metrics.rooms_active.get()
+}
+
+/// The time at which the worker would look for idle rooms.
+fn next_timer(still: &Still) -> Duration {
+    match still.shard().turn() {
+        Wait::Until(timer) => timer.saturating_duration_since(Instant::now()),
+        wait => panic!("no room is timed: {wait:?}"),
+    }
+}
+
+/// Names that are only touched cost nothing afterwards, however many they are.
+#[test]
+fn a_room_that_was_only_touched_leaves_at_once() {
+    let still = Still::new();
+    let room = channel("room");
+    let listener = still.fill(&room, 1).remove(0);
+    assert_eq!(rooms_active(&still), 1);
+    still.engine.disconnect(&listener);
+    assert_eq!(still.shard().turn(), Wait::ForCommand, "its timer is gone too");
+    assert_eq!(rooms_active(&still), 0);
+    still.stop();
+}
+
+/// A message keeps a room for some seconds, also when its last listener leaves during the fan-out.
+#[test]
+fn a_room_that_had_a_message_stays_for_a_while() {
+    let still = Still::new();
+    let huge = channel("huge");
+    still.force(&huge, Strategy::Parallel);
+    let crowd = still.fill(&huge, 300);
+    assert!(next_timer(&still) > Duration::from_secs(500), "a room with listeners is timed as a quiet one");
+    let let_go = hold_pool();
+    still.commit(&[&huge]);
+    still.shard().turn();
+    crowd.iter().for_each(|listener| still.engine.disconnect(listener));
+    still.shard().turn();
+    drop(let_go);
+    still.flush();
+    assert_eq!(rooms_active(&still), 1);
+    assert!(next_timer(&still) <= Duration::from_secs(10));
+    still.stop();
+}
+
+/// The worker sleeps until the next timer; it is woken for an earlier one and for no other.
+#[test]
+fn a_sender_wakes_the_worker_for_an_earlier_timer_only() {
+    let still = Still::new();
+    let listened = channel("listened");
+    let _listener = still.fill(&listened, 1);
+    let mailbox = still.engine.mailboxes.iter().next().unwrap();
+    for (name, wakes) in [("first", true), ("second", false)] {
+        assert!(still.commit(&[&channel(name)]), "nobody is there: the sender delivers");
+        assert_eq!(!mailbox.is_empty(), wakes, "{name}");
+        still.shard().turn();
+    }
+    still.stop();
+}
