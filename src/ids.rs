@@ -131,10 +131,15 @@ impl ConnectionId {
 
 /// Number of one subscription of one connection to one room; a new one for each subscribe, so
 /// that a late leave cannot remove a newer subscription.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct SubscriptionId(pub u64);
 
 impl SubscriptionId {
+    /// No number is lower.
+    pub(crate) const MIN: Self = Self(0);
+    /// No number is higher.
+    pub(crate) const MAX: Self = Self(u64::MAX);
+
     /// The next number nobody has.
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);

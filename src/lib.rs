@@ -84,7 +84,7 @@
 //! | `acceptor` | the listening socket | a stop flag |
 //! | `reader-N`, one per connection | the WebSocket state, the session, its timers | its socket |
 //! | `worker-N`, one per shard | nothing; takes the shard's lock each turn | the shard's queue |
-//! | `catch-up-N` | the job it is at | one task queue, the drainer's notices |
+//! | `catch-up-N` | the job it is at | a queue of jobs, one of look-ups, the drainer's notices |
 //! | `fan-out-N`, one per core | nothing; shares the member list of a waiting room | a parallel fan-out |
 //! | `drainer` | the poller | a list of blocked outboxes and a waker |
 //! | `retention` | its walk over the rooms | a channel that closes |

@@ -73,6 +73,10 @@ pub(crate) const PAGE_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Commands a worker applies before it delivers what they brought.
 pub(crate) const SHARD_TURN_COMMANDS_MAX: usize = 1024;
 
+/// Joins that wait for the head of their room, over all connections: some seconds of look-ups, longer than
+/// which SDKs do not wait. With so many waiting, a connection may have one.
+pub(crate) const HEAD_LOOKUPS_MAX: usize = 128 * 1024;
+
 /// Rooms a worker looks at for eviction in one turn, so that a mass eviction holds nobody up.
 pub(crate) const EVICTIONS_PER_TURN_MAX: usize = 256;
 

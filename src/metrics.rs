@@ -117,6 +117,12 @@ metrics! {
     catch_up_pages_total: counter,
     /// Log pages for resumes and slow listeners that the page cache already held.
     catch_up_page_hits_total: counter,
+    /// Subscribes that wait until the position of their room is read from the database.
+    head_lookups_waiting: gauge,
+    /// Positions of rooms read from the database because somebody subscribed.
+    head_lookups_total: counter,
+    /// Subscribes refused with error 111 because too many waited for the position of their room.
+    head_lookups_refused_total: counter,
     /// Subscribes that asked to recover, by outcome.
     recoveries_total: counter_vec["outcome"],
     /// Messages in one commit.

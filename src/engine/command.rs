@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
+use super::catch_up::lookups::HeadQuestion;
 use super::inspect::{Presence, RoomQuery, RoomStatus};
 use super::room::change::RoomChange;
 use crate::config::Delivery;
 use crate::ids::{Channel, Seq};
 use crate::publication::Publication;
+use crate::sync::Arc;
 
 /// A message to a shard.
 #[derive(Debug)]
@@ -18,8 +20,8 @@ pub(super) enum Command {
     Publish { publications: Vec<Publication>, committed_at: Instant },
     /// A change of the member list of a room.
     Change(RoomChange),
-    /// The head of a room that had none in memory.
-    Head { channel: Channel, head: Option<Seq> },
+    /// The answer to a room's question for its head; `None`: the log could not be read.
+    Head { question: Arc<HeadQuestion>, head: Option<Seq> },
     /// The pool has served a slice of this room.
     SliceDone { channel: Channel },
     /// Asks for the listeners of a room.

@@ -4,7 +4,7 @@
 //! listeners with an outbox, and a [`Log`] to read from. It writes what a client hears of a room:
 //! pushes, the answer to a subscribe that waits for the room, and the ends of subscriptions. Threads: one
 //! worker a shard, a few for catch-up, and one a core for the largest fan-outs. Locks, always downwards:
-//! commit lane → shard → parked jobs or page cache → subscriptions of a listener → outbox → drainer.
+//! commit lane → shard → look-ups, parked jobs or page cache → subscriptions of a listener → outbox → drainer.
 //! Everything that changes a room goes through its shard's queue, in order; only a publish may pass an empty
 //! queue, while its sender holds the shard.
 

@@ -10,6 +10,7 @@ use std::time::Instant;
 use ahash::AHashMap;
 use crossbeam_channel::Sender;
 
+use super::catch_up::lookups::HeadQuestion;
 use super::command::Command;
 use super::context::Context;
 use super::delivery::choice::Strategy;
@@ -81,7 +82,7 @@ impl Rooms {
                 }
             }
             Command::Change(change) => self.change(change, context),
-            Command::Head { channel, head } => self.on_head(&channel, head, context),
+            Command::Head { question, head } => self.on_head(&question, head, context),
             Command::SliceDone { channel } => self.finish_slice(channel, context),
             Command::Presence { channel, answer } => {
                 let presence = self.active.get(&channel).map(Room::presence).unwrap_or_default();
@@ -123,10 +124,10 @@ impl Rooms {
         }
     }
 
-    fn on_head(&mut self, channel: &Channel, head: Option<Seq>, context: &Context) {
-        if let Some(room) = self.active.get_mut(channel) {
-            room.on_head(head, context);
-            self.settle(channel, context);
+    fn on_head(&mut self, question: &Arc<HeadQuestion>, head: Option<Seq>, context: &Context) {
+        if let Some(room) = self.active.get_mut(question.channel()) {
+            room.on_head(question, head, context);
+            self.settle(question.channel(), context);
         }
     }
 

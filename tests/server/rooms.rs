@@ -168,3 +168,56 @@ fn a_disconnected_client_has_left_its_rooms() {
     ann.expect_close(3503);
     other.expect_close(3503);
 }
+
+on_both_databases! {
+    /// Names that are subscribed to and left at once, thousands in a row, leave no room and no question to the
+    /// database behind. Each command has its answer, in order, and others are answered meanwhile.
+    names_that_are_only_touched_leave_nothing_behind(server) {
+        const FRAMES: usize = 10;
+        let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
+        let mut pairs = Vec::new();
+        for number in 0..FRAMES {
+            let mut lines = Vec::new();
+            for name in 0..300 {
+                let (joins, join) = ann.with_id(&format!(r#"{{"subscribe":{{"channel":"n{number}-{name}"}}}}"#));
+                let (leaves, leave) =
+                    ann.with_id(&format!(r#"{{"unsubscribe":{{"channel":"n{number}-{name}"}}}}"#));
+                pairs.push((joins, leaves));
+                lines.extend([join, leave]);
+            }
+            ann.send(&lines.join("\n"));
+            bob.join(&format!("quiet{number}"));
+        }
+        let mut answered = std::collections::HashMap::new();
+        for place in 0..2 * pairs.len() {
+            let reply: Value = serde_json::from_str(&ann.next_reply()).unwrap();
+            let outcome = if reply["error"].is_null() { "done" } else { "given up" };
+            assert!(reply["error"].is_null() || reply["error"]["code"] == 111, "{reply}");
+            answered.insert(reply["id"].as_u64().unwrap() as u32, (place, outcome));
+        }
+        for (joins, leaves) in pairs {
+            assert!(answered[&joins].0 < answered[&leaves].0 && answered[&leaves].1 == "done");
+        }
+        eventually("the rooms are gone", || server.metric("rooms_active") == FRAMES as u64);
+        assert_eq!((server.metric("head_lookups_waiting"), server.metric("listeners")), (0, FRAMES as u64));
+    }
+}
+
+/// A client that goes while its subscribes wait for the database leaves no room and no question.
+#[test]
+fn a_client_that_is_gone_leaves_no_room_behind() {
+    let server = TestServer::start();
+    for round in 0..5 {
+        let mut ann = server.connect("ann");
+        let joins = (0..100)
+            .map(|name| ann.with_id(&format!(r#"{{"subscribe":{{"channel":"r{round}-{name}"}}}}"#)).1);
+        let joins: Vec<_> = joins.collect();
+        ann.send(&joins.join("\n"));
+        drop(ann);
+    }
+    eventually("the rooms are gone", || {
+        ["connections", "listeners", "rooms_active", "head_lookups_waiting"]
+            .iter()
+            .all(|name| server.metric(name) == 0)
+    });
+}

@@ -1,6 +1,6 @@
 //! Serving from the log: resumes of any length, and listeners whose outbox was full.
 //!
-//! `pool` has the threads and the queue, `job` is one subscription on its way to the head of its
+//! `pool` has the threads and the queue of jobs, `lookups` the questions for heads, `job` is one subscription on its way to the head of its
 //! room, `pages` shares what was read, `directory` lists the jobs there are.
 //!
 //! A slow listener goes this way: `Outbox::deliver` is `Full` → `Room::start_catch_up` makes a [`job::Job`] →
@@ -10,5 +10,6 @@
 
 pub(super) mod directory;
 pub(super) mod job;
+pub(super) mod lookups;
 mod pages;
 pub(super) mod pool;

@@ -1,7 +1,7 @@
-//! The threads of the catch-up pool, their queue, and the parking place of jobs that wait for an outbox.
+//! The threads of the catch-up pool, their queues, and the parking place of jobs that wait for an outbox.
 //!
-//! A small fixed pool of threads takes one task at a time from one queue, so every listener gets a
-//! page in turn and none can starve the others, and reads through connections of its own, so it holds
+//! A small fixed pool of threads takes one job at a time from one queue, so every listener gets a
+//! page in turn and none can starve the others, or one question for a head from another (`lookups`), and reads through connections of its own, so it holds
 //! up neither commits nor workers. A [`Job`] is one subscription with the last seq it
 //! was given; it is owned by exactly one of: the queue, a pool thread, the parking place (until its
 //! outbox has drained), or the shard of its room. Pages end at the `until` the shard named, so a job that comes
@@ -9,6 +9,7 @@
 
 use super::directory::{Directory, Lagging};
 use super::job::{Job, Keeper, Next};
+use super::lookups::{Asker, HeadLookups, HeadQuestion};
 use super::pages::PageCache;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -17,10 +18,13 @@ use ahash::AHashMap;
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
 
 use crate::engine::command::Command;
+use crate::engine::join::Join;
 use crate::engine::log::Log;
 use crate::engine::mailboxes::Mailboxes;
 use crate::engine::room::change::{Leave, RoomChange};
-use crate::ids::{Channel, ConnectionId, Seq};
+use crate::engine::subscription::Subscription;
+use crate::ids::{ConnectionId, Seq};
+use crate::limits::HEAD_LOOKUPS_MAX;
 use crate::metrics::Metrics;
 use crate::sync::{Arc, Mutex, MutexGuard, ShardedMutex, lock};
 
@@ -34,8 +38,9 @@ pub(in crate::engine) struct CatchUp(Arc<Shared>);
 type Jobs = Vec<Box<Job>>;
 
 struct Shared {
-    /// Unbounded, yet never longer than the subscriptions there are: each has one job at most.
+    /// Jobs. Each subscription has one at most; that of one that has ended is dropped when its turn comes.
     tasks: Sender<Task>,
+    lookups: HeadLookups,
     /// Jobs whose outboxes are full, by connection.
     parked: ShardedMutex<AHashMap<ConnectionId, Jobs>>,
     /// Jobs whose page could not be read.
@@ -46,7 +51,6 @@ struct Shared {
 }
 
 enum Task {
-    Head(Channel),
     Run(Box<Job>),
     Stop,
 }
@@ -85,15 +89,17 @@ impl CatchUp {
         metrics: Arc<Metrics>,
     ) -> (Self, Worker) {
         let (sender, tasks) = unbounded();
+        let (lookups, asked) = HeadLookups::new(HEAD_LOOKUPS_MAX, metrics.clone());
         let catch_up = Self(Arc::new(Shared {
             tasks: sender,
+            lookups,
             parked: ShardedMutex::default(),
             failed: Mutex::default(),
             pages: PageCache::new(log.clone(), metrics.clone()),
             directory: Directory::new(metrics),
             mailboxes,
         }));
-        (catch_up.clone(), Worker { catch_up, log, tasks, drained })
+        (catch_up.clone(), Worker { catch_up, log, tasks, asked, drained })
     }
 
     /// List of the jobs of this pool.
@@ -101,9 +107,19 @@ impl CatchUp {
         &self.0.directory
     }
 
-    /// Reads the head of a room; the answer comes to its shard.
-    pub(in crate::engine) fn look_up_head(&self, channel: Channel) {
-        self.submit(Task::Head(channel));
+    /// Reads the head of a room for a join that waits for it, which shares the question with others of its
+    /// room; the answer comes to the shard. False when too many wait.
+    pub(in crate::engine) fn look_up_head(
+        &self,
+        subscription: &Subscription,
+        question: &Arc<HeadQuestion>,
+    ) -> bool {
+        self.0.lookups.enter(asker(subscription), question)
+    }
+
+    /// Notes that joins wait no longer: a room is asked for only while one of its joins does.
+    pub(in crate::engine) fn withdraw<'j>(&self, joins: impl Iterator<Item = &'j Join>) {
+        self.0.lookups.withdraw(joins.map(|join| asker(&join.subscription)));
     }
 
     /// Queues a job.
@@ -204,6 +220,8 @@ pub(in crate::engine) struct Worker {
     catch_up: CatchUp,
     log: Arc<dyn Log>,
     tasks: Receiver<Task>,
+    /// Joins wait for a head.
+    asked: Receiver<()>,
     drained: Receiver<ConnectionId>,
 }
 
@@ -220,6 +238,9 @@ impl Worker {
                     Ok(Task::Stop) | Err(_) => return,
                     Ok(task) => self.perform(task),
                 },
+                recv(self.asked) -> _ => {
+                    self.look_up_next();
+                }
                 recv(retry) -> _ => self.catch_up.retry_failed(),
             }
         }
@@ -227,7 +248,6 @@ impl Worker {
 
     fn perform(&self, task: Task) {
         match task {
-            Task::Head(channel) => self.look_up_head(channel),
             Task::Run(job) => self.step(job),
             Task::Stop => {}
         }
@@ -235,21 +255,25 @@ impl Worker {
 
     /// One round of the thread without the wait, which no model checker knows. False when there is
     /// nothing to do.
-    #[cfg(all(test, feature = "model"))]
+    #[cfg(test)]
     pub(in crate::engine) fn try_round(&self) -> bool {
         if let Ok(id) = self.drained.try_recv() {
             self.catch_up.unpark(id);
         } else if let Ok(task) = self.tasks.try_recv() {
             self.perform(task);
         } else {
-            return false;
+            return self.look_up_next();
         }
         true
     }
 
-    fn look_up_head(&self, channel: Channel) {
-        let head = self.log.head(&channel).ok();
-        self.catch_up.0.mailboxes.of(&channel).send(Command::Head { channel: channel.clone(), head });
+    /// Reads the head of the room that is next. False when nobody waits for one.
+    fn look_up_next(&self) -> bool {
+        let Some(question) = self.catch_up.0.lookups.take_next() else { return false };
+        let head = self.log.head(question.channel()).ok();
+        let mailbox = self.catch_up.0.mailboxes.of(question.channel());
+        mailbox.send(Command::Head { question: question.clone(), head });
+        true
     }
 
     fn step(&self, mut job: Box<Job>) {
@@ -278,4 +302,9 @@ impl Worker {
         subscription.end();
         self.catch_up.tell(RoomChange::Leave(Leave::new(subscription, None)));
     }
+}
+
+/// The entry of a join among the look-ups.
+fn asker(subscription: &Subscription) -> Asker {
+    (subscription.connection(), subscription.id())
 }

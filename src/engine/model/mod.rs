@@ -17,6 +17,7 @@ use shuttle::thread;
 use super::*;
 use crate::ids::Seq;
 use crate::outbox::{DrainerHandle, Outbox};
+use crate::protocol::code::ErrorCode;
 use crate::publication::Retention;
 use crate::sync::model::explore;
 use crate::sync::{AtomicBool, Mutex as Lock, Ordering, lock};
@@ -54,6 +55,8 @@ impl Log for MemoryLog {
         Ok(room[after as usize..until as usize].to_vec())
     }
 }
+
+type Outcome = (Channel, Result<Joined, ErrorCode>);
 
 struct Rig {
     engine: Arc<Engine>,
@@ -132,6 +135,7 @@ impl Running {
         assert_eq!(metrics.shard_panics_total.get(), 0, "an invariant broke in a turn");
         assert_eq!(metrics.catch_ups_active.get(), 0, "a listener is still served from the log");
         assert_eq!(metrics.shard_queue_depth.get(), 0, "commands were counted wrongly");
+        assert_eq!(metrics.head_lookups_waiting.get(), 0, "a join that was given up is still asked for");
     }
 }
 
@@ -166,6 +170,20 @@ impl Rig {
 
     /// Subscribes a new connection, at the head or after a position, and hears the answer.
     fn listen(&self, after: Option<Seq>) -> Ear {
+        let (listener, answer) = self.ask(after);
+        let joined = loop {
+            match answer.try_recv() {
+                Ok((_, joined)) => break joined.expect("the log does not fail"),
+                Err(_) => thread::yield_now(),
+            }
+        };
+        let mut ear = Ear { listener, position: joined.offset };
+        ear.hear_answer(after, joined);
+        ear
+    }
+
+    /// Asks for a subscription of a new connection.
+    fn ask(&self, after: Option<Seq>) -> (Arc<Listener>, Receiver<Outcome>) {
         let outbox = Outbox::for_consumer(ConnectionId::next(), self.budget, self.drainer.clone());
         let info = ClientInfo { user: "".into(), client: "c".into(), conn_info: None, chan_info: None };
         let listener = Listener::new(Arc::new(info), outbox);
@@ -186,15 +204,7 @@ impl Rig {
             server_side: true,
         };
         self.engine.join(&listener, request, 10).expect("a new connection may join");
-        let joined = loop {
-            match answer.try_recv() {
-                Ok((_, joined)) => break joined.expect("the log does not fail"),
-                Err(_) => thread::yield_now(),
-            }
-        };
-        let mut ear = Ear { listener, position: joined.offset };
-        ear.hear_answer(after, joined);
-        ear
+        (listener, answer)
     }
 }
 
@@ -308,4 +318,33 @@ fn come_and_go(rig: &Rig) {
     let mut back = rig.listen(Some(ear.position));
     back.hear_until(2);
     rig.hang_up(&back);
+}
+
+/// Joins that are given up before their answer, beside one of the same room that stays: it is answered with
+/// where the room is, and nothing is left of the others.
+#[test]
+fn joins_that_are_given_up_leave_nothing_behind() {
+    explore(600, || {
+        let running = Running::start(1 << 20);
+        let give_up = |rig: &Rig| {
+            let (listener, answer) = rig.ask(None);
+            rig.engine.disconnect(&listener);
+            listener.outbox.abort();
+            while answer.try_recv().is_err() {
+                thread::yield_now();
+            }
+        };
+        let threads = vec![
+            running.go(|rig| {
+                rig.publish(1);
+                rig.publish(1);
+            }),
+            running.go(move |rig| {
+                give_up(rig);
+                give_up(rig);
+            }),
+            running.go(come_and_go),
+        ];
+        running.finish(threads);
+    });
 }

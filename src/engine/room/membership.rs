@@ -10,6 +10,7 @@ use super::change::{Leave, RoomChange};
 use super::state::Room;
 use crate::clock;
 use crate::engine::catch_up::job::Job;
+use crate::engine::catch_up::lookups::HeadQuestion;
 use crate::engine::context::Context;
 use crate::engine::join::{Join, Joined};
 use crate::engine::members::{Member, Members};
@@ -34,7 +35,7 @@ impl Room {
     pub(super) fn apply(&mut self, change: RoomChange, context: &Context) {
         debug_assert!(self.fan_out.is_none(), "the member list changes between fan-outs only");
         match change {
-            RoomChange::Join(join) => self.join(*join, context),
+            RoomChange::Join(join) => self.join(join, context),
             RoomChange::Leave(Leave { subscription, final_frame }) => {
                 self.leave(&subscription, context);
                 drop(final_frame);
@@ -43,34 +44,39 @@ impl Room {
         }
     }
 
-    fn join(&mut self, join: Join, context: &Context) {
+    fn join(&mut self, join: Box<Join>, context: &Context) {
         if self.backlog.head().is_some() {
-            self.answer(join, context);
-            return;
+            self.answer(*join, context);
+        } else if let Err(join) = self.waiting.add(join, &context.catch_up) {
+            join.fail(ErrorCode::TooManyRequests, &context.metrics);
         }
-        if !std::mem::replace(&mut self.head_lookup.under_way, true) {
-            context.catch_up.look_up_head(self.channel.clone());
-        }
-        self.head_lookup.waiting.push(join);
     }
 
     /// The head was read from the log; `None`: it could not be read.
-    pub(in crate::engine) fn on_head(&mut self, head: Option<Seq>, context: &Context) {
-        self.head_lookup.under_way = false;
-        match (head, self.backlog.head()) {
-            (Some(head), None) => self.know_head(head, context),
-            (None, None) => {
-                for join in std::mem::take(&mut self.head_lookup.waiting) {
-                    join.fail(ErrorCode::Internal, &context.metrics);
-                }
-            }
-            _ => {}
+    pub(in crate::engine) fn on_head(
+        &mut self,
+        question: &Arc<HeadQuestion>,
+        head: Option<Seq>,
+        context: &Context,
+    ) {
+        if !self.waiting.asked(question) {
+            return;
+        }
+        match head {
+            Some(head) => self.know_head(head, context),
+            None => self.fail_waiting(context),
+        }
+    }
+
+    fn fail_waiting(&mut self, context: &Context) {
+        for join in self.waiting.take(&context.catch_up) {
+            join.fail(ErrorCode::Internal, &context.metrics);
         }
     }
 
     pub(super) fn know_head(&mut self, head: Seq, context: &Context) {
         self.backlog.know_head(head);
-        for join in std::mem::take(&mut self.head_lookup.waiting) {
+        for join in self.waiting.take(&context.catch_up) {
             self.answer(join, context);
         }
     }
@@ -161,6 +167,10 @@ impl Room {
     }
 
     fn leave(&mut self, subscription: &Subscription, context: &Context) {
+        if let Some(join) = self.waiting.give_up(subscription, &context.catch_up) {
+            // Where it would stand is not known, and it could do nothing with that.
+            return join.fail(ErrorCode::TooManyRequests, &context.metrics);
+        }
         let Some(member) = self.members_mut().remove(subscription) else { return };
         context.metrics.listeners.dec();
         self.usage.note_listener(Instant::now());
@@ -211,9 +221,7 @@ impl Room {
 
     /// Ends every subscription so that the clients come back and recover.
     pub(in crate::engine) fn reset(&mut self, context: &Context) {
-        for join in std::mem::take(&mut self.head_lookup.waiting) {
-            join.fail(ErrorCode::Internal, &context.metrics);
-        }
+        self.fail_waiting(context);
         for change in std::mem::take(&mut self.deferred) {
             if let RoomChange::Join(join) = change {
                 join.fail(ErrorCode::Internal, &context.metrics);

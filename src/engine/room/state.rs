@@ -12,12 +12,12 @@ use super::backlog::{Accepted, Backlog};
 use super::change::RoomChange;
 use super::fan_out::FanOut;
 use super::usage::Usage;
+use super::waiting::Waiting;
 use crate::config::{self, Delivery, Namespace};
 use crate::engine::context::Context;
 use crate::engine::delivery::choice::{self, Choice, Circumstances};
 use crate::engine::delivery::pace::Pace;
 use crate::engine::inspect::{Presence, RoomStatus};
-use crate::engine::join::Join;
 use crate::engine::members::Members;
 use crate::ids::Channel;
 use crate::protocol::api::activity::RoomOrder;
@@ -30,7 +30,7 @@ pub(in crate::engine) struct Room {
     pub(super) options: Arc<Namespace>,
     /// Shared with the pool while it serves a slice; then nothing changes it.
     pub(super) members: Arc<Members>,
-    pub(super) head_lookup: HeadLookup,
+    pub(super) waiting: Waiting,
     pub(super) backlog: Backlog,
     pub(super) fan_out: Option<FanOut>,
     /// Changes that wait for the end of the fan-out.
@@ -41,15 +41,6 @@ pub(in crate::engine) struct Room {
     strategy_override: Option<Delivery>,
     pub(super) pace: Pace,
     pub(in crate::engine) usage: Usage,
-}
-
-/// The question for the head of a room that is not known yet.
-#[derive(Debug, Default)]
-pub(super) struct HeadLookup {
-    /// The pool was asked and has not answered.
-    pub(super) under_way: bool,
-    /// Joins that wait for the answer.
-    pub(super) waiting: Vec<Join>,
 }
 
 impl Room {
@@ -64,7 +55,7 @@ impl Room {
             channel,
             options,
             members: Arc::default(),
-            head_lookup: HeadLookup::default(),
+            waiting: Waiting::default(),
             backlog,
             fan_out: None,
             deferred: Vec::new(),
@@ -117,13 +108,10 @@ impl Room {
     /// Checks between two turns what the head of this file says.
     pub(in crate::engine) fn assert_consistent(&self) {
         self.backlog.assert_consistent();
+        self.waiting.assert_consistent();
         debug_assert!(self.fan_out.is_some() || self.deferred.is_empty(), "a change waits for nothing");
         let knows_head = self.backlog.head().is_some();
-        debug_assert!(!knows_head || self.head_lookup.waiting.is_empty(), "a join waits for a known head");
-        debug_assert!(
-            knows_head || self.head_lookup.under_way || self.head_lookup.waiting.is_empty(),
-            "a join waits for an answer that does not come"
-        );
+        debug_assert!(!knows_head || self.waiting.is_empty(), "a join waits for a known head");
         debug_assert!(knows_head || self.members.is_empty(), "a member of a room whose head is unknown");
         debug_assert!(
             self.options.persist || self.members.live() == self.members.len(),
@@ -134,12 +122,11 @@ impl Room {
         }
     }
 
-    /// True when the room may leave memory: nobody is in it and nothing is under way. It stays while a
-    /// head lookup is pending; a late answer would reset a re-activated room.
+    /// True when the room may leave memory: nobody is in it and nobody waits to be, and nothing
+    /// is to be sent.
     pub(in crate::engine) fn is_unused(&self) -> bool {
         self.members.is_empty()
-            && self.head_lookup.waiting.is_empty()
-            && !self.head_lookup.under_way
+            && self.waiting.is_empty()
             && self.fan_out.is_none()
             && !self.backlog.has_pending()
             && self.deferred.is_empty()

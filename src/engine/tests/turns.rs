@@ -6,14 +6,20 @@
 use crossbeam_channel::{Sender, TryRecvError};
 
 use super::*;
+use crate::engine::catch_up::lookups::HeadQuestion;
+use crate::engine::catch_up::pool::Worker;
 use crate::engine::delivery::parallel;
 use crate::engine::shard::Wait;
 use crate::limits::SLICE_LISTENERS;
+
+type Outcome = (Channel, Result<Joined, ErrorCode>);
 
 /// An engine of one shard without threads.
 struct Still {
     engine: Engine,
     drainer: Drainer,
+    /// Serves what a test lets it.
+    pool: Worker,
 }
 
 impl Still {
@@ -23,10 +29,10 @@ impl Still {
         let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
         let mailboxes = Arc::new(Mailboxes::new(1, &metrics));
         let log = Arc::new(MemoryLog::default());
-        let (catch_up, _) = CatchUp::assemble(log, drained, mailboxes.clone(), metrics.clone());
+        let (catch_up, pool) = CatchUp::assemble(log, drained, mailboxes.clone(), metrics.clone());
         let Config { namespaces, rooms, .. } = Config::default();
         let context = Context { namespaces, rooms, epoch: "epoch".into(), metrics, catch_up };
-        Self { engine: Engine::assemble(mailboxes, context), drainer }
+        Self { engine: Engine::assemble(mailboxes, context), drainer, pool }
     }
 
     fn shard(&self) -> &Shard {
@@ -43,27 +49,36 @@ impl Still {
         self.send(Command::OverrideStrategy { channel: channel.clone(), delivery, answer });
     }
 
+    fn listener(&self) -> Arc<Listener> {
+        let outbox = Outbox::for_consumer(ConnectionId::next(), 1 << 20, self.drainer.handle());
+        let info = ClientInfo { user: "".into(), client: "c".into(), conn_info: None, chan_info: None };
+        Listener::new(Arc::new(info), outbox)
+    }
+
+    /// Asks for a room; the answer comes once its head is known.
+    fn ask(&self, listener: &Arc<Listener>, channel: &Channel, answer: &Sender<Outcome>) {
+        let request = JoinRequest {
+            channel: channel.clone(),
+            info: listener.info.clone(),
+            recover: None,
+            extra: Extra::default(),
+            answer: Answer::Collect(answer.clone()),
+            server_side: false,
+        };
+        self.engine.join(listener, request, 1000).unwrap();
+        self.shard().turn();
+    }
+
     /// Listeners of a room whose head is 0.
     fn fill(&self, channel: &Channel, listeners: usize) -> Vec<Arc<Listener>> {
         let (sender, answers) = crossbeam_channel::unbounded();
         let join = |_| {
-            let outbox = Outbox::for_consumer(ConnectionId::next(), 1 << 20, self.drainer.handle());
-            let info = ClientInfo { user: "".into(), client: "c".into(), conn_info: None, chan_info: None };
-            let listener = Listener::new(Arc::new(info), outbox);
-            let request = JoinRequest {
-                channel: channel.clone(),
-                info: listener.info.clone(),
-                recover: None,
-                extra: Extra::default(),
-                answer: Answer::Collect(sender.clone()),
-                server_side: false,
-            };
-            self.engine.join(&listener, request, 1).unwrap();
-            self.shard().turn();
+            let listener = self.listener();
+            self.ask(&listener, channel, &sender);
             listener
         };
         let joined: Vec<_> = (0..listeners).map(join).collect();
-        self.send(Command::Head { channel: channel.clone(), head: Some(0) });
+        while self.pool.try_round() {}
         self.shard().turn();
         assert_eq!(answers.len(), listeners);
         joined
@@ -271,5 +286,83 @@ fn a_sender_wakes_the_worker_for_an_earlier_timer_only() {
         assert_eq!(!mailbox.is_empty(), wakes, "{name}");
         still.shard().turn();
     }
+    still.stop();
+}
+
+/// A subscribe that is given up before its answer leaves no question and no room.
+#[test]
+fn a_join_that_is_given_up_is_answered_and_asks_nothing() {
+    let still = Still::new();
+    let (answer, answers) = bounded(10);
+    let (leaver, gone, stays) = (still.listener(), still.listener(), still.listener());
+    let (room, other) = (channel("room"), channel("other"));
+    still.ask(&leaver, &room, &answer);
+    still.ask(&gone, &room, &answer);
+    still.ask(&leaver, &other, &answer);
+    assert!(still.engine.leave(&leaver, &other, Bytes::new()));
+    still.shard().turn();
+    assert_eq!(answers.try_recv().unwrap().1.err(), Some(ErrorCode::TooManyRequests));
+    assert_eq!(rooms_active(&still), 1, "the other room is gone");
+    still.engine.disconnect(&leaver);
+    still.ask(&stays, &room, &answer);
+    still.engine.disconnect(&gone);
+    still.shard().turn();
+    let metrics = &still.engine.context.metrics;
+    assert_eq!((answers.len(), metrics.head_lookups_waiting.get()), (2, 1));
+
+    while still.pool.try_round() {}
+    still.shard().turn();
+    let outcomes: Vec<_> = answers.try_iter().map(|(_, outcome)| outcome.is_ok()).collect();
+    assert_eq!(outcomes, [false, false, true], "who stays is answered");
+    assert_eq!(metrics.head_lookups_total.get(), 1);
+    still.engine.disconnect(&stays);
+    assert_eq!(still.shard().turn(), Wait::ForCommand);
+    assert_eq!(rooms_active(&still), 0);
+    still.stop();
+}
+
+/// An answer is for the joins that asked: what it says may be old when the room comes back.
+#[test]
+fn an_answer_to_an_earlier_life_of_the_room_is_not_taken() {
+    let still = Still::new();
+    let (answer, answers) = bounded(10);
+    let (first, second) = (still.listener(), still.listener());
+    let room = channel("room");
+    still.ask(&first, &room, &answer);
+    still.engine.disconnect(&first);
+    still.shard().turn();
+    assert!(answers.try_recv().unwrap().1.is_err());
+    still.ask(&second, &room, &answer);
+    // A thread of the pool had taken the first question before it was withdrawn.
+    still.send(Command::Head { question: HeadQuestion::new(room.clone()), head: Some(7) });
+    still.shard().turn();
+    assert!(answers.is_empty());
+    still.pool.try_round();
+    still.shard().turn();
+    assert_eq!(answers.try_recv().unwrap().1.unwrap().offset, 0);
+    still.stop();
+}
+
+/// Who asks for many rooms delays another's first subscribe by one look-up.
+#[test]
+fn look_ups_are_fair_to_each_connection() {
+    let still = Still::new();
+    let (answer, answers) = bounded(1000);
+    let (greedy, other) = (still.listener(), still.listener());
+    for number in 0..500 {
+        still.ask(&greedy, &channel(&format!("room{number}")), &answer);
+    }
+    // Also for a room that the other asks for too, last of all.
+    let last = channel("room499");
+    still.ask(&other, &last, &answer);
+    still.pool.try_round();
+    still.pool.try_round();
+    still.shard().turn();
+    let answered: Vec<_> = answers.try_iter().map(|(channel, _)| channel).collect();
+    assert_eq!(answered, [channel("room0"), last.clone(), last]);
+    still.engine.disconnect(&greedy);
+    still.shard().turn();
+    assert!(!still.pool.try_round(), "nobody waits");
+    assert_eq!(rooms_active(&still), 1);
     still.stop();
 }
