@@ -152,7 +152,7 @@ impl Connected {
         let greeting = frame::text(b"{}");
         for end in std::mem::take(&mut sockets.ends) {
             let outbox =
-                Outbox::for_socket(ConnectionId::next(), Arc::new(end), BUDGET, rig.drainer.handle());
+                Outbox::for_socket(ConnectionId::next(), Arc::new(end), BUDGET, rig.drainer.handle(), None);
             let outbox = outbox.unwrap();
             assert_eq!(outbox.uncork(&greeting), Push::Accepted);
             rig.join(outbox);

@@ -44,7 +44,7 @@ fn greeting() -> Bytes {
 
 fn open(socket: TcpStream, budget: usize, drainer: &Drainer) -> Arc<Outbox> {
     let outbox =
-        Outbox::for_socket(ConnectionId::next(), Arc::new(socket), budget, drainer.handle()).unwrap();
+        Outbox::for_socket(ConnectionId::next(), Arc::new(socket), budget, drainer.handle(), None).unwrap();
     assert_eq!(outbox.uncork(&greeting()), Push::Accepted);
     outbox
 }

@@ -44,7 +44,8 @@
 //!                                        └─────────┘       └───────────────┘
 //! ```
 //!
-//! 1. A reader thread takes the commands its socket holds and makes requests of them (`net::session`).
+//! 1. A reader thread takes a connection whose socket has bytes, and makes requests of the commands it holds
+//!    (`net::readers`, `net::session`).
 //! 2. The node checks the request: namespace, rights, size, payload (`node::publish`).
 //! 3. The message waits in the commit lane of its channel. One of the waiting threads leads: it gives
 //!    numbers, commits the batch, and answers the others (`store::lane`).
@@ -82,7 +83,8 @@
 //! | name | owns alone | reached by |
 //! |---|---|---|
 //! | `acceptor` | the listening socket | a stop flag |
-//! | `reader-N`, one per connection | the WebSocket state, the session, its timers | its socket |
+//! | `reader-N`, as many as wait for the database and a few | the connection whose turn it is | the poller |
+//! | `deadlines` | the connection it looks at | the list of deadlines |
 //! | `worker-N`, one per shard | nothing; takes the shard's lock each turn | the shard's queue |
 //! | `catch-up-N` | the job it is at | a queue of jobs, one of look-ups, the drainer's notices |
 //! | `fan-out-N`, one per core | nothing; shares the member list of a waiting room | a parallel fan-out |
@@ -95,7 +97,7 @@
 //! # Lock order
 //!
 //! Downwards only: writer of a commit lane → shard → queue of a lane, catch-up pool → subscriptions of a
-//! listener → outbox → list of the drainer. No lock is held across SQL but a lane's writer, none across a
+//! listener → outbox → list of the drainer, seats of connections → list of deadlines. No lock is held across SQL but a lane's writer, none across a
 //! socket write but the outbox's own.
 //!
 //! # Invariants
@@ -106,7 +108,8 @@
 //! - Commands are taken from a shard's queue to be applied only under the shard's lock.
 //! - `delivered ≤ queued ≤ head` in each room; between fan-outs live members were given exactly what is
 //!   `delivered`.
-//! - A catch-up job has exactly one owner, and is never ahead of its room.
+//! - A catch-up job has exactly one owner, and is never ahead of its room. So has a connection, and a wake-up
+//!   of it leads to a turn that begins after it.
 //! - Only the outbox writes to a WebSocket once it is one, and whole frames.
 //!
 //! # Where is …?

@@ -109,7 +109,10 @@ pub(crate) const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Idle time after which a kept-alive HTTP connection is closed.
 pub(crate) const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// Stack of a connection's reader thread. Only touched pages cost memory; SQLite and libpq calls
+/// HTTP requests answered on one socket before others get a turn.
+pub(crate) const HTTP_REQUESTS_PER_TURN_MAX: usize = 16;
+
+/// Stack of a reader thread. Only touched pages cost memory; SQLite and libpq calls
 /// of a commit leader need the room.
 pub const READER_STACK_BYTES: usize = 256 * 1024;
 

@@ -67,6 +67,10 @@ metrics! {
     sockets: gauge,
     /// Sockets refused because the connection limit was reached.
     sockets_refused_total: counter,
+    /// Threads that serve connections.
+    readers: gauge,
+    /// Times that a connection had to wait because all readers waited for something else.
+    readers_exhausted_total: counter,
     /// Client connections ended, by close code.
     disconnects_total: counter_vec["code"],
     /// Error replies sent, by code.

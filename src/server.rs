@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::net::{Acceptor, Capacity, Router, SocketLimits};
 use crate::node::{Node, StartError};
-use crate::protocol::code::{Close, CloseCode};
 
 /// A running server.
 #[derive(Debug)]
@@ -33,6 +32,7 @@ impl Server {
         let limits = SocketLimits {
             connections_max: capacity.connections,
             stall_timeout: config.client.stall_timeout,
+            readers_max: config.readers_max,
         };
         match Acceptor::start(config.listen, limits, router, node.metrics().clone()) {
             Ok(acceptor) => Ok(Self { node, acceptor, capacity, grace: config.shutdown_grace }),
@@ -66,7 +66,7 @@ impl Server {
     pub fn stop(self) {
         let deadline = Instant::now() + self.grace;
         self.node.flush(deadline);
-        self.acceptor.stop(&Close::from(CloseCode::Shutdown), deadline);
+        self.acceptor.stop(deadline);
         self.node.stop();
     }
 }

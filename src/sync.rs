@@ -4,6 +4,7 @@
 //! They are the standard library's. Under the feature `model` the unit tests get those of the model
 //! checker instead, which decides at each of them who goes on (`model.rs` beside the protocols).
 
+pub(crate) mod blocking;
 #[cfg(all(test, feature = "model"))]
 pub(crate) mod model;
 mod sharded_mutex;

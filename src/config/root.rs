@@ -25,6 +25,10 @@ settings! {
         ///
         /// One shard each. Never 0 in a checked configuration.
         workers: usize = 0, Count(0..=1024);
+        /// Most threads that serve connections; each takes part in at most one commit at a time.
+        ///
+        /// Idle connections need none. As many as commits of a slow database are worth waiting for at once.
+        readers_max: usize = 1024, Count(1..=16_384);
         /// Time for queued messages to reach the sockets at shutdown.
         ///
         /// Well inside the ten seconds container runtimes wait before they kill.

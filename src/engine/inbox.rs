@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded};
+
+use crate::sync::blocking;
 
 /// A bounded queue with one consumer, which may sleep without taking anything out.
 #[derive(Debug)]
@@ -23,7 +25,11 @@ impl<T> Inbox<T> {
 
     /// Puts one in; blocks while the queue is full.
     pub(super) fn send(&self, value: T) {
-        if self.sender.send(value).is_err() {
+        let sent = match self.sender.try_send(value) {
+            Err(TrySendError::Full(value)) => blocking::waiting(|| self.sender.send(value)).is_ok(),
+            done => done.is_ok(),
+        };
+        if !sent {
             tracing::error!("a shard has lost its queue"); // Both ends live in this struct.
         }
     }

@@ -47,7 +47,7 @@ use crate::protocol::code::{Close, UnsubscribeCode};
 use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
 use crate::store::CommitSink;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, Mutex, blocking, lock};
 use catch_up::pool::CatchUp;
 use command::Command;
 use connections::Connections;
@@ -300,7 +300,7 @@ impl Engine {
         let (answer, presence) = bounded(1);
         self.mailboxes.of(channel).send(Command::Presence { channel: channel.clone(), answer });
         // No answer comes only from an engine that was stopped.
-        presence.recv().unwrap_or_default()
+        blocking::waiting(|| presence.recv()).unwrap_or_default()
     }
 
     /// The state of active rooms: those that are asked for, in the order asked for. Rooms change meanwhile.
@@ -311,8 +311,8 @@ impl Engine {
             statuses
         };
         let asked: Vec<_> = self.mailboxes.iter().map(ask).collect();
-        let mut rooms: Vec<_> =
-            asked.into_iter().flat_map(|statuses| statuses.recv().unwrap_or_default()).collect();
+        let all = asked.into_iter().flat_map(|statuses| statuses.recv().unwrap_or_default());
+        let mut rooms: Vec<_> = blocking::waiting(|| all.collect());
         rooms.sort_by(|a, b| match query.order {
             RoomOrder::Rate => b.rate.total_cmp(&a.rate),
             RoomOrder::Listeners => b.listeners.cmp(&a.listeners),
@@ -331,7 +331,7 @@ impl Engine {
             delivery,
             answer,
         });
-        done.recv().unwrap_or(false)
+        blocking::waiting(|| done.recv()).unwrap_or(false)
     }
 
     /// Subscriptions that are served from the log now, those first that are so for longest; `limit` of

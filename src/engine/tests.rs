@@ -224,7 +224,8 @@ impl Remote {
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let (socket, _) = server.accept().unwrap();
         let outbox =
-            Outbox::for_socket(ConnectionId::next(), Arc::new(socket), 1 << 20, drainer.handle()).unwrap();
+            Outbox::for_socket(ConnectionId::next(), Arc::new(socket), 1 << 20, drainer.handle(), None)
+                .unwrap();
         let info = ClientInfo { user: "".into(), client: "remote".into(), conn_info: None, chan_info: None };
         Self { listener: Listener::new(Arc::new(info), outbox), client }
     }

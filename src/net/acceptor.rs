@@ -1,6 +1,6 @@
-//! Accepts sockets and gives each a thread, up to the connection limit.
+//! Accepts sockets up to the connection limit, and gives them to the readers.
 //!
-//! Owns the listening socket; the sockets it took are in `sockets`, where a shutdown reaches them all.
+//! Owns the listening socket and the readers; a shutdown reaches every connection through them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::connection::Connection;
 use super::http::Router;
-use super::reader_thread;
-use super::sockets::{ConnectionPermit, Sockets};
-use crate::ids::ConnectionId;
-use crate::limits::READER_STACK_BYTES;
+use super::readers::Readers;
+use super::sockets::{ConnectionPermit, Phase, Sockets};
 use crate::metrics::Metrics;
-use crate::protocol::code::Close;
 
 /// Sockets the kernel queues until they are accepted: a reconnect storm comes within a second.
 const BACKLOG: i32 = 4096;
@@ -28,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Time that `TCP_USER_TIMEOUT` adds to the stall timeout, which comes first because it gives a reason.
 const DEAD_PEER_MARGIN: Duration = Duration::from_secs(5);
 
-/// Time the threads of connections that were cut off have to end.
+/// Time connections that were cut off have to end: that of a commit they may be at.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
 
 /// The answer to a socket beyond the limit; SDKs back off and try again.
@@ -40,6 +38,7 @@ const FULL: &[u8] =
 pub(crate) struct Acceptor {
     address: SocketAddr,
     sockets: Arc<Sockets>,
+    readers: Arc<Readers<Connection>>,
     thread: JoinHandle<()>,
 }
 
@@ -50,13 +49,15 @@ pub(crate) struct SocketLimits {
     pub(crate) connections_max: usize,
     /// Longest time a socket may take no byte.
     pub(crate) stall_timeout: Duration,
+    /// Most threads that serve them.
+    pub(crate) readers_max: usize,
 }
 
 impl Acceptor {
     /// Starts to accept on `address` (port 0: a free one).
     ///
     /// # Errors
-    /// When the address cannot be used or the system gives no thread.
+    /// When the address cannot be used or the system gives no thread or file.
     pub(crate) fn start(
         address: SocketAddr,
         limits: SocketLimits,
@@ -66,10 +67,19 @@ impl Acceptor {
         let listener = bind(address)?;
         let address = listener.local_addr()?;
         let sockets = Arc::new(Sockets::default());
-        let accepting =
-            AcceptLoop { listener, sockets: sockets.clone(), limits, router: Arc::new(router), metrics };
-        let thread = thread::Builder::new().name("acceptor".into()).spawn(move || accepting.run())?;
-        Ok(Self { address, sockets, thread })
+        let readers = Readers::start(limits.readers_max, metrics.clone())?;
+        let router = Arc::new(router);
+        let accepting = AcceptLoop {
+            listener,
+            sockets: sockets.clone(),
+            readers: readers.clone(),
+            limits,
+            router,
+            metrics,
+        };
+        let spawned = thread::Builder::new().name("acceptor".into()).spawn(move || accepting.run());
+        let thread = spawned.inspect_err(|_| readers.stop())?;
+        Ok(Self { address, sockets, readers, thread })
     }
 
     /// The address it listens on.
@@ -78,19 +88,21 @@ impl Acceptor {
         self.address
     }
 
-    /// Accepts no more, closes every connection with `goodbye` and waits for the clients to go;
+    /// Accepts no more, closes every connection with code 3001 and waits for the clients to go;
     /// connections left at `deadline` are aborted.
-    pub(crate) fn stop(self, goodbye: &Close, deadline: Instant) {
-        self.sockets.begin_stop();
+    pub(crate) fn stop(self, deadline: Instant) {
+        self.sockets.enter(Phase::Stopping);
         // The thread blocks in accept; a connection to ourselves wakes it.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
-        self.sockets.end_all(goodbye);
-        self.sockets.wait_until(deadline);
-        self.sockets.cut_off();
-        self.sockets.wait_until(Instant::now() + CUT_OFF_WAIT);
         if self.thread.join().is_err() {
             tracing::error!("the acceptor panicked");
         }
+        self.readers.wake_all();
+        self.sockets.wait_until(deadline);
+        self.sockets.enter(Phase::CutOff);
+        self.readers.wake_all();
+        self.sockets.wait_until(Instant::now() + CUT_OFF_WAIT);
+        self.readers.stop();
     }
 }
 
@@ -105,6 +117,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 struct AcceptLoop {
     listener: TcpListener,
     sockets: Arc<Sockets>,
+    readers: Arc<Readers<Connection>>,
     limits: SocketLimits,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
@@ -115,7 +128,7 @@ impl AcceptLoop {
         let mut pause = PAUSE_MIN;
         loop {
             let accepted = self.listener.accept();
-            if self.sockets.is_stopping() {
+            if self.sockets.phase() != Phase::Serving {
                 return;
             }
             match accepted.and_then(|(socket, peer)| self.serve(socket, peer)) {
@@ -136,16 +149,14 @@ impl AcceptLoop {
             return refuse(&socket);
         }
         find_dead_peer(&socket, self.limits.stall_timeout + DEAD_PEER_MARGIN);
-        let id = ConnectionId::next();
-        let socket = Arc::new(socket);
-        let permit = ConnectionPermit::new(&self.sockets, id, &socket, &self.metrics);
+        let permit = ConnectionPermit::new(&self.sockets, &self.metrics);
         debug_assert!(
             self.sockets.count() <= self.limits.connections_max,
             "this thread alone adds sockets, below the limit"
         );
-        let router = self.router.clone();
-        // A thread that cannot be started drops its task, and with it the permit.
-        reader_thread::spawn(id, READER_STACK_BYTES, move || router.serve(&socket, peer, &permit))
+        let connection = Connection::new(socket, peer, permit, self.router.clone());
+        let deadline = connection.deadline();
+        self.readers.add(Box::new(connection), deadline)
     }
 }
 

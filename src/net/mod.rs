@@ -1,14 +1,16 @@
 //! The network side: sockets, HTTP, the WebSocket protocol and its sessions.
 //!
-//! One thread a connection reads it; nothing here writes a WebSocket's bytes but through its outbox.
-//! Every request goes to the node, which does not know this module.
+//! A connection is a value that a pool of reader threads serves in turns; nothing here writes a WebSocket's
+//! bytes but through its outbox. Every request goes to the node, which does not know this module.
 
 mod acceptor;
 mod api;
 mod capacity;
 mod client_rules;
+mod connection;
+mod ending;
 mod http;
-mod reader_thread;
+mod readers;
 mod session;
 mod sockets;
 mod websocket;
@@ -16,3 +18,7 @@ mod websocket;
 pub(crate) use acceptor::{Acceptor, SocketLimits};
 pub use capacity::Capacity;
 pub(crate) use http::Router;
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests;

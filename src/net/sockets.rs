@@ -1,36 +1,33 @@
-//! The sockets being served, so that a shutdown reaches them all, and the permits that count them.
+//! The count of sockets being served, their permits, and the phase of the server they all follow.
 //!
 //! Reads and accepts nothing.
 
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Instant;
-
-use ahash::AHashMap;
 
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
-use crate::protocol::code::{Close, CloseCode};
-use crate::sync::{Condvar, Mutex, ShardedMutex, lock, wait_timeout};
+use crate::sync::{Condvar, Mutex, lock, wait_timeout};
 
-/// The open sockets, by connection.
+/// The number of open sockets, and whether they are to end.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    open: ShardedMutex<AHashMap<ConnectionId, Open>>,
     count: AtomicUsize,
     /// For the shutdown, which waits until the count is 0.
     none_left: (Mutex<()>, Condvar),
-    stopping: AtomicBool,
+    phase: AtomicU8,
 }
 
-/// An open socket, by the means to end it.
-#[derive(Debug, Clone)]
-enum Open {
-    /// It speaks HTTP, or nothing yet.
-    Http(Arc<TcpStream>),
-    WebSocket(Arc<Outbox>),
+/// The life of the server, as each connection sees it when it has a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Connections come and go.
+    Serving,
+    /// Each is to finish what it is at, and to say goodbye.
+    Stopping,
+    /// Each is to end at once.
+    CutOff,
 }
 
 impl Sockets {
@@ -39,36 +36,24 @@ impl Sockets {
         self.count.load(Ordering::Acquire)
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
-    pub(super) fn begin_stop(&self) {
-        let before = self.stopping.swap(true, Ordering::AcqRel);
-        debug_assert!(!before, "a server stops once");
-    }
-
-    fn insert(&self, id: ConnectionId, socket: &Arc<TcpStream>) {
-        self.count.fetch_add(1, Ordering::AcqRel);
-        let before = self.open.of(id.0).insert(id, Open::Http(socket.clone()));
-        debug_assert!(before.is_none(), "a connection id is used once");
-    }
-
-    fn remove(&self, id: ConnectionId) {
-        let removed = self.open.of(id.0).remove(&id);
-        debug_assert!(removed.is_some(), "a permit stands for one open socket");
-        let before = self.count.fetch_sub(1, Ordering::AcqRel);
-        debug_assert!(before > 0, "a permit is returned once");
-        if before == 1 {
-            // Under the lock, so that a shutdown that just saw a count above 0 is waiting already.
-            let _waiting = lock(&self.none_left.0);
-            self.none_left.1.notify_all();
+    pub(super) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Serving,
+            1 => Phase::Stopping,
+            _ => Phase::CutOff,
         }
     }
 
+    /// Goes on to the next phase. Connections see it in their next turn; whoever calls gives them one.
+    pub(super) fn enter(&self, phase: Phase) {
+        let before = self.phase.swap(phase as u8, Ordering::AcqRel);
+        debug_assert!(before < phase as u8, "a server stops once");
+    }
+
+    /// Waits until no socket is left or the time is over.
     pub(super) fn wait_until(&self, deadline: Instant) {
         let mut waiting = lock(&self.none_left.0);
-        while self.count.load(Ordering::Acquire) > 0 {
+        while self.count() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -77,31 +62,18 @@ impl Sockets {
         }
     }
 
-    /// Closes WebSockets with `goodbye`; lets HTTP finish the request under way.
-    pub(super) fn end_all(&self, goodbye: &Close) {
-        debug_assert!(self.is_stopping(), "sockets that come while these end would be missed");
-        let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
-        for open in self.open.each(gather).flatten() {
-            match open {
-                Open::WebSocket(outbox) => outbox.close(goodbye.code(), goodbye.reason()),
-                Open::Http(socket) => drop(socket.shutdown(Shutdown::Read)),
-            }
-        }
-    }
-
-    pub(super) fn cut_off(&self) {
-        debug_assert!(self.is_stopping(), "sockets are cut off after they were told to end");
-        let gather = |open: &mut AHashMap<ConnectionId, Open>| open.values().cloned().collect::<Vec<_>>();
-        for open in self.open.each(gather).flatten() {
-            match open {
-                Open::WebSocket(outbox) => outbox.abort(),
-                Open::Http(socket) => drop(socket.shutdown(Shutdown::Both)),
-            }
+    fn leave(&self) {
+        let before = self.count.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "a permit is returned once");
+        if before == 1 {
+            // Under the lock, so that a shutdown that just saw a count above 0 is waiting already.
+            let _waiting = lock(&self.none_left.0);
+            self.none_left.1.notify_all();
         }
     }
 }
 
-/// The right of a connection to be served; returned however its thread ends.
+/// The right of a connection to be served; returned however it ends.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     id: ConnectionId,
@@ -110,36 +82,27 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// Counts the socket as open until the permit is dropped.
-    pub(super) fn new(
-        sockets: &Arc<Sockets>,
-        id: ConnectionId,
-        socket: &Arc<TcpStream>,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
-        sockets.insert(id, socket);
+    /// Counts a socket as open until the permit is dropped.
+    pub(super) fn new(sockets: &Arc<Sockets>, metrics: &Arc<Metrics>) -> Self {
+        sockets.count.fetch_add(1, Ordering::AcqRel);
         metrics.sockets.inc();
-        Self { id, sockets: sockets.clone(), metrics: metrics.clone() }
+        Self { id: ConnectionId::next(), sockets: sockets.clone(), metrics: metrics.clone() }
     }
 
+    /// The id of the connection, which no other has or had.
     pub(super) fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// The socket has become a WebSocket: from now on its outbox ends it.
-    pub(super) fn upgraded(&self, outbox: &Arc<Outbox>) {
-        let before = self.sockets.open.of(self.id.0).insert(self.id, Open::WebSocket(outbox.clone()));
-        debug_assert!(matches!(before, Some(Open::Http(_))), "a socket is upgraded once, while it is open");
-        if self.sockets.stopping.load(Ordering::Acquire) {
-            let goodbye = Close::from(CloseCode::Shutdown);
-            outbox.close(goodbye.code(), goodbye.reason());
-        }
+    /// The phase the connection has to follow.
+    pub(super) fn phase(&self) -> Phase {
+        self.sockets.phase()
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.metrics.sockets.dec();
-        self.sockets.remove(self.id);
+        self.sockets.leave();
     }
 }

@@ -15,7 +15,7 @@ use crate::config::{Config, Mode};
 use crate::engine::Engine;
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
-use crate::outbox::{DrainerHandle, Outbox};
+use crate::outbox::{DrainerHandle, Outbox, Reader};
 use crate::store::{Health, Store};
 
 /// Everything a request needs: messages and members, rooms and listeners, and the limits of the
@@ -94,7 +94,7 @@ impl NodeHandle {
         self.store.health()
     }
 
-    /// The outbox of a new WebSocket.
+    /// The outbox of a new WebSocket, whose connection `reader` serves.
     ///
     /// # Errors
     /// When the socket is already dead.
@@ -102,8 +102,9 @@ impl NodeHandle {
         &self,
         id: ConnectionId,
         socket: Arc<TcpStream>,
+        reader: Option<Arc<dyn Reader>>,
     ) -> io::Result<Arc<Outbox>> {
-        Outbox::for_socket(id, socket, self.outbox_bytes_max, self.drainer.clone())
+        Outbox::for_socket(id, socket, self.outbox_bytes_max, self.drainer.clone(), reader)
     }
 
     /// The outbox of a subscriber in this process.

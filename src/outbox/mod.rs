@@ -7,6 +7,8 @@
 //! gets publications instead of frames. An outbox knows sockets, bytes and what a publication is; it
 //! knows no room, no protocol and no engine. Locks: the outbox's own, and below it the drainer's list.
 
+#[cfg(test)]
+mod bell;
 mod drainer;
 pub(crate) mod frame;
 #[cfg(all(test, feature = "model"))]
@@ -53,6 +55,13 @@ pub enum Push {
     Closed,
 }
 
+/// Whoever serves the connection of a socket's outbox, and sleeps while there is nothing to do for it.
+pub trait Reader: Send + Sync {
+    /// Has the connection looked at soon, however often it is called before that. Called with the lock of its
+    /// outbox held: to be quick, and to ask nothing of the outbox.
+    fn wake(&self, id: ConnectionId);
+}
+
 /// The far end of an outbox.
 enum Peer {
     Socket(Wire),
@@ -72,7 +81,9 @@ pub struct Outbox {
     budget_bytes: usize,
     metrics: Arc<Metrics>,
     drainer: DrainerHandle,
-    /// Signalled when bytes left the queue, when a consumer's publications arrived, and at the end.
+    /// Woken when the outbox ends, and when it asked for it.
+    reader: Option<Arc<dyn Reader>>,
+    /// Signalled when a consumer's publications arrived, and at the end.
     changed: Condvar,
 }
 
@@ -85,6 +96,8 @@ struct Inner {
     notice_wanted: bool,
     /// Threads sleep on `changed`.
     waiters: bool,
+    /// The reader is to be woken when no more bytes than this are queued.
+    wake_at_bytes: Option<usize>,
 }
 
 /// The drainer's watch over the socket.
@@ -106,13 +119,15 @@ impl Inner {
             && watched == (is_socket && queued && self.state.writes())
             && (!queued || !matches!(self.state, State::Ended(_)))
             && (queued || !matches!(self.state, State::Closing(_)))
-            // A promised notice is sent at the latest when the queue is empty.
+            // A promised notice is sent at the latest when the queue is empty, and so is a wake-up.
             && (queued || !self.notice_wanted)
+            && self.wake_at_bytes.is_none_or(|bytes| self.queue.bytes() > bytes)
     }
 }
 
 impl Outbox {
-    /// An outbox that writes to `socket`, holding back everything until [`uncork`](Self::uncork).
+    /// An outbox that writes to `socket`, holding back everything until [`uncork`](Self::uncork). `reader`
+    /// serves the connection.
     ///
     /// # Errors
     /// When the socket's options cannot be set, that is when it is already dead.
@@ -121,14 +136,15 @@ impl Outbox {
         socket: Arc<TcpStream>,
         budget_bytes: usize,
         drainer: DrainerHandle,
+        reader: Option<Arc<dyn Reader>>,
     ) -> io::Result<Arc<Self>> {
-        Ok(Self::new(id, Peer::Socket(Wire::new(socket)?), budget_bytes, drainer, true))
+        Ok(Self::new(id, Peer::Socket(Wire::new(socket)?), budget_bytes, drainer, reader))
     }
 
     /// An outbox whose publications a consumer in this process takes with [`take`](Self::take).
     #[must_use]
     pub fn for_consumer(id: ConnectionId, budget_bytes: usize, drainer: DrainerHandle) -> Arc<Self> {
-        Self::new(id, Peer::Consumer, budget_bytes, drainer, false)
+        Self::new(id, Peer::Consumer, budget_bytes, drainer, None)
     }
 
     fn new(
@@ -136,14 +152,15 @@ impl Outbox {
         peer: Peer,
         budget_bytes: usize,
         drainer: DrainerHandle,
-        corked: bool,
+        reader: Option<Arc<dyn Reader>>,
     ) -> Arc<Self> {
         let inner = Inner {
-            state: if corked { State::Corked } else { State::Open },
+            state: if matches!(peer, Peer::Consumer) { State::Open } else { State::Corked },
             queue: Queue::default(),
             watch: Watch::Off { drained_at: None },
             notice_wanted: false,
             waiters: false,
+            wake_at_bytes: None,
         };
         let metrics = drainer.metrics();
         Arc::new(Self {
@@ -152,6 +169,7 @@ impl Outbox {
             budget_bytes,
             metrics,
             drainer,
+            reader,
             inner: Mutex::new(inner),
             changed: Condvar::new(),
         })
@@ -227,7 +245,7 @@ impl Outbox {
     }
 
     /// Takes a reply or a ping whatever the budget says. Never blocks; a reader whose client can cause
-    /// many replies calls [`wait_for_capacity`](Self::wait_for_capacity) between them. For a consumer
+    /// many replies asks for [`wake_at_capacity`](Self::wake_at_capacity) between them. For a consumer
     /// in this process it is accepted and dropped.
     pub fn reply(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut inner = self.lock();
@@ -279,18 +297,28 @@ impl Outbox {
         inner.state.accepts() && inner.queue.bytes() <= self.budget_bytes / 2
     }
 
-    /// Blocks the caller, who must be the connection's own reader, while more than the budget is
-    /// queued. False when it still is at `deadline` (`None`: waits for ever).
-    pub fn wait_for_capacity(&self, deadline: Option<Instant>) -> bool {
+    /// True while more than the budget is queued.
+    pub fn is_over_budget(&self) -> bool {
+        self.lock().queue.bytes() > self.budget_bytes
+    }
+
+    /// True while more than the budget is queued: a client that asks faster than it reads is to be asked
+    /// nothing more, and its reader to be woken when that is over or the outbox has ended.
+    pub fn wake_at_capacity(&self) -> bool {
+        self.wake_at(self.budget_bytes)
+    }
+
+    /// True while bytes are queued: the reader is to be woken when they are written, or the connection broke.
+    pub fn wake_at_flushed(&self) -> bool {
+        self.wake_at(0)
+    }
+
+    fn wake_at(&self, bytes: usize) -> bool {
+        debug_assert!(self.reader.is_some(), "nobody would be woken");
         let mut inner = self.lock();
-        while inner.state.accepts() && inner.queue.bytes() > self.budget_bytes {
-            inner.waiters = true;
-            inner = match self.wait_until(inner, deadline) {
-                Ok(inner) => inner,
-                Err(_) => return false,
-            };
-        }
-        true
+        let must_wait = inner.queue.bytes() > bytes;
+        inner.wake_at_bytes = must_wait.then_some(bytes);
+        must_wait
     }
 
     /// Waits for a change; gives the lock back as an error when `deadline` has passed.
@@ -338,6 +366,7 @@ impl Outbox {
             self.finish_if_drained(&mut inner);
         }
         self.wake(&mut inner);
+        self.wake_reader();
     }
 
     /// Ends the connection at once; queued bytes are dropped.
@@ -349,18 +378,6 @@ impl Outbox {
     /// The reason why nothing is taken any more; `None` while open.
     pub fn ended(&self) -> Option<Ended> {
         self.lock().state.ended()
-    }
-
-    /// Blocks until everything queued is written, the connection breaks, or `deadline` passes.
-    pub fn wait_flushed(&self, deadline: Instant) {
-        let mut inner = self.lock();
-        while !inner.queue.is_empty() {
-            inner.waiters = true;
-            inner = match self.wait_until(inner, Some(deadline)) {
-                Ok(inner) => inner,
-                Err(_) => return,
-            };
-        }
     }
 
     /// Bytes that wait for the socket or the consumer.
@@ -462,7 +479,10 @@ impl Outbox {
         if let Watch::On { progress_at } = &mut inner.watch {
             *progress_at = Instant::now();
         }
-        self.wake(inner);
+        if inner.wake_at_bytes.is_some_and(|bytes| inner.queue.bytes() <= bytes) {
+            inner.wake_at_bytes = None;
+            self.wake_reader();
+        }
     }
 
     /// Does what is due once nothing is queued any more.
@@ -506,12 +526,14 @@ impl Outbox {
     fn end(&self, inner: &mut Inner, why: Ended) {
         inner.state.end(why);
         let dropped = inner.queue.clear();
+        inner.wake_at_bytes = None;
         self.metrics.outbox_bytes.sub(dropped as i64);
         self.unwatch(inner);
         // Whoever asked must hear of the end too, or it would keep for ever what it wants to push.
         self.finish_if_drained(inner);
         self.shut(Shutdown::Both);
         self.wake(inner);
+        self.wake_reader();
     }
 
     fn shut(&self, how: Shutdown) {
@@ -524,6 +546,12 @@ impl Outbox {
         if inner.waiters {
             inner.waiters = false;
             self.changed.notify_all();
+        }
+    }
+
+    fn wake_reader(&self) {
+        if let Some(reader) = &self.reader {
+            reader.wake(self.id);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, unbounded};
 
+use super::bell::Bell;
 use super::*;
 use crate::ids::Channel;
 
@@ -13,6 +14,7 @@ struct Rig {
     drainer: Drainer,
     drained: Receiver<ConnectionId>,
     outbox: Arc<Outbox>,
+    bell: Arc<Bell>,
     client: TcpStream,
 }
 
@@ -22,9 +24,10 @@ fn rig(budget: usize, stall: Duration) -> Rig {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
+    let (id, bell) = (ConnectionId::next(), Arc::new(Bell::default()));
     let outbox =
-        Outbox::for_socket(ConnectionId::next(), Arc::new(server), budget, drainer.handle()).unwrap();
-    Rig { drainer, drained, outbox, client }
+        Outbox::for_socket(id, Arc::new(server), budget, drainer.handle(), Some(bell.clone())).unwrap();
+    Rig { drainer, drained, outbox, bell, client }
 }
 
 fn numbered(number: u32) -> Bytes {
@@ -92,8 +95,37 @@ fn a_socket_that_takes_nothing_is_ended() {
         number += 1;
     }
     assert_eq!(rig.outbox.reply(&Bytes::from(vec![0; 1 << 20])), Push::Accepted);
-    assert!(rig.outbox.wait_for_capacity(None), "the wait ends with the connection");
+    rig.bell.wait_for_capacity(&rig.outbox);
     assert_eq!(rig.outbox.ended(), Some(Ended::Stalled));
+    rig.drainer.stop();
+}
+
+#[test]
+fn the_reader_is_woken_when_there_is_capacity_and_at_the_end() {
+    let mut rig = rig(64 * 1024, Duration::from_secs(60));
+    assert_eq!(rig.outbox.uncork(&numbered(0)), Push::Accepted);
+    assert!(!rig.outbox.wake_at_capacity() && !rig.outbox.wake_at_flushed(), "nothing is queued");
+    let mut replies = 1;
+    while !rig.outbox.wake_at_capacity() {
+        assert_eq!(rig.outbox.reply(&numbered(replies)), Push::Accepted);
+        replies += 1;
+    }
+    assert!(rig.outbox.is_over_budget());
+    let mut frame = [0; 1000];
+    let client = thread::spawn(move || {
+        for expected in 0..replies {
+            rig.client.read_exact(&mut frame).unwrap();
+            assert_eq!(frame[..4], expected.to_be_bytes());
+        }
+        rig.client
+    });
+    rig.bell.wait();
+    assert!(!rig.outbox.is_over_budget(), "woken too early");
+    rig.bell.wait_flushed(&rig.outbox);
+    let _client = client.join().unwrap();
+    assert_eq!(rig.outbox.queued_bytes(), 0);
+    rig.outbox.close(3503, "force disconnect");
+    rig.bell.wait();
     rig.drainer.stop();
 }
 
@@ -109,7 +141,6 @@ fn many_writers_never_interleave_within_a_frame() {
                 let frame = Bytes::from(vec![writer; 1000]);
                 for _ in 0..500 {
                     while outbox.push(&frame) == Push::Full {
-                        assert!(outbox.wait_for_capacity(None));
                         thread::yield_now();
                     }
                 }

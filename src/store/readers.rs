@@ -9,6 +9,7 @@ use diesel::{ConnectionError, QueryResult};
 use crate::store::connection::{Connection, Purpose, Target};
 use crate::store::error::StoreError;
 use crate::store::health::{Monitor, Side};
+use crate::sync::blocking;
 
 /// Time a caller waits for a connection while all are in use.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,6 +91,14 @@ impl Readers {
     }
 
     fn with_connection<T>(
+        &self,
+        side: Side,
+        work: impl Fn(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        blocking::waiting(|| self.with_any_connection(side, work))
+    }
+
+    fn with_any_connection<T>(
         &self,
         side: Side,
         work: impl Fn(&mut Connection) -> Result<T, StoreError>,

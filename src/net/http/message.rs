@@ -1,17 +1,11 @@
-//! HTTP/1.1 as far as one port needs it: a head with a size limit and a deadline, a body with both,
-//! and answers.
+//! HTTP/1.1 as far as one port needs it: a head with a size limit, the length of its body, and answers.
 //!
-//! Parsing is `httparse`'s. Everything else a request may want (pipelining, trailers, chunked
-//! uploads, `Expect`) is refused with the status that says so.
+//! Parsing is `httparse`'s. What else a request may want (trailers, chunked uploads) is refused with the
+//! status that says so. Text only: `exchange` reads and writes.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::io::Write;
 
-use crate::limits::{
-    HTTP_BODY_BYTES_MAX, HTTP_BODY_DEADLINE, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_DEADLINE, HTTP_HEADERS_MAX,
-    HTTP_KEEP_ALIVE,
-};
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 
 /// The head of a request.
 #[derive(Debug)]
@@ -25,20 +19,9 @@ pub(in crate::net) struct Head {
     is_http_11: bool,
 }
 
-/// A request that could not be read.
-#[derive(Debug)]
-pub(super) enum BadRequest {
-    /// The client left, or was too slow to get an answer.
-    Gone,
-    /// Refused with this status and explanation.
-    Status(u16, &'static str),
-}
-
-impl From<io::Error> for BadRequest {
-    fn from(_: io::Error) -> Self {
-        Self::Gone
-    }
-}
+/// A request that is refused with this status and explanation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BadRequest(pub(super) u16, pub(super) &'static str);
 
 impl Head {
     /// The value of a header, by any spelling of its name.
@@ -65,116 +48,52 @@ impl Head {
     pub(super) fn keep_alive(&self) -> bool {
         self.is_http_11 && !self.has_token("connection", "close")
     }
-}
 
-/// Reads requests from one socket; keeps what came after the last one.
-#[derive(Debug)]
-pub(super) struct RequestReader<'a> {
-    socket: &'a TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl<'a> RequestReader<'a> {
-    pub(super) fn new(socket: &'a TcpStream) -> Self {
-        Self { socket, buffer: Vec::new() }
+    /// True when the client waits for a word before it sends the body.
+    pub(super) fn expects_continue(&self) -> bool {
+        self.has_token("expect", "100-continue")
     }
 
-    /// Bytes that came behind the last head or body.
-    pub(super) fn into_rest(self) -> Vec<u8> {
-        self.buffer
-    }
-
-    /// The next head. The clock of its deadline starts with its first byte, so a kept-alive
-    /// connection may be idle for longer.
-    pub(super) fn head(&mut self, first: bool) -> Result<Head, BadRequest> {
-        if self.buffer.is_empty() {
-            let patience = if first { HTTP_HEAD_DEADLINE } else { HTTP_KEEP_ALIVE };
-            self.fill(Instant::now() + patience)?;
-        }
-        let deadline = Instant::now() + HTTP_HEAD_DEADLINE;
-        loop {
-            if let Some((head, length)) = parse(&self.buffer)? {
-                debug_assert!(length <= self.buffer.len(), "a head is a part of what was read");
-                self.buffer.drain(..length);
-                return Ok(head);
-            }
-            if self.buffer.len() >= HTTP_HEAD_BYTES_MAX {
-                return Err(BadRequest::Status(431, "the request head is too large"));
-            }
-            self.fill(deadline)?;
-        }
-    }
-
-    /// Makes sure that the request has no body, without reading one: nobody wants it.
-    pub(super) fn no_body(&self, head: &Head) -> Result<(), BadRequest> {
-        let is_empty = head.header("content-length").is_none_or(|length| length.trim() == "0");
-        if head.header("transfer-encoding").is_some() || !is_empty {
-            return Err(BadRequest::Status(413, "this address takes no request body"));
+    /// Makes sure that the request has no body: nobody wants it.
+    pub(super) fn no_body(&self) -> Result<(), BadRequest> {
+        let is_empty = self.header("content-length").is_none_or(|length| length.trim() == "0");
+        if self.header("transfer-encoding").is_some() || !is_empty {
+            return Err(BadRequest(413, "this address takes no request body"));
         }
         Ok(())
     }
 
-    /// The body that belongs to the head.
-    pub(super) fn body(&mut self, head: &Head) -> Result<Vec<u8>, BadRequest> {
-        if head.header("transfer-encoding").is_some() {
-            return Err(BadRequest::Status(411, "send the body with a Content-Length"));
+    /// Length of the body, in bytes.
+    pub(super) fn body_bytes(&self) -> Result<usize, BadRequest> {
+        if self.header("transfer-encoding").is_some() {
+            return Err(BadRequest(411, "send the body with a Content-Length"));
         }
-        let Some(length) = head.header("content-length") else { return Ok(Vec::new()) };
-        let length: usize = match length.trim().parse() {
-            Ok(length) if length <= HTTP_BODY_BYTES_MAX => length,
-            Ok(_) => return Err(BadRequest::Status(413, "the request body is too large")),
-            Err(_) => return Err(BadRequest::Status(400, "Content-Length is not a number")),
-        };
-        if head.has_token("expect", "100-continue") {
-            write_all(self.socket, b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        }
-        let deadline = Instant::now() + HTTP_BODY_DEADLINE;
-        while self.buffer.len() < length {
-            self.fill(deadline)?;
-        }
-        let rest = self.buffer.split_off(length);
-        Ok(std::mem::replace(&mut self.buffer, rest))
-    }
-
-    fn fill(&mut self, deadline: Instant) -> Result<(), BadRequest> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(BadRequest::Status(408, "the request took too long"));
-        }
-        self.socket.set_read_timeout(Some(left))?;
-        let mut chunk = [0; 2048];
-        match (&mut &*self.socket).read(&mut chunk) {
-            Ok(0) => Err(BadRequest::Gone),
-            Ok(count) => {
-                self.buffer.extend_from_slice(&chunk[..count]);
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) if is_timeout(&error) && self.buffer.is_empty() => Err(BadRequest::Gone),
-            Err(error) if is_timeout(&error) => Err(BadRequest::Status(408, "the request took too long")),
-            Err(_) => Err(BadRequest::Gone),
+        let Some(length) = self.header("content-length") else { return Ok(0) };
+        match length.trim().parse() {
+            Ok(length) if length <= HTTP_BODY_BYTES_MAX => Ok(length),
+            Ok(_) => Err(BadRequest(413, "the request body is too large")),
+            Err(_) => Err(BadRequest(400, "Content-Length is not a number")),
         }
     }
 }
 
-/// True for both kinds of error that a read timeout can be.
-pub(in crate::net) fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
-}
+const TOO_LARGE: BadRequest = BadRequest(431, "the request head is too large");
 
-fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadRequest> {
+/// The head at the beginning of `bytes` and its length; `None` when more of it has to come.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadRequest> {
     let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() >= HTTP_HEAD_BYTES_MAX => return Err(TOO_LARGE),
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(BadRequest::Status(431, "the request has too many headers"));
+            return Err(BadRequest(431, "the request has too many headers"));
         }
-        Err(_) => return Err(BadRequest::Status(400, "this is not HTTP/1.1")),
+        Err(_) => return Err(BadRequest(400, "this is not HTTP/1.1")),
     };
     if length > HTTP_HEAD_BYTES_MAX {
-        return Err(BadRequest::Status(431, "the request head is too large"));
+        return Err(TOO_LARGE);
     }
     let target = request.path.unwrap_or("/");
     let (path, query) = match target.split_once('?') {
@@ -219,60 +138,39 @@ impl Response {
         Self { allow: Some(allow), ..Self::text(405, "method not allowed") }
     }
 
-    /// Writes the answer; gives up on a client that does not take it within the body deadline.
-    pub(super) fn write(&self, socket: &TcpStream, keep_alive: bool, head_only: bool) -> io::Result<()> {
+    /// The answer as it is sent.
+    pub(super) fn encode(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
         debug_assert_eq!(self.status == 405, self.allow.is_some(), "405 and Allow come together (RFC 9110)");
         let mut bytes = Vec::with_capacity(self.body.len() + 256);
-        write!(
+        // Writing to a Vec does not fail.
+        let _ = write!(
             bytes,
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
             self.status,
             reason(self.status),
             self.content_type,
             self.body.len(),
-        )?;
+        );
         if let Some(allow) = self.allow {
-            write!(bytes, "Allow: {allow}\r\n")?;
+            let _ = write!(bytes, "Allow: {allow}\r\n");
         }
         if self.status == 426 {
-            write!(bytes, "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")?;
+            bytes.extend_from_slice(b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
         }
         if self.content_type.starts_with("text/html") {
-            write!(bytes, "Content-Security-Policy: {PAGE_POLICY}\r\n")?;
+            let _ = write!(bytes, "Content-Security-Policy: {PAGE_POLICY}\r\n");
         }
         bytes.extend_from_slice(if keep_alive { b"\r\n" } else { b"Connection: close\r\n\r\n" });
         if !head_only {
             bytes.extend_from_slice(&self.body);
         }
-        write_all(socket, &bytes)
+        bytes
     }
 }
 
 /// The built-in page may talk to its own server only.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
      connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// Writes all bytes within the body deadline, which the peer cannot prolong by taking a few of them.
-pub(super) fn write_all(socket: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-    write_until(socket, bytes, Instant::now() + HTTP_BODY_DEADLINE)
-}
-
-fn write_until(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        socket.set_write_timeout(Some(left))?;
-        match socket.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    socket.set_write_timeout(None::<Duration>)
-}
 
 fn reason(status: u16) -> &'static str {
     match status {
@@ -326,10 +224,10 @@ mod tests {
 
     #[test]
     fn text_that_is_no_request_gets_a_status() {
-        assert!(matches!(parsed("\x16\x03\x01hello\r\n\r\n"), Err(BadRequest::Status(400, _))));
+        assert!(matches!(parsed("\x16\x03\x01hello\r\n\r\n"), Err(BadRequest(400, _))));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(HTTP_HEADERS_MAX + 1));
-        assert!(matches!(parsed(&many), Err(BadRequest::Status(431, _))));
+        assert!(matches!(parsed(&many), Err(BadRequest(431, _))));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(HTTP_HEAD_BYTES_MAX));
-        assert!(matches!(parsed(&long), Err(BadRequest::Status(431, _))));
+        assert!(matches!(parsed(&long), Err(BadRequest(431, _))));
     }
 }

@@ -1,10 +1,12 @@
 //! HTTP: requests and answers, and the routes from one to the other.
 
+mod exchange;
 pub(super) mod glob;
 mod message;
 mod origin;
 mod page;
 mod routes;
 
-pub(super) use message::{Head, Response, is_timeout};
+pub(super) use exchange::{Exchange, Outcome};
+pub(super) use message::{Head, Response};
 pub(crate) use routes::Router;

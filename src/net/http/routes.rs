@@ -1,18 +1,15 @@
-//! The first request of a socket decides what it is: a WebSocket, or HTTP requests one by one.
+//! What becomes of a request: a WebSocket, an answer of the API, a page, or a refusal.
 
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use tungstenite::handshake::derive_accept_key;
 
-use super::message::{BadRequest, Head, RequestReader, Response, write_all};
+use super::message::{BadRequest, Head, Response};
 use super::origin::Origins;
 use super::page;
 use crate::config::Config;
 use crate::net::api::{self, ApiKey};
 use crate::net::client_rules::ClientRules;
-use crate::net::sockets::ConnectionPermit;
-use crate::net::websocket;
 use crate::node::{Health, NodeHandle};
 
 /// Path of the WebSocket protocol.
@@ -21,6 +18,17 @@ const WEBSOCKET_PATH: &str = "/connection/websocket";
 /// Subprotocols SDKs may offer; the second is one this server does not speak.
 const JSON_SUBPROTOCOL: &str = "centrifuge-json";
 const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(super) enum Route {
+    /// This answer makes the socket a WebSocket.
+    Upgrade(String),
+    /// An answer once its body, of so many bytes, is there.
+    Respond { body_bytes: usize },
+    /// This answer. Its body is not read, so nothing can follow it on the connection.
+    Refuse(Response),
+}
 
 /// Everything that sockets are served with.
 #[derive(Debug)]
@@ -42,55 +50,48 @@ impl Router {
         }
     }
 
-    /// Serves one accepted socket until it ends.
-    pub(in crate::net) fn serve(&self, socket: &Arc<TcpStream>, peer: SocketAddr, permit: &ConnectionPermit) {
-        let mut requests = RequestReader::new(socket);
-        let mut first = true;
-        loop {
-            let head = match requests.head(first) {
-                Ok(head) => head,
-                Err(bad) => return self.refuse(socket, bad),
+    /// The node that requests are for.
+    pub(in crate::net) fn node(&self) -> &Arc<NodeHandle> {
+        &self.node
+    }
+
+    /// The rules of WebSocket connections.
+    pub(in crate::net) fn client_rules(&self) -> &Arc<ClientRules> {
+        &self.client_rules
+    }
+
+    /// Decides what becomes of a request by its head alone.
+    pub(super) fn route(&self, head: &Head) -> Route {
+        if head.path == WEBSOCKET_PATH {
+            return match upgrade(head, || self.origins.check(head, self.node.metrics())) {
+                Ok(answer) => Route::Upgrade(answer),
+                Err(response) => Route::Refuse(response),
             };
-            first = false;
-            if head.path == WEBSOCKET_PATH {
-                return self.serve_websocket(socket, &head, requests.into_rest(), permit);
+        }
+        let body_bytes = if api_method(head).is_some() {
+            if let Err(response) = self.authorize(head) {
+                return Route::Refuse(response);
             }
-            if let Some(Err(response)) = api_method(&head).map(|_| self.authorize(&head)) {
-                // Its body is not read, so nothing can follow it on this connection.
-                return drop(self.answer(socket, &head, &response, false));
-            }
-            let response = match api_method(&head) {
-                Some(method) => {
-                    requests.body(&head).map(|body| api::respond(&head, method, &body, &self.node))
-                }
-                None => requests.no_body(&head).map(|()| self.respond(&head)),
-            };
-            let response = match response {
-                Ok(response) => response,
-                Err(bad) => return self.refuse(socket, bad),
-            };
-            tracing::debug!(%peer, method = head.method, path = head.path, status = response.status, "http");
-            if self.answer(socket, &head, &response, head.keep_alive()).is_err() || !head.keep_alive() {
-                return;
-            }
+            head.body_bytes()
+        } else {
+            head.no_body().map(|()| 0)
+        };
+        match body_bytes {
+            Ok(bytes) => Route::Respond { body_bytes: bytes },
+            Err(BadRequest(status, text)) => Route::Refuse(Response::text(status, text)),
         }
     }
 
-    fn serve_websocket(
-        &self,
-        socket: &Arc<TcpStream>,
-        head: &Head,
-        early: Vec<u8>,
-        permit: &ConnectionPermit,
-    ) {
-        match upgrade(head, || self.origins.check(head, self.node.metrics())) {
-            Ok(answer) => {
-                if write_all(socket, answer.as_bytes()).is_ok() {
-                    websocket::serve(socket, early, permit, &self.node, &self.client_rules);
-                }
-            }
-            Err(response) => drop(self.answer(socket, head, &response, false)),
+    /// Answers a request, which [`route`](Self::route) let pass.
+    pub(super) fn respond(&self, head: &Head, body: &[u8]) -> Response {
+        match api_method(head) {
+            Some(method) => api::respond(head, method, body, &self.node),
+            None => self.respond_to_path(head),
         }
+    }
+
+    pub(super) fn count(&self, status: u16) {
+        self.node.metrics().http_requests_total.with_label_values(&[&status.to_string()]).inc();
     }
 
     /// Checks that a request may use the API. The origin counts too, because a page that a user
@@ -100,30 +101,7 @@ impl Router {
         self.origins.check(head, self.node.metrics())
     }
 
-    fn answer(
-        &self,
-        socket: &TcpStream,
-        head: &Head,
-        response: &Response,
-        keep_alive: bool,
-    ) -> std::io::Result<()> {
-        self.count(response.status);
-        response.write(socket, keep_alive, head.method == "HEAD")
-    }
-
-    fn refuse(&self, socket: &TcpStream, bad: BadRequest) {
-        if let BadRequest::Status(status, text) = bad {
-            self.count(status);
-            // The peer may be gone by now; it was told if it is not.
-            let _ = Response::text(status, text).write(socket, false, false);
-        }
-    }
-
-    fn count(&self, status: u16) {
-        self.node.metrics().http_requests_total.with_label_values(&[&status.to_string()]).inc();
-    }
-
-    fn respond(&self, head: &Head) -> Response {
+    fn respond_to_path(&self, head: &Head) -> Response {
         let reading = matches!(head.method.as_str(), "GET" | "HEAD");
         match head.path.as_str() {
             "/" | "/index.html" if reading => Response::new(200, "text/html; charset=utf-8", page::HTML),

@@ -16,6 +16,7 @@ use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
 use crate::protocol::reply::{self, ConnectResult};
+use crate::sync::blocking;
 
 /// Longest wait for the positions of server-side subscriptions; a client waits no longer either.
 const SUBSCRIPTIONS_WAIT: Duration = Duration::from_secs(5);
@@ -142,7 +143,7 @@ impl Session {
             self.subscribe_server_side(client, subscription, returns.map(|(_, one)| one), sender.clone())?;
         }
         drop(sender);
-        collect(&answers, awaited)
+        blocking::waiting(|| collect(&answers, awaited))
     }
 
     fn subscribe_server_side(

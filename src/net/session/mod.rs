@@ -18,6 +18,7 @@ mod subscribe;
 pub(super) use outcome::Flow;
 pub(super) use query::stats;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,8 +51,8 @@ pub(super) struct Session {
     /// Commands handled in this turn.
     turn_commands: usize,
     saw_pong: bool,
-    /// The client took no replies for the stall timeout, with a budget of them queued.
-    takes_no_replies: bool,
+    /// More replies are queued than the budget allows: the client has to read before it asks for more.
+    over_budget: bool,
 }
 
 impl Session {
@@ -68,18 +69,20 @@ impl Session {
             replies: LineFrames::default(),
             turn_commands: 0,
             saw_pong: false,
-            takes_no_replies: false,
+            over_budget: false,
         }
     }
 
-    /// Handles the commands of one text frame. What ends the connection or a token meanwhile takes effect
-    /// before the next of them.
+    /// Handles the commands of one text frame, as many as a turn takes. What ends the connection or a token
+    /// meanwhile takes effect before the next of them.
     pub(super) fn on_text(&mut self, text: &str) -> Flow {
-        for command in decode_frame(text) {
-            let flow = self.interruption();
+        let mut commands = decode_frame(text);
+        while let Some(position) = commands.position() {
+            let flow = self.interruption(position);
             if flow != Flow::Continue {
                 return flow;
             }
+            let Some(command) = commands.next() else { break };
             self.turn_commands += 1;
             let flow = match command {
                 Ok(command) => self.on_command(command),
@@ -92,13 +95,14 @@ impl Session {
         Flow::Continue
     }
 
-    /// The end of the connection, of a token, or of patience with the client that came since the last command.
-    fn interruption(&mut self) -> Flow {
+    /// The end of the connection, of a token or of the turn that came since the last command; the next one is
+    /// at `position` in its frame.
+    fn interruption(&mut self, position: usize) -> Flow {
         if self.outbox.ended().is_some() {
             return Flow::Ended;
         }
-        if self.takes_no_replies {
-            return Flow::Disconnect(CloseCode::Slow);
+        if self.over_budget || self.is_turn_full() {
+            return Flow::Wait(position);
         }
         match self.expiries.next() {
             Some(at) if at <= Instant::now() => self.on_expiry(),
@@ -115,7 +119,7 @@ impl Session {
     pub(super) fn end_turn(&mut self) {
         self.flush_publishes();
         self.flush_replies();
-        self.turn_commands = 0;
+        (self.turn_commands, self.over_budget) = (0, false);
         debug_assert!(!self.is_turn_full(), "a turn begins empty");
     }
 
@@ -251,12 +255,7 @@ impl Session {
         self.replies.line(encode);
         if self.replies.len() > FRAME_BYTES_MAX / 2 {
             self.flush_replies();
-            // A client that asks faster than it reads waits here instead of filling memory.
-            let patience = Instant::now() + self.rules.client.stall_timeout;
-            let deadline = self.expiries.next().map_or(patience, |expiry| expiry.min(patience));
-            if !self.outbox.wait_for_capacity(Some(deadline)) {
-                self.takes_no_replies = patience <= Instant::now();
-            }
+            self.over_budget |= self.outbox.is_over_budget();
         }
     }
 
@@ -287,6 +286,12 @@ impl Session {
     fn end_of_grace(&self, expires_at: i64) -> Instant {
         let left = Duration::from_secs(u64::try_from(expires_at - clock::unix_seconds()).unwrap_or(0));
         Instant::now() + left + self.rules.client.expired_close_delay
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("client", &self.client).finish_non_exhaustive()
     }
 }
 

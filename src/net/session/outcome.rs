@@ -9,6 +9,9 @@ use crate::protocol::code::{CloseCode, ErrorCode};
 pub(in crate::net) enum Flow {
     /// Goes on.
     Continue,
+    /// The turn is full, or the client has to read first: the commands from this byte of the frame on are for
+    /// another turn.
+    Wait(usize),
     /// Closes with this code.
     Disconnect(CloseCode),
     /// Stops: the connection was closed while its commands were carried out, by a kick for example.

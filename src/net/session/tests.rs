@@ -35,7 +35,7 @@ impl Talk {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, _) = listener.accept().unwrap();
-        let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), Arc::new(socket)).unwrap();
+        let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), Arc::new(socket), None).unwrap();
         let rules = Arc::new(ClientRules::new(&rig.config));
         let session = Session::new(outbox, rig.handle().clone(), rules);
         let client = WebSocket::from_raw_socket(client, Role::Client, None);

@@ -1,94 +1,56 @@
-//! The reader thread of one WebSocket, from the upgrade to the end.
+//! One WebSocket, from the upgrade to its last command, served in turns.
 //!
-//! It works in turns: it waits for a frame, takes whatever else its socket already holds, and only
-//! then commits and answers. Its read timeout is the clock for pings and expiries. Every wait ends at the
-//! next of its deadlines, and a turn that panics ends the connection like any other.
+//! A turn takes what the socket holds, within bounds, and only then commits and answers. It waits for no peer:
+//! a client that has not sent a whole message, or does not read what it asked for, is parked until its socket
+//! or its outbox wakes it. Every duty has a deadline, looked at in each turn; a turn that panics ends the
+//! connection like any other.
 
-use std::io;
-use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use tungstenite::Utf8Bytes;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
-use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
+use tungstenite::protocol::Message;
 
-use super::stream::SocketStream;
+use super::input::Input;
 use super::timers::{Due, Timers};
-use crate::limits::{CLOSE_REASON_BYTES_MAX, CONNECT_MESSAGE_BYTES_MAX, TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::limits::{CLOSE_REASON_BYTES_MAX, CONNECT_MESSAGE_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::net::client_rules::ClientRules;
-use crate::net::http::is_timeout;
+use crate::net::ending::{Ending, GOODBYE};
+use crate::net::readers::{Next, Tick, Wait};
 use crate::net::session::{Flow, Session};
-use crate::net::sockets::ConnectionPermit;
 use crate::node::NodeHandle;
 use crate::outbox::{Ended, Outbox, frame};
 use crate::protocol::code::CloseCode;
 use crate::protocol::push;
 
-/// Read buffer of a connection: allocated at once, so small; a chat command fits several times.
-const READ_BUFFER_BYTES: usize = 1024;
-
-/// Time a client has to close its side after the server closed.
-const GOODBYE: Duration = Duration::from_secs(5);
-
-/// Serves a WebSocket until it ends. `early` are bytes that came behind the upgrade request.
-pub(in crate::net) fn serve(
-    socket: &Arc<TcpStream>,
-    early: Vec<u8>,
-    permit: &ConnectionPermit,
-    node: &Arc<NodeHandle>,
-    rules: &Arc<ClientRules>,
-) {
-    let client = &rules.client;
-    let Ok(outbox) = node.outbox_for_socket(permit.id(), socket.clone()) else {
-        return; // The client is gone already.
-    };
-    permit.upgraded(&outbox);
-    let message_bytes_max = client.message_bytes_max.min(CONNECT_MESSAGE_BYTES_MAX);
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_message_size(Some(message_bytes_max))
-        .max_frame_size(Some(message_bytes_max));
-    let stream = SocketStream::new(outbox.clone(), &early);
-    let mut connection = Connection {
-        websocket: WebSocketContext::from_partially_read(early, Role::Server, Some(config)),
-        stream,
-        timers: Timers::new(
-            Instant::now(),
-            client.connect_timeout,
-            client.ping_interval,
-            client.pong_timeout,
-        ),
-        session: Session::new(outbox.clone(), node.clone(), rules.clone()),
-        outbox,
-        node: node.clone(),
-        rules: rules.clone(),
-    };
-    // However this ends, the socket is shut, which gives its file back.
-    let _abort = AbortAtEnd(connection.outbox.clone());
-    if catch_unwind(AssertUnwindSafe(|| connection.run())).is_err() {
-        connection.on_panic();
-    }
-    if catch_unwind(AssertUnwindSafe(|| connection.end())).is_err() {
-        connection.node.metrics().reader_panics_total.inc();
-    }
-}
-
-struct Connection {
-    websocket: WebSocketContext,
-    stream: SocketStream,
+/// An open WebSocket with its session.
+#[derive(Debug)]
+pub(in crate::net) struct WebSocket {
+    input: Input,
     timers: Timers,
     session: Session,
+    /// The rest of a frame whose replies the client has to read first.
+    unread: Option<Utf8Bytes>,
+    /// Since when nothing is read because the client does not take its replies, and until when it may.
+    capacity_by: Option<Instant>,
+    /// Connect was refused by a reply; until then the client may close the connection.
+    refused_until: Option<Instant>,
     outbox: Arc<Outbox>,
     node: Arc<NodeHandle>,
     rules: Arc<ClientRules>,
+    has_left: bool,
 }
 
-/// The end of reading.
+/// The reason not to go on now.
 enum Stop {
-    /// Nothing more for now.
+    /// The socket holds no whole message.
     Idle,
+    /// The turn is full; there may be more.
+    Full,
+    /// The client has to read first.
+    NoCapacity,
     /// The connection is over, or is to be closed with this code.
     End(Option<CloseFrame>),
     /// Connect was refused by a reply; the client is to close the connection.
@@ -110,146 +72,193 @@ impl From<CloseCode> for CloseFrame {
     }
 }
 
-/// Ends an outbox when it goes out of scope.
-struct AbortAtEnd(Arc<Outbox>);
-
-impl Drop for AbortAtEnd {
-    fn drop(&mut self) {
-        self.0.abort();
+impl WebSocket {
+    /// A socket that has just become a WebSocket. `early` are bytes that came behind the upgrade request.
+    pub(in crate::net) fn new(
+        outbox: Arc<Outbox>,
+        early: Vec<u8>,
+        node: &Arc<NodeHandle>,
+        rules: &Arc<ClientRules>,
+    ) -> Self {
+        let client = &rules.client;
+        let message_bytes_max = client.message_bytes_max.min(CONNECT_MESSAGE_BYTES_MAX);
+        Self {
+            input: Input::new(outbox.clone(), early, message_bytes_max),
+            timers: Timers::new(
+                Instant::now(),
+                client.connect_timeout,
+                client.ping_interval,
+                client.pong_timeout,
+            ),
+            session: Session::new(outbox.clone(), node.clone(), rules.clone()),
+            unread: None,
+            capacity_by: None,
+            refused_until: None,
+            outbox,
+            node: node.clone(),
+            rules: rules.clone(),
+            has_left: false,
+        }
     }
-}
 
-impl Connection {
-    fn run(&mut self) {
-        while self.outbox.ended().is_none() {
-            let stop = self.turn();
-            self.session.end_turn();
-            let stop = match stop {
-                Stop::Idle => self.wait_for_capacity().err().unwrap_or(Stop::Idle),
-                stop => stop,
-            };
-            match stop {
-                Stop::Idle => {}
-                Stop::End(close) => return close.into_iter().for_each(|close| self.close(close)),
-                Stop::Refused => return self.await_close(),
+    /// One turn; `None` when the connection is to end, with its rooms left and its last frame queued.
+    pub(in crate::net) fn turn(&mut self, stopping: bool) -> Option<Next> {
+        if stopping {
+            self.close(CloseCode::Shutdown.into());
+        }
+        let next = catch_unwind(AssertUnwindSafe(|| self.serve())).unwrap_or_else(|_| {
+            self.on_panic();
+            None
+        });
+        if next.is_none() && catch_unwind(AssertUnwindSafe(|| self.leave())).is_err() {
+            self.node.metrics().reader_panics_total.inc();
+        }
+        next
+    }
+
+    /// Sends a ping that is due; anything else that is due takes a turn.
+    pub(in crate::net) fn tick(&mut self, now: Instant) -> Tick {
+        if self.timers.due_ping_alone(now) {
+            self.ping();
+        }
+        match self.deadline() {
+            Some(at) if at <= now => Tick::Turn,
+            next => Tick::Until(next),
+        }
+    }
+
+    /// What is left to do when no turn follows.
+    pub(in crate::net) fn end(&self) -> Ending {
+        debug_assert!(self.has_left, "a connection leaves its rooms before it ends");
+        // Also one that was not closed by a frame, because the client is gone.
+        if self.outbox.ended().is_none() {
+            self.outbox.abort();
+        }
+        Ending::of_websocket(self.outbox.clone(), self.rules.flush_grace)
+    }
+
+    fn serve(&mut self) -> Option<Next> {
+        if self.outbox.ended().is_some() {
+            return None;
+        }
+        if self.refused_until.is_some() {
+            return self.await_close();
+        }
+        let stop = match self.take_messages() {
+            // Before the commit: while that lasts more may come, a pong for instance.
+            stop @ (Stop::Idle | Stop::Full | Stop::NoCapacity) => {
+                self.do_what_is_due(&stop).err().unwrap_or(stop)
+            }
+            stop => stop,
+        };
+        self.session.end_turn();
+        match stop {
+            Stop::Idle | Stop::Full if self.outbox.wake_at_capacity() => self.await_capacity(),
+            Stop::Full => Some(Next::Again),
+            Stop::Idle => Some(Next::Wait(Wait::bytes(self.deadline()))),
+            Stop::NoCapacity => self.await_capacity(),
+            Stop::End(close) => {
+                close.into_iter().for_each(|close| self.close(close));
+                None
+            }
+            Stop::Refused => {
+                self.refused_until = Some(Instant::now() + GOODBYE);
+                self.await_close()
             }
         }
     }
 
-    /// Blocks while more than the budget is queued, so that a client that asks faster than it reads fills
-    /// no memory; does what is due meanwhile.
-    fn wait_for_capacity(&mut self) -> Result<(), Stop> {
-        while !self.outbox.wait_for_capacity(self.timers.next()) {
-            if let Some(due) = self.timers.due(Instant::now(), self.is_answerable()) {
-                self.on_due(due)?;
-            }
+    /// Parks until the client has read enough of what it asked for: it fills no memory by asking more.
+    fn await_capacity(&mut self) -> Option<Next> {
+        let now = Instant::now();
+        let by = *self.capacity_by.get_or_insert(now + self.rules.client.stall_timeout);
+        if by <= now {
+            self.close(CloseCode::Slow.into());
+            return None;
         }
-        Ok(())
+        if !self.outbox.wake_at_capacity() {
+            return Some(Next::Again);
+        }
+        Some(Next::Wait(Wait::wake(self.deadline())))
     }
 
-    /// Waits for one frame, then takes all that has arrived.
-    fn turn(&mut self) -> Stop {
-        debug_assert!(self.stream.blocking, "a turn begins with a wait");
-        if let Err(stop) = self.wait() {
+    /// The next moment at which something is due.
+    fn deadline(&self) -> Option<Instant> {
+        let all =
+            [self.timers.next(), self.input.stream.message_deadline(), self.capacity_by, self.refused_until];
+        all.into_iter().flatten().min()
+    }
+
+    /// Takes what has arrived, within the bounds of a turn.
+    fn take_messages(&mut self) -> Stop {
+        if self.outbox.wake_at_capacity() {
+            return Stop::NoCapacity;
+        }
+        self.capacity_by = None;
+        self.input.stream.begin_turn();
+        if let Some(text) = self.unread.take()
+            && let Err(stop) = self.on_text(text)
+        {
             return stop;
         }
-        self.stream.blocking = false;
-        let mut bytes = 0;
-        let mut frames = 1;
-        let stop = loop {
-            if frames >= TURN_COMMANDS_MAX || bytes >= TURN_BYTES_MAX || self.session.is_turn_full() {
-                break Stop::Idle;
-            }
-            match self.read() {
-                Ok(length) => bytes += length,
-                Err(stop) => break stop,
-            }
-            frames += 1;
-        };
-        self.stream.blocking = true;
-        stop
-    }
-
-    /// Blocks for the next frame and handles it; does what is due while none comes.
-    fn wait(&mut self) -> Result<(), Stop> {
+        let mut messages = 0;
         loop {
-            let now = Instant::now();
-            match self.timers.due(now, self.is_answerable()) {
-                // While this thread waited for the database, the pong may have come.
-                Some(Due::NoPong) if self.read_waiting()? => return Ok(()),
-                Some(due) => {
-                    self.on_due(due)?;
-                    continue;
-                }
-                None => {}
+            if messages >= TURN_COMMANDS_MAX || self.session.is_turn_full() {
+                return Stop::Full;
             }
-            if self.stream.is_overdue(now) {
-                return Err(Stop::End(Some(CloseCode::Slow.into())));
-            }
-            self.stream.deadline = self.timers.next();
             match self.read() {
-                Ok(_) => return Ok(()),
-                Err(Stop::Idle) => {}
-                Err(stop) => return Err(stop),
+                Ok(()) => messages += 1,
+                Err(stop) => return stop,
             }
         }
     }
 
-    /// Handles one message if the socket holds one already; false if it holds none.
-    fn read_waiting(&mut self) -> Result<bool, Stop> {
-        debug_assert!(self.stream.blocking, "only a thread that would wait looks whether it has to");
-        self.stream.blocking = false;
-        // What is due has been told; what came before it counts.
-        self.stream.deadline = None;
-        let read = self.read();
-        self.stream.blocking = true;
-        match read {
-            Ok(_) => Ok(true),
-            Err(Stop::Idle) => Ok(false),
-            Err(stop) => Err(stop),
-        }
-    }
-
-    /// Reads and handles one message; its length.
-    fn read(&mut self) -> Result<usize, Stop> {
-        match self.websocket.read(&mut self.stream) {
-            Ok(Message::Text(text)) => {
-                self.on_text(text.as_str())?;
-                Ok(text.len())
-            }
-            Ok(Message::Binary(_)) => {
+    /// Reads and handles one message.
+    fn read(&mut self) -> Result<(), Stop> {
+        match self.input.read() {
+            Ok(Some(Message::Text(text))) => self.on_text(text),
+            Ok(Some(Message::Binary(_))) => {
                 Err(Stop::End(Some(CloseFrame { kind: Some("binary"), ..CloseCode::BadRequest.into() })))
             }
-            Ok(Message::Close(_)) => {
-                // Hands over the answering close frame, which the client may wait for; that it
-                // reports the end is no news.
-                let _ = self.websocket.flush(&mut self.stream);
+            Ok(Some(Message::Close(_))) => {
+                self.input.answer_close();
                 Err(Stop::End(None))
             }
-            Ok(message) => Ok(message.len()),
-            Err(Error::Io(error)) if is_timeout(&error) => Err(Stop::Idle),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) if self.input.stream.is_turn_full() => Err(Stop::Full),
+            Ok(None) => Err(Stop::Idle),
             Err(error) => Err(Stop::End(answer_to(&error))),
         }
     }
 
-    fn on_text(&mut self, text: &str) -> Result<(), Stop> {
+    fn on_text(&mut self, text: Utf8Bytes) -> Result<(), Stop> {
         let was_connected = self.session.is_connected();
-        let flow = self.session.on_text(text);
+        let flow = self.session.on_text(text.as_str());
         debug_assert!(self.session.is_connected() || !was_connected, "a session stays connected to its end");
         if self.session.is_connected() && !was_connected {
             self.timers.connected(Instant::now(), self.session.spread());
-            let message_bytes_max = Some(self.rules.client.message_bytes_max);
-            self.websocket.set_config(|config| {
-                config.max_message_size = message_bytes_max;
-                config.max_frame_size = message_bytes_max;
-            });
+            self.input.set_message_bytes_max(self.rules.client.message_bytes_max);
         }
         if self.session.take_pong() {
             self.timers.pong();
         }
         self.timers.set_expiry(self.session.next_expiry());
+        if let Flow::Wait(position) = flow {
+            self.unread = rest(&text, position);
+        }
         self.follow(flow)
+    }
+
+    /// Does what is due now. Whether a pong is missing is known only when all that came is read.
+    fn do_what_is_due(&mut self, after: &Stop) -> Result<(), Stop> {
+        let now = Instant::now();
+        while let Some(due) = self.timers.due(now, self.is_answerable() && matches!(after, Stop::Idle)) {
+            self.on_due(due)?;
+        }
+        if self.input.stream.message_deadline().is_some_and(|by| by <= now) {
+            return Err(Stop::End(Some(CloseCode::Slow.into())));
+        }
+        Ok(())
     }
 
     fn on_due(&mut self, due: Due) -> Result<(), Stop> {
@@ -260,7 +269,7 @@ impl Connection {
         );
         match due {
             Due::Ping => {
-                let _ = self.outbox.reply(&frame::text(push::PING));
+                self.ping();
                 Ok(())
             }
             Due::NoPong => Err(Stop::End(Some(CloseCode::NoPong.into()))),
@@ -273,9 +282,14 @@ impl Connection {
         }
     }
 
-    fn follow(&mut self, flow: Flow) -> Result<(), Stop> {
+    fn ping(&self) {
+        let _ = self.outbox.reply(&frame::text(push::PING));
+    }
+
+    fn follow(&self, flow: Flow) -> Result<(), Stop> {
         match flow {
             Flow::Continue => Ok(()),
+            Flow::Wait(_) => Err(Stop::Full),
             Flow::Disconnect(code) => Err(Stop::End(Some(code.into()))),
             Flow::Ended => Err(Stop::End(None)),
             Flow::Refused => Err(Stop::Refused),
@@ -290,19 +304,22 @@ impl Connection {
     }
 
     /// Listens for nothing but the client's close frame, which it waits to be answered.
-    fn await_close(&mut self) {
-        self.stream.blocking = true;
-        self.stream.deadline = Some(Instant::now() + GOODBYE);
-        loop {
-            match self.websocket.read(&mut self.stream) {
-                Ok(Message::Close(_)) => {
-                    let _ = self.websocket.flush(&mut self.stream);
-                    return;
+    fn await_close(&mut self) -> Option<Next> {
+        let until = self.refused_until.filter(|until| *until > Instant::now())?;
+        self.input.stream.begin_turn();
+        for _ in 0..TURN_COMMANDS_MAX {
+            match self.input.read() {
+                Ok(Some(Message::Close(_))) => {
+                    self.input.answer_close();
+                    return None;
                 }
-                Ok(_) => {}
-                Err(_) => return,
+                Ok(Some(_)) => {}
+                Ok(None) if self.input.stream.is_turn_full() => break,
+                Ok(None) => return Some(Next::Wait(Wait::bytes(Some(until)))),
+                Err(_) => return None,
             }
         }
+        Some(Next::Again)
     }
 
     fn close(&self, close: CloseFrame) {
@@ -325,12 +342,10 @@ impl Connection {
         self.close(CloseCode::InternalServerError.into());
     }
 
-    /// Leaves every room, then gives the client time to take the last frames.
-    fn end(&mut self) {
-        self.session.leave_all();
-        if let Some(socket) = self.outbox.socket() {
-            self.outbox.wait_flushed(Instant::now() + self.rules.flush_grace);
-            drain(socket, Instant::now() + GOODBYE);
+    /// Leaves every room.
+    fn leave(&mut self) {
+        if std::mem::replace(&mut self.has_left, true) {
+            return;
         }
         let code = match self.outbox.ended() {
             Some(Ended::Closed(code)) => code,
@@ -338,25 +353,24 @@ impl Connection {
             Some(Ended::Broken) | None => CloseCode::ConnectionClosed.number(),
         };
         self.node.metrics().disconnects_total.with_label_values(&[&code.to_string()]).inc();
+        self.session.leave_all();
     }
 }
 
-/// Reads what the client still sends until it closes, so that the kernel does not answer it with a
-/// reset that could take the last frames from it.
-fn drain(socket: &TcpStream, deadline: Instant) {
-    let mut scrap = [0; 512];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
-            return;
-        }
-        match io::Read::read(&mut &*socket, &mut scrap) {
-            Ok(0) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        if !self.has_left {
+            // The server cuts off, or a turn panicked in a way that left nothing else to do.
+            self.outbox.abort();
+            self.leave();
         }
     }
+}
+
+/// The part of a frame from `position` on, without a copy.
+fn rest(text: &Utf8Bytes, position: usize) -> Option<Utf8Bytes> {
+    let bytes: &bytes::Bytes = text.as_ref();
+    Utf8Bytes::try_from(bytes.slice(position..)).ok()
 }
 
 /// The close frame for input that tungstenite refused; `None` when the connection is just gone.

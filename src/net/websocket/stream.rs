@@ -4,38 +4,29 @@
 //! interleave. With a write buffer of 0 tungstenite hands over each pong and close as one whole
 //! frame.
 //!
-//! tungstenite reads until a message is whole, however long its bytes take. So a deadline is looked at
-//! before every read of the socket: reading ends in time whatever the client sends.
+//! tungstenite reads until a message is whole. So the bytes of a turn are counted here: reading ends whatever
+//! the client sends, and goes on in the next turn.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rustix::net::RecvFlags;
 
 use super::progress::Progress;
-use crate::limits::MESSAGE_DEADLINE;
+use crate::limits::{MESSAGE_DEADLINE, TURN_BYTES_MAX};
 use crate::outbox::{Outbox, Push, frame as frames};
 
 /// Code noted for a connection that the client closed.
 const CLOSED_BY_CLIENT: u16 = 1000;
 
-/// Lateness of a read timeout up to which the socket's timeout is left as it is; saves a system call
-/// on most reads of a busy connection.
-const TIMEOUT_SLACK: Duration = Duration::from_millis(20);
-
 /// Both directions of one WebSocket: reads from the socket, writes into its outbox.
 #[derive(Debug)]
 pub(super) struct SocketStream {
     outbox: Arc<Outbox>,
-    /// Reads wait for bytes, until `deadline`.
-    pub(super) blocking: bool,
-    /// The moment from which a read fails with `TimedOut`, whatever the socket holds.
-    pub(super) deadline: Option<Instant>,
-    /// The socket's read timeout.
-    timeout: Option<Duration>,
+    /// Bytes that this turn may still read.
+    left: usize,
     progress: Progress,
     /// Arrival of the first byte of a message that is not whole yet.
     message_since: Option<Instant>,
@@ -44,24 +35,29 @@ pub(super) struct SocketStream {
 impl SocketStream {
     /// A stream whose reader already has the bytes `early`.
     pub(super) fn new(outbox: Arc<Outbox>, early: &[u8]) -> Self {
-        let mut stream = Self {
-            outbox,
-            blocking: true,
-            deadline: None,
-            timeout: None,
-            progress: Progress::default(),
-            message_since: None,
-        };
+        let progress = Progress::default();
+        let mut stream = Self { outbox, left: TURN_BYTES_MAX, progress, message_since: None };
         stream.pass(early, Instant::now());
         stream
     }
 
-    /// True when the client takes longer than [`MESSAGE_DEADLINE`] for one message.
-    pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.message_deadline().is_some_and(|deadline| deadline <= now)
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.left = TURN_BYTES_MAX;
     }
 
-    fn message_deadline(&self) -> Option<Instant> {
+    /// True when the turn has read as much as it may, so that the socket may hold more.
+    pub(super) fn is_turn_full(&self) -> bool {
+        self.left == 0
+    }
+
+    /// True between the first and the last byte of a message.
+    pub(super) fn is_inside_message(&self) -> bool {
+        self.progress.is_inside()
+    }
+
+    /// The moment by which the message under way must be whole: [`MESSAGE_DEADLINE`] after its first byte.
+    pub(super) fn message_deadline(&self) -> Option<Instant> {
         self.message_since.map(|since| since + MESSAGE_DEADLINE)
     }
 
@@ -78,26 +74,6 @@ impl SocketStream {
             "a message that is not whole has a deadline"
         );
     }
-
-    /// Makes a read of the socket end at the next deadline, or a little later.
-    fn set_timeout(&mut self, socket: &TcpStream, now: Instant) -> io::Result<()> {
-        let deadline = self.deadline.into_iter().chain(self.message_deadline()).min();
-        let left = deadline.map(|at| at.saturating_duration_since(now));
-        if left == Some(Duration::ZERO) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let wanted = left.map(|left| left.max(Duration::from_millis(1)));
-        let good_enough = match (self.timeout, wanted) {
-            (None, None) => true,
-            (Some(set), Some(wanted)) => set <= wanted + TIMEOUT_SLACK && set * 2 >= wanted,
-            _ => false,
-        };
-        if self.blocking && !good_enough {
-            socket.set_read_timeout(wanted)?;
-            self.timeout = wanted;
-        }
-        Ok(())
-    }
 }
 
 impl Read for SocketStream {
@@ -107,11 +83,13 @@ impl Read for SocketStream {
         if outbox.ended().is_some() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let now = Instant::now();
-        self.set_timeout(socket, now)?;
-        let flags = if self.blocking { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
-        let (count, _) = rustix::net::recv(socket, &mut *buffer, flags)?;
-        self.pass(&buffer[..count], now);
+        let most = buffer.len().min(self.left);
+        if most == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let (count, _) = rustix::net::recv(socket, &mut buffer[..most], RecvFlags::DONTWAIT)?;
+        self.left -= count;
+        self.pass(&buffer[..count], Instant::now());
         Ok(count)
     }
 }

@@ -1,7 +1,6 @@
 //! The clock of one connection: pings, pongs, and the deadlines of connect and tokens.
 //!
-//! The reader has no timer thread; it asks for the next deadline, reads with that as its timeout,
-//! and comes back here when nothing was read. Pure: time is an argument.
+//! Asked when the connection has a turn or its next deadline has come. Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -72,6 +71,13 @@ impl Timers {
     /// The next moment at which something is due.
     pub(super) fn next(&self) -> Option<Instant> {
         [self.connect_by, self.ping_at, self.pong_by, self.expiry_at].into_iter().flatten().min()
+    }
+
+    /// True when a ping is due and nothing else: the ping is taken as sent.
+    pub(super) fn due_ping_alone(&mut self, now: Instant) -> bool {
+        let others = [self.connect_by, self.pong_by, self.expiry_at].into_iter().flatten();
+        let alone = others.min().is_none_or(|at| at > now);
+        alone && self.ping_at.is_some_and(|at| at <= now) && self.due(now, true) == Some(Due::Ping)
     }
 
     /// The most urgent thing that is due now. A ping that is due is taken as sent. `answerable` is

@@ -20,8 +20,37 @@ pub(crate) use method::{
 /// The commands of one text frame, in order: one JSON object a line.
 ///
 /// After a [`BadCommand::Close`] the rest must not be used.
-pub fn decode_frame(text: &str) -> impl Iterator<Item = Result<Command, BadCommand>> {
-    text.strip_suffix('\n').unwrap_or(text).split('\n').map(decode)
+pub fn decode_frame(text: &str) -> Commands<'_> {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    Commands { text, next: Some(0) }
+}
+
+/// The commands of a frame that were not taken yet.
+#[derive(Debug)]
+pub struct Commands<'a> {
+    text: &'a str,
+    next: Option<usize>,
+}
+
+impl Commands<'_> {
+    /// Index of the byte at which the next command begins: a frame cut there holds the commands that were not
+    /// taken. `None` when all were.
+    #[must_use]
+    pub fn position(&self) -> Option<usize> {
+        self.next
+    }
+}
+
+impl Iterator for Commands<'_> {
+    type Item = Result<Command, BadCommand>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let begin = self.next?;
+        let text = &self.text[begin..];
+        let end = memchr::memchr(b'\n', text.as_bytes());
+        self.next = end.map(|end| begin + end + 1);
+        Some(decode(&text[..end.unwrap_or(text.len())]))
+    }
 }
 
 fn decode(line: &str) -> Result<Command, BadCommand> {

@@ -378,6 +378,23 @@ fn a_frame_holds_several_commands() {
 }
 
 #[test]
+fn a_frame_can_be_taken_in_parts() {
+    for frame in ["{}\n{\"id\":2,\"ping\":{}}\n{}", "{}\n{}\n\n", "{}", "{}\n"] {
+        let whole: Vec<_> = decode_frame(frame).collect();
+        let mut parts = Vec::new();
+        let mut left = Some(0);
+        let mut frame_left = frame;
+        while let Some(position) = left {
+            frame_left = &frame_left[position..];
+            let mut commands = decode_frame(frame_left);
+            parts.extend(commands.next());
+            left = commands.position();
+        }
+        assert_eq!(parts, whole, "{frame:?}");
+    }
+}
+
+#[test]
 fn deep_nesting_anywhere_is_survived() {
     let deep = format!("{}{}", "{\"a\":".repeat(100_000), "1".to_owned() + &"}".repeat(100_000));
     assert_eq!(one(&deep), Err(BadCommand::Close(Broken::NoMethod)));

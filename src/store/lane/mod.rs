@@ -24,7 +24,7 @@ use crate::store::connection::{Connection, Target};
 use crate::store::error::{AppendError, StoreError};
 use crate::store::health::{Monitor, Side};
 use crate::store::message::{CommitSink, NewMessage};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, blocking, lock};
 
 use group_commit::{BatchLimits, Committed, GroupCommit, Row};
 use rows::Outcome;
@@ -76,10 +76,10 @@ impl Lanes {
 
     /// Stores the messages; returns once every one is durable and passed to the sink, or refused.
     pub(super) fn append(&self, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
-        match &*self.lanes {
+        blocking::waiting(|| match &*self.lanes {
             [lane] => self.submit(lane, messages, sink),
             _ => self.append_split(messages, sink),
-        }
+        })
     }
 
     /// One lane after the other, so that no lane ever waits for a thread that is busy in another.
@@ -137,7 +137,7 @@ impl Lanes {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        lock(&self.lanes[0].writer).write_beside(work)
+        blocking::waiting(|| lock(&self.lanes[0].writer).write_beside(work))
     }
 
     /// Lets a store that is down prove that it works again.

@@ -1,0 +1,114 @@
+//! One accepted socket, from its first byte to its file being closed: a value that the readers serve.
+//!
+//! ```text
+//!           upgrade               closed by either side, refused, kicked
+//!   Head ─────────────► Open ──────────────────────────────────────────────► Ending ──► dropped
+//!    │  the last answer is sent                                                ▲
+//!    └─────────────────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::ending::Ending;
+use super::http::{Exchange, Outcome, Router};
+use super::readers::{self, Next, Tick};
+use super::sockets::{ConnectionPermit, Phase};
+use super::websocket::WebSocket;
+use crate::ids::ConnectionId;
+use crate::outbox::Reader;
+
+/// A connection, whatever it speaks.
+#[derive(Debug)]
+pub(super) struct Connection {
+    state: State,
+    socket: Arc<TcpStream>,
+    /// Last, so that it is returned when everything else is gone.
+    permit: ConnectionPermit,
+}
+
+/// The state a connection is in; boxed, because most connections of a server are silent WebSockets.
+#[derive(Debug)]
+enum State {
+    Head(Box<Exchange>),
+    Open(Box<WebSocket>),
+    Ending(Box<Ending>),
+}
+
+impl Connection {
+    /// A socket that was just accepted.
+    pub(super) fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        permit: ConnectionPermit,
+        router: Arc<Router>,
+    ) -> Self {
+        let state = State::Head(Box::new(Exchange::new(router, peer)));
+        Self { state, socket: Arc::new(socket), permit }
+    }
+
+    /// The moment by which its first request must have come.
+    pub(super) fn deadline(&self) -> Instant {
+        match &self.state {
+            State::Head(exchange) => exchange.deadline(),
+            State::Open(_) | State::Ending(_) => Instant::now(),
+        }
+    }
+
+    fn become_websocket(&mut self, router: &Router, early: Vec<u8>, reader: &Arc<dyn Reader>) -> Option<()> {
+        let (id, socket) = (self.permit.id(), self.socket.clone());
+        // An error says that the client is gone already.
+        let outbox = router.node().outbox_for_socket(id, socket, Some(reader.clone())).ok()?;
+        self.state =
+            State::Open(Box::new(WebSocket::new(outbox, early, router.node(), router.client_rules())));
+        Some(())
+    }
+}
+
+impl readers::Connection for Connection {
+    fn id(&self) -> ConnectionId {
+        self.permit.id()
+    }
+
+    fn socket(&self) -> &Arc<TcpStream> {
+        &self.socket
+    }
+
+    fn turn(&mut self, reader: &Arc<dyn Reader>) -> Next {
+        let phase = self.permit.phase();
+        if phase == Phase::CutOff {
+            return Next::End;
+        }
+        loop {
+            match &mut self.state {
+                State::Head(exchange) => match exchange.turn(&self.socket, phase == Phase::Stopping) {
+                    Outcome::Again => return Next::Again,
+                    Outcome::Wait(wait) => return Next::Wait(wait),
+                    Outcome::Gone => return Next::End,
+                    Outcome::Close => self.state = State::Ending(Box::new(Ending::of_http(&self.socket))),
+                    Outcome::Upgrade(early) => {
+                        let router = exchange.router().clone();
+                        if self.become_websocket(&router, early, reader).is_none() {
+                            return Next::End;
+                        }
+                    }
+                },
+                State::Open(websocket) => match websocket.turn(phase == Phase::Stopping) {
+                    Some(next) => return next,
+                    None => self.state = State::Ending(Box::new(websocket.end())),
+                },
+                State::Ending(ending) => return ending.turn(&self.socket),
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Tick {
+        let deadline = match &mut self.state {
+            State::Open(websocket) => return websocket.tick(now),
+            State::Head(exchange) => exchange.deadline(),
+            State::Ending(ending) => ending.deadline(),
+        };
+        if deadline <= now { Tick::Turn } else { Tick::Until(Some(deadline)) }
+    }
+}

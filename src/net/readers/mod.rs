@@ -1,0 +1,347 @@
+//! The reader threads: they lend themselves to connections that have something to do.
+//!
+//! A connection is a value. While it has nothing to do it is parked in its seat and owns no thread; bytes, a
+//! wake-up or a deadline give it one for a turn. Knows nothing of what connections say: see
+//! [`Connection`].
+
+mod deadlines;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod poller;
+#[cfg(any(all(test, not(feature = "model")), not(any(target_os = "linux", target_os = "android"))))]
+mod portable;
+mod seats;
+mod threads;
+mod wait;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use poller::Poller;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+use portable::Poller;
+
+pub(super) use wait::{Connection, Interest, Next, Tick, Wait};
+
+use deadlines::Deadlines;
+use seats::Seats;
+use threads::{Threads, Wish};
+use wait::Told;
+
+use crate::ids::ConnectionId;
+use crate::limits::READER_STACK_BYTES;
+use crate::metrics::Metrics;
+use crate::outbox::Reader;
+use crate::sync::blocking::{self, Lender};
+
+/// Time after which a thread without events goes, unless it is the last.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Time between two warnings that all threads wait for something.
+const WARNING_INTERVAL_SECONDS: u64 = 60;
+
+/// Time the threads have to end at the stop.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// The threads and the connections they serve.
+pub(super) struct Readers<C> {
+    seats: Seats<C>,
+    /// Connections that are to have a turn without an event of their sockets. Bounded by their number.
+    queue: Mutex<VecDeque<Box<C>>>,
+    poller: Poller,
+    deadlines: Deadlines,
+    threads: Threads,
+    metrics: Arc<Metrics>,
+    stopping: AtomicBool,
+    started_at: Instant,
+    warned_at_second: AtomicU64,
+    running: (Mutex<usize>, Condvar),
+    names: AtomicU64,
+}
+
+impl<C: Connection> Readers<C> {
+    /// Starts one thread that serves and one that looks at deadlines; there will be at most `readers_max`
+    /// that serve.
+    ///
+    /// # Errors
+    /// When the system gives no thread or file.
+    pub(super) fn start(readers_max: usize, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let readers = Arc::new(Self {
+            seats: Seats::default(),
+            queue: Mutex::default(),
+            poller: Poller::new()?,
+            deadlines: Deadlines::default(),
+            threads: Threads::new(readers_max, processors),
+            metrics,
+            stopping: AtomicBool::new(false),
+            started_at: Instant::now(),
+            warned_at_second: AtomicU64::new(0),
+            running: Default::default(),
+            names: AtomicU64::new(0),
+        });
+        let clock = readers.clone();
+        readers.spawn("deadlines".into(), move || clock.watch_deadlines())?;
+        readers.threads.add();
+        if let Err(error) = readers.spawn_reader() {
+            readers.stop();
+            return Err(error);
+        }
+        Ok(readers)
+    }
+
+    /// Takes a connection in, which waits for its first bytes until `deadline`.
+    ///
+    /// # Errors
+    /// When its socket cannot be waited for; the connection is dropped then.
+    pub(super) fn add(&self, connection: Box<C>, deadline: Instant) -> io::Result<()> {
+        let (id, socket) = (connection.id(), connection.socket().clone());
+        self.seats.add(id);
+        // Armed before it is parked: whoever is told meanwhile marks the seat, which `park` sees.
+        if let Err(error) = self.poller.add(id, &socket, Interest::Read) {
+            self.seats.remove(id);
+            return Err(error);
+        }
+        if let Err(connection) = self.park(connection, Some(deadline)) {
+            self.enqueue(connection);
+        }
+        Ok(())
+    }
+
+    /// Gives every connection a turn.
+    pub(super) fn wake_all(&self) {
+        self.seats.ids().into_iter().for_each(|id| self.wake(id));
+    }
+
+    /// Ends the threads, once they are through with what they are at. Connections that are left are dropped
+    /// with this.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.deadlines.stop();
+        let deadline = Instant::now() + STOP_WAIT;
+        let mut running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running > 0 && Instant::now() < deadline {
+            // One ring wakes one thread, which may be on its way out already.
+            self.poller.ring();
+            let slice = Duration::from_millis(10);
+            let waited = self.running.1.wait_timeout(running, slice);
+            running = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if *running > 0 {
+            tracing::error!(threads = *running, "readers did not stop in time");
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn spawn_reader(self: &Arc<Self>) -> io::Result<()> {
+        let readers = self.clone();
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let spawned = self.spawn(format!("reader-{number}"), move || readers.serve_events());
+        match &spawned {
+            Ok(()) => self.metrics.readers.inc(),
+            Err(_) => self.threads.take_back(),
+        }
+        spawned
+    }
+
+    fn spawn(self: &Arc<Self>, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let readers = self.clone();
+        *self.running.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let spawned = thread::Builder::new().name(name).stack_size(READER_STACK_BYTES).spawn(move || {
+            work();
+            readers.thread_ended();
+        });
+        spawned.map(drop).inspect_err(|_| self.thread_ended())
+    }
+
+    fn thread_ended(&self) {
+        *self.running.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.running.1.notify_all();
+    }
+
+    /// Follows a wish for threads. A thread that cannot be had is no error: its work waits for the others.
+    fn follow(self: &Arc<Self>, wish: Wish) {
+        match wish {
+            Wish::Nothing => {}
+            Wish::OneMore => {
+                if let Err(error) = self.spawn_reader() {
+                    self.warn(&format!("the system gives no more threads: {error}"));
+                }
+            }
+            Wish::Exhausted => {
+                self.metrics.readers_exhausted_total.inc();
+                self.warn(
+                    "all readers wait for the database or the rooms: see readers_max and the commit times",
+                );
+            }
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        let now = self.started_at.elapsed().as_secs() + WARNING_INTERVAL_SECONDS;
+        let last = self.warned_at_second.load(Ordering::Relaxed);
+        let is_time = now >= last + WARNING_INTERVAL_SECONDS;
+        let swap = |now| {
+            self.warned_at_second.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        if is_time && swap(now) {
+            tracing::warn!("{text}");
+        }
+    }
+
+    /// The loop of a thread that serves.
+    fn serve_events(self: Arc<Self>) {
+        blocking::belong_to(Arc::new(Waits(self.clone())));
+        let reader: Arc<dyn Reader> = self.clone();
+        while !self.is_stopping() {
+            match self.poller.wait(IDLE) {
+                Some(told) => {
+                    self.follow(self.threads.begin());
+                    self.serve_event(told, &reader);
+                    self.threads.end();
+                }
+                None if self.threads.may_leave() => break,
+                None => {}
+            }
+        }
+        if self.is_stopping() {
+            // Rings that come before anybody listens are one.
+            self.poller.ring();
+        }
+        self.metrics.readers.dec();
+    }
+
+    /// Serves what an event names, and one of the queue, which would come last behind many busy sockets.
+    fn serve_event(&self, told: Told, reader: &Arc<dyn Reader>) {
+        if let Told::Socket(id) = told
+            && let Some(connection) = self.seats.take(id)
+        {
+            self.serve(connection, reader);
+        }
+        if let Some(connection) = self.dequeue() {
+            self.serve(connection, reader);
+        }
+    }
+
+    fn dequeue(&self) -> Option<Box<C>> {
+        let mut queue = self.queue();
+        let first = queue.pop_front()?;
+        if !queue.is_empty() {
+            // Rings that come before anybody listens are one, so each one that is heard has to pass it on.
+            self.poller.ring();
+        }
+        Some(first)
+    }
+
+    /// Gives a connection turns until it waits for something.
+    fn serve(&self, mut connection: Box<C>, reader: &Arc<dyn Reader>) {
+        let id = connection.id();
+        loop {
+            let Ok(next) = catch_unwind(AssertUnwindSafe(|| connection.turn(reader))) else {
+                self.metrics.reader_panics_total.inc();
+                return self.remove(connection);
+            };
+            let wait = match next {
+                Next::Wait(wait) => wait,
+                Next::Again => return self.enqueue(connection),
+                Next::End => return self.remove(connection),
+            };
+            // Whoever takes it out may end it before it is armed here: its file must stay open until then.
+            let socket = wait.interest.map(|interest| (interest, connection.socket().clone()));
+            match self.park(connection, wait.deadline) {
+                Ok(()) => {
+                    if let Some((interest, socket)) = socket {
+                        self.poller.arm(id, &socket, interest);
+                    }
+                    return;
+                }
+                Err(woken) => connection = woken,
+            }
+        }
+    }
+
+    fn park(&self, connection: Box<C>, deadline: Option<Instant>) -> Result<(), Box<C>> {
+        let id = connection.id();
+        self.seats.park(id, connection, deadline, |before, at| self.deadlines.list(id, before, at))
+    }
+
+    fn enqueue(&self, connection: Box<C>) {
+        self.queue().push_back(connection);
+        self.poller.ring();
+    }
+
+    fn remove(&self, connection: Box<C>) {
+        let id = connection.id();
+        if let Some(at) = self.seats.remove(id) {
+            self.deadlines.strike(id, at);
+        }
+        if catch_unwind(AssertUnwindSafe(|| drop(connection))).is_err() {
+            self.metrics.reader_panics_total.inc();
+        }
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Box<C>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loop of the thread that looks at deadlines. It gives no turns, which may wait: pings are on time
+    /// even when all readers wait for the database.
+    fn watch_deadlines(self: Arc<Self>) {
+        while let Some(id) = self.deadlines.next() {
+            let Some(mut connection) = self.seats.take_due(id) else { continue };
+            match catch_unwind(AssertUnwindSafe(|| connection.tick(Instant::now()))) {
+                // Its socket is armed as it was, or an event has marked its seat.
+                Ok(Tick::Until(deadline)) => {
+                    if let Err(woken) = self.park(connection, deadline) {
+                        self.enqueue(woken);
+                    }
+                }
+                Ok(Tick::Turn) => self.enqueue(connection),
+                Err(_) => {
+                    self.metrics.reader_panics_total.inc();
+                    self.remove(connection);
+                }
+            }
+        }
+    }
+}
+
+impl<C: Connection> Reader for Readers<C> {
+    fn wake(&self, id: ConnectionId) {
+        if let Some(connection) = self.seats.take(id) {
+            self.enqueue(connection);
+        }
+    }
+}
+
+/// Tells the pool what its threads wait for.
+struct Waits<C>(Arc<Readers<C>>);
+
+impl<C: Connection> Lender for Waits<C> {
+    fn wait_begins(&self) {
+        self.0.follow(self.0.threads.wait_begins());
+    }
+
+    fn wait_ended(&self) {
+        self.0.threads.wait_ended();
+    }
+}
+
+impl<C> fmt::Debug for Readers<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readers").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests;

@@ -1,0 +1,143 @@
+//! How many reader threads there are: counted by what they do, so that there is always one that waits for
+//! events, few that compute, and as many as wait for the database.
+//!
+//! Pure but for its lock: it says when a thread is to be started, and starts none.
+
+use crate::sync::{Mutex, lock};
+
+/// The counts, and their bounds.
+#[derive(Debug)]
+pub(super) struct Threads {
+    counts: Mutex<Counts>,
+    /// Most threads.
+    most: usize,
+    /// Most threads that compute before no more are added for it: more only take turns on the processors.
+    computing_most: usize,
+}
+
+/// Each thread is counted in one of the three.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Wait for an event.
+    idle: usize,
+    /// Serve a connection.
+    computing: usize,
+    /// Wait for something else while they serve one: a commit, a query.
+    waiting: usize,
+}
+
+/// A wish for threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// There are enough.
+    Nothing,
+    /// One more, which is counted as idle already.
+    OneMore,
+    /// One more would be of use, but all are there that may be.
+    Exhausted,
+}
+
+impl Counts {
+    pub(super) fn total(self) -> usize {
+        self.idle + self.computing + self.waiting
+    }
+}
+
+impl Threads {
+    /// No thread yet.
+    pub(super) fn new(most: usize, processors: usize) -> Self {
+        debug_assert!(most > 0, "somebody has to serve");
+        Self { counts: Mutex::default(), most, computing_most: (2 * processors).max(4) }
+    }
+
+    /// Counts a thread that is about to be started.
+    pub(super) fn add(&self) {
+        lock(&self.counts).idle += 1;
+    }
+
+    /// A thread that was to be started could not be.
+    pub(super) fn take_back(&self) {
+        lock(&self.counts).idle -= 1;
+    }
+
+    /// An idle thread got an event.
+    pub(super) fn begin(&self) -> Wish {
+        self.change(|counts| {
+            counts.idle -= 1;
+            counts.computing += 1;
+        })
+    }
+
+    /// A computing thread is about to wait for something else.
+    pub(super) fn wait_begins(&self) -> Wish {
+        self.change(|counts| {
+            counts.computing -= 1;
+            counts.waiting += 1;
+        })
+    }
+
+    /// It goes on.
+    pub(super) fn wait_ended(&self) {
+        let mut counts = lock(&self.counts);
+        counts.waiting -= 1;
+        counts.computing += 1;
+    }
+
+    /// A computing thread goes back to wait for an event.
+    pub(super) fn end(&self) {
+        let mut counts = lock(&self.counts);
+        counts.computing -= 1;
+        counts.idle += 1;
+    }
+
+    /// An idle thread has had no event for long. True when it may go, and is no longer counted.
+    pub(super) fn may_leave(&self) -> bool {
+        let mut counts = lock(&self.counts);
+        let may = counts.idle > 1;
+        counts.idle -= usize::from(may);
+        may
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Counts)) -> Wish {
+        let mut counts = lock(&self.counts);
+        change(&mut counts);
+        if counts.idle > 0 || counts.computing >= self.computing_most {
+            return Wish::Nothing;
+        }
+        if counts.total() >= self.most {
+            return Wish::Exhausted;
+        }
+        counts.idle += 1;
+        Wish::OneMore
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_waits_for_events_while_others_wait_for_the_database() {
+        let threads = Threads::new(3, 1);
+        threads.add();
+        assert_eq!(threads.begin(), Wish::OneMore);
+        assert_eq!(threads.wait_begins(), Wish::Nothing);
+        assert_eq!(threads.begin(), Wish::OneMore);
+        assert_eq!(threads.begin(), Wish::Exhausted, "three are all");
+        threads.wait_ended();
+        threads.end();
+        assert!(!threads.may_leave(), "the last that waits for events stays");
+        threads.end();
+        assert!(threads.may_leave());
+    }
+
+    #[test]
+    fn no_thread_is_added_to_compute_beyond_the_processors() {
+        let threads = Threads::new(100, 1);
+        threads.add();
+        let wishes: Vec<_> = (0..4).map(|_| threads.begin()).collect();
+        assert_eq!(wishes, [Wish::OneMore, Wish::OneMore, Wish::OneMore, Wish::Nothing]);
+        assert_eq!(threads.wait_begins(), Wish::OneMore, "one that waits computes nothing");
+    }
+}
