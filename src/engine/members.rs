@@ -3,7 +3,7 @@
 //! Keeps count of those that are live, and of those among them that take publications instead of
 //! frames; only its own methods change whether a member is.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ahash::AHashMap;
 
@@ -59,6 +59,12 @@ impl Member {
 }
 
 impl Members {
+    /// The members of every room that has none: most rooms never have one.
+    pub(super) fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<Members>> = LazyLock::new(Arc::default);
+        NONE.clone()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }

@@ -25,6 +25,7 @@ mod members;
 mod model;
 mod packing;
 mod room;
+mod room_map;
 mod rooms;
 mod shard;
 mod subscription;

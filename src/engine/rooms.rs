@@ -18,6 +18,7 @@ use super::inspect::{RoomQuery, RoomStatus};
 use super::mailboxes::Mailbox;
 use super::room::change::RoomChange;
 use super::room::state::Room;
+use super::room_map::{Named, RoomMap};
 use crate::config::Delivery;
 use crate::ids::{Channel, Seq};
 use crate::limits::{EVICTIONS_PER_TURN_MAX, STRATEGY_OVERRIDES_PER_SHARD_MAX};
@@ -30,7 +31,7 @@ const ROOMS_CHECKED_MAX: usize = 64;
 /// The rooms of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
-    active: AHashMap<Channel, Room>,
+    active: RoomMap<Room>,
     /// Rooms with something to send.
     dirty: Vec<Channel>,
     /// Rooms with a fan-out under way on this shard; each gets a slice a turn.
@@ -46,6 +47,12 @@ pub(super) struct Rooms {
     /// A test wants the next delivery to panic.
     #[cfg(all(test, not(feature = "model")))]
     pub(super) panic_next: bool,
+}
+
+impl Named for Room {
+    fn channel(&self) -> &Channel {
+        self.channel()
+    }
 }
 
 impl Rooms {
@@ -134,7 +141,7 @@ impl Rooms {
     /// The room, brought into memory if it was not, and marked as used now.
     fn activate(&mut self, channel: &Channel, context: &Context) -> &mut Room {
         let now = Instant::now();
-        let room = self.active.entry(channel.clone()).or_insert_with(|| {
+        let room = self.active.get_or_insert_with(channel, || {
             context.metrics.rooms_active.inc();
             context.metrics.activations_total.inc();
             let timer = now + context.rooms.idle_timeout;
@@ -324,14 +331,15 @@ impl Rooms {
         if cfg!(debug_assertions) && self.active.len() <= ROOMS_CHECKED_MAX {
             let in_flight = self.active.values().filter(|room| room.is_in_flight()).count();
             assert_eq!(self.in_flight, in_flight, "slices with the pool were counted wrongly");
-            for (channel, room) in &self.active {
+            for room in self.active.values() {
+                let channel = room.channel();
                 room.assert_consistent();
                 let (dirty, sliced) = (self.dirty.contains(channel), self.sliced.contains(channel));
                 assert!(!room.wants_fan_out() || dirty, "a room with something to send is forgotten");
                 let steps = room.in_fan_out() && !room.is_in_flight();
                 assert_eq!(sliced, steps, "a fan-out is stepped by the shard or served by the pool");
             }
-            let timed = |(_, channel): &(Instant, Channel)| self.active.contains_key(channel);
+            let timed = |(_, channel): &(Instant, Channel)| self.active.get(channel).is_some();
             assert!(self.timers.iter().all(timed), "a timer of a room that is gone");
         }
     }

@@ -221,3 +221,29 @@ fn a_client_that_is_gone_leaves_no_room_behind() {
             .all(|name| server.metric(name) == 0)
     });
 }
+
+/// Memory that rooms took goes when they go, except for those that stay.
+#[test]
+fn the_memory_of_rooms_that_are_gone_is_given_back() {
+    const MIB: u64 = 1024 * 1024;
+    let server = TestServer::with("[rooms]\nidle_timeout = \"3s\"\n");
+    let mut ann = server.connect("ann");
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    };
+    let before = resident();
+    for batch in 0..120 {
+        ann.join(&format!("typing:stays{batch}"));
+        let publish = |name| format!(r#"{{"publish":{{"channel":"typing:{batch}-{name}","data":1}}}}"#);
+        let (ids, lines): (Vec<_>, Vec<_>) = (0..500).map(|name| ann.with_id(&publish(name))).unzip();
+        ann.send(&lines.join("\n"));
+        for id in ids {
+            assert_eq!(ann.reply_to(id), r#"{"publish":{}}"#);
+        }
+    }
+    eventually("the rooms are gone", || server.metric("rooms_active") == 120);
+    let kept = resident().saturating_sub(before);
+    assert!(kept < 20 * MIB, "{} MiB stay", kept / MIB);
+}

@@ -54,7 +54,7 @@ impl Room {
         Self {
             channel,
             options,
-            members: Arc::default(),
+            members: Members::none(),
             waiting: Waiting::default(),
             backlog,
             fan_out: None,
