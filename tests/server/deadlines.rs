@@ -99,27 +99,49 @@ fn pings_before_connect_are_answered() {
 #[test]
 fn nothing_of_a_prepared_frame_is_carried_out_after_a_kick() {
     let server = TestServer::start();
-    let mut bob = server.connect("bob");
-    bob.join("room");
+    let bob = server.connect("bob");
+    let mut ann = server.connect("ann");
+    let last = prepare_a_frame(&mut ann);
+    server.api("disconnect", r#"{"user":"ann"}"#);
+    assert_eq!(ann.expect_close(3503), "force disconnect");
+    ann.websocket.send_bytes(&[last]);
+    expect_nothing_carried_out(&server, ann, bob);
+}
+
+#[test]
+fn nothing_of_a_prepared_frame_is_carried_out_after_an_expiry() {
+    let server = TestServer::secured("expired_close_delay = \"0s\"\n");
+    let bob = server.connect_with("bob", r#"{"sub":"bob"}"#);
+    let mut ann = server.connect_with("ann", &format!(r#"{{"sub":"ann","exp":{}}}"#, seconds_from_now(2)));
+    let last = prepare_a_frame(&mut ann);
+    assert_eq!(ann.expect_close(3005), "connection expired");
+    ann.websocket.send_bytes(&[last]);
+    expect_nothing_carried_out(&server, ann, bob);
+}
+
+/// Sends a frame of commands up to its last byte, which is given back.
+fn prepare_a_frame(client: &mut Client) -> u8 {
     let commands = [
         r#"{"id":10,"publish":{"channel":"room","data":"after"}}"#,
         r#"{"id":11,"rpc":{"method":"contacts.add","data":{"user":"bob"}}}"#,
     ];
     let prepared = frame(TEXT, true, true, commands.join("\n").as_bytes());
     let (last, first) = prepared.split_last().unwrap();
-    let mut ann = server.connect("ann");
-    ann.websocket.send_bytes(first);
-    server.api("disconnect", r#"{"user":"ann"}"#);
-    assert_eq!(ann.expect_close(3503), "force disconnect");
-    ann.websocket.send_bytes(&[*last]);
-    while ann.websocket.read().is_some() {}
+    client.websocket.send_bytes(first);
+    *last
+}
 
+/// The frame of one who is gone had no effect that another could see.
+#[track_caller]
+fn expect_nothing_carried_out(server: &TestServer, mut gone: Client, mut other: Client) {
+    while gone.websocket.read().is_some() {}
     // Behind whatever the server made of the frame.
-    drop(ann);
-    expect_sockets(&server, 2);
-    bob.publish("room", "1");
-    bob.expect_numbers(1..=1);
-    let contacts = bob.ask(r#"{"rpc":{"method":"contacts.list","data":{}}}"#);
+    drop(gone);
+    expect_sockets(server, 2);
+    other.join("room");
+    other.publish("room", "1");
+    other.expect_numbers(1..=1);
+    let contacts = other.ask(r#"{"rpc":{"method":"contacts.list","data":{}}}"#);
     assert!(contacts.contains(r#""contacts":[]"#), "{contacts}");
 }
 

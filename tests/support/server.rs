@@ -84,9 +84,11 @@ impl TestServer {
         Self::at(database, folder, extras)
     }
 
-    /// A server on a database of the test's own.
+    /// A server on a database of the test's own. Keys in `extras` before its first table are those of the
+    /// server itself.
     pub fn at(database: String, folder: TempDir, extras: &str) -> Self {
-        fs::write(folder.0.join("roomcast.toml"), format!("{NAMESPACES}{extras}")).unwrap();
+        let (keys, tables) = extras.split_at(extras.find('[').unwrap_or(extras.len()));
+        fs::write(folder.0.join("roomcast.toml"), format!("{keys}{NAMESPACES}{tables}")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self { address, folder, names: Names::default(), database, child: None };
         server.run();

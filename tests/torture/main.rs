@@ -11,10 +11,12 @@
 #[allow(dead_code, reason = "shared with the tests of the server")]
 mod support;
 
+mod crowd;
 mod durable;
 mod form;
 mod library;
 mod order;
+mod readers;
 mod resume;
 mod slow;
 mod storm;
