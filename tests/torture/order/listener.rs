@@ -324,6 +324,10 @@ impl<'a> Listener<'a> {
                 self.seats[room].leaving = false;
             }
             Asked::Question => assert!(rest.starts_with(br#","presence_stats":{"#), "{}", shown()),
+            // A subscribe whose unsubscribe came before the room was known.
+            Asked::Subscribe { room, glance: true, .. } if rest.starts_with(br#","error":{"code":111,"#) => {
+                assert!(self.seats[room].leaving, "{}", shown());
+            }
             Asked::Subscribe { room, recover, glance } => {
                 assert!(rest.starts_with(br#","subscribe":{"#), "{}", shown());
                 let reply: Reply<'_> = serde_json::from_slice(line).unwrap();
