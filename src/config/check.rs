@@ -34,6 +34,7 @@ pub(super) fn check(raw: &RawConfig) -> Checked {
     check_reach(raw, &config, &mut problems);
     check_pong(raw, &config, &mut problems);
     check_thresholds(raw, &config, &mut problems);
+    check_proxies(raw, &config, &mut problems);
     for namespace in config.namespaces.iter() {
         check_message_size(raw, &config, namespace, &mut problems);
     }
@@ -51,6 +52,7 @@ fn assert_legal(config: &Config) {
     debug_assert!(config.mode() != Mode::Open || is_loopback(config), "open to other machines");
     debug_assert!(client.pong_timeout < client.ping_interval, "two pings wait for an answer");
     debug_assert!(client.connections_max != Some(0), "no connection may come");
+    debug_assert!(!client.proxy_protocol || !client.trusted_proxies.is_empty(), "nobody writes the header");
     debug_assert!(
         client.token_hmac_secret.as_ref().is_none_or(|key| !key.expose().is_empty()),
         "empty secret"
@@ -158,6 +160,18 @@ fn check_thresholds(raw: &RawConfig, config: &Config, problems: &mut Problems) {
             "rooms.inline_max_listeners ({inline}) must be less than rooms.parallel_min_listeners ({parallel})"
         ),
     );
+}
+
+/// A header that nobody is trusted to write would never be read.
+fn check_proxies(raw: &RawConfig, config: &Config, problems: &mut Problems) {
+    if config.client.proxy_protocol && config.client.trusted_proxies.is_empty() {
+        problems.refuse(
+            location(raw.client.proxy_protocol.as_ref(), "client.proxy_protocol"),
+            "needs client.trusted_proxies: name the addresses of the proxies that write the header, such as \
+             [\"10.0.0.5\"]"
+                .to_owned(),
+        );
+    }
 }
 
 /// A message the namespace allows must fit the command that carries it.

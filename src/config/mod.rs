@@ -21,6 +21,7 @@ mod secret;
 mod sections;
 mod setting;
 mod text;
+mod trusted_proxies;
 
 pub use choice::{Audience, Delivery, Durability, Strategy};
 pub use database_url::DatabaseUrl;
@@ -32,6 +33,7 @@ pub use root::{Config, Mode, keys};
 pub use secret::Secret;
 pub use sections::{Api, Client, Database, Log, Namespace, Rooms};
 pub use setting::Key;
+pub use trusted_proxies::{TrustedProxies, is_private};
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,8 @@ use super::database_url::DatabaseUrl;
 use super::number::{Bytes, Count, CountOrNone, Time, TimeOrNone};
 use super::secret::Secret;
 use super::setting::settings;
-use super::text::{Filter, OneOf, Origins, SecretOrNone, Switch, TextOrNone, Url};
+use super::text::{Filter, OneOf, Origins, Proxies, SecretOrNone, Switch, TextOrNone, Url};
+use super::trusted_proxies::TrustedProxies;
 
 /// Longer timers are typing errors, and could overflow the clock.
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -27,6 +28,8 @@ const COST: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(10);
 const AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_155_760_000);
 /// Larger messages and queues are typing errors.
 const BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// More for strangers is more than for the clients.
+const STRANGERS_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// Larger counts are typing errors.
 const COUNT_MAX: u64 = 1_000_000_000;
 
@@ -106,6 +109,28 @@ settings! {
         commands_per_second_max: u32 = 50000, Count(1..=COUNT_MAX);
         /// Most connections at once; 0 = as many as the limits of the system allow.
         connections_max: Option<usize> = 0, CountOrNone(0..=COUNT_MAX);
+        /// Proxies that are believed when they name the address of a client: addresses, blocks such as `10.0.0.0/8`, `loopback`, `private`.
+        trusted_proxies: TrustedProxies = [], Proxies;
+        /// Connections from trusted proxies begin with the header of the PROXY protocol, version 1 or 2.
+        proxy_protocol: bool = false, Switch;
+        /// Most sockets of one address at once (IPv6: of one /64 network); 0 = no limit.
+        ///
+        /// Several hundred people behind one address, with two tabs each, and all of them twice while the
+        /// connections of a network that changed are not known to be dead yet.
+        address_sockets_max: Option<usize> = 2000, CountOrNone(0..=COUNT_MAX);
+        /// New sockets of one address per second, ten times as many at once after a pause; 0 = no limit.
+        ///
+        /// A whole office comes back at once after a restart; nobody else opens 100 sockets each second.
+        address_sockets_per_second_max: Option<usize> = 100, CountOrNone(0..=COUNT_MAX);
+        /// Most sockets of one address that have neither connected nor asked anything by HTTP; 0 = no limit.
+        ///
+        /// An honest client is one for a second, so this many stand for hundreds of clients a second.
+        address_strangers_max: Option<usize> = 500, CountOrNone(0..=COUNT_MAX);
+        /// Bytes held for all connections that have not connected: HTTP heads and bodies, first frames.
+        ///
+        /// Some 30,000 clients that connect at once. One that needs more than 4 KiB is refused when three
+        /// quarters are in use.
+        strangers_bytes_max: usize = "64MiB", Bytes(1024 * 1024..=STRANGERS_BYTES_MAX);
     }
 }
 

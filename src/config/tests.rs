@@ -233,6 +233,23 @@ fn without_a_secret_only_loopback_is_served() {
 }
 
 #[test]
+fn proxies_are_named_before_they_are_believed() {
+    let config = from_env(&[("ROOMCAST_CLIENT_TRUSTED_PROXIES", "loopback, 10.0.0.0/8 2001:db8::1")]);
+    let proxies = config.unwrap().config.client.trusted_proxies;
+    assert!(["127.0.0.1", "10.1.1.1", "2001:db8::1"].iter().all(|ip| proxies.contains(ip.parse().unwrap())));
+    let refused = refusal("[client]\ntrusted_proxies = ['10.1.2.3/8', 'proxy']");
+    assert!(refused.contains(r#""10.1.2.3/8" has bits behind its prefix: write 10.0.0.0/8"#), "{refused}");
+    assert!(refused.contains(r#""proxy" is no IP address; the list is like ["loopback""#), "{refused}");
+    let refused = refusal("client.proxy_protocol = true");
+    assert!(refused.contains("needs client.trusted_proxies"), "{refused}");
+    let config = from_toml("[client]\nproxy_protocol = true\ntrusted_proxies = ['private', '192.0.2.0/24']");
+    assert!(config.to_toml().contains(r#"trusted_proxies = ["private", "192.0.2.0/24"]"#));
+    let unlimited = from_toml("[client]\naddress_sockets_max = 0\naddress_sockets_per_second_max = 0");
+    assert_eq!(unlimited.client.address_sockets_max, None);
+    assert_eq!(unlimited.client.address_sockets_per_second_max, None);
+}
+
+#[test]
 fn secrets_appear_nowhere() {
     let text = "[client]\ntoken_hmac_secret = 'hunter2'\n[api]\nkey = 'hunter2'\n\
                 [database]\nurl = 'postgres://ann:hunter2@db/chat'";

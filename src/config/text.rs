@@ -6,6 +6,7 @@ use super::choice::Choice;
 use super::database_url::DatabaseUrl;
 use super::kind::{Flaw, Kind, Literal, quoted};
 use super::secret::Secret;
+use super::trusted_proxies::TrustedProxies;
 
 /// True or false.
 pub(super) struct Switch;
@@ -27,6 +28,9 @@ pub(super) struct Url;
 
 /// Origins of browsers, compared in lower case.
 pub(super) struct Origins;
+
+/// Addresses and networks of proxies.
+pub(super) struct Proxies;
 
 /// A filter of log lines.
 pub(super) struct Filter;
@@ -146,6 +150,24 @@ impl Kind<Vec<String>> for Origins {
     fn show(&self, value: &Vec<String>) -> Option<String> {
         let origins: Vec<String> = value.iter().map(|origin| quoted(origin)).collect();
         Some(format!("[{}]", origins.join(", ")))
+    }
+}
+
+impl Kind<TrustedProxies> for Proxies {
+    fn read(&self, literal: Literal<'_>) -> Result<TrustedProxies, Flaw> {
+        const EXAMPLE: &str = r#"["loopback", "private", "192.0.2.7", "2001:db8::/32"]"#;
+        let entries = list(literal).ok_or_else(|| {
+            literal.is_not(&format!(
+                "a list of texts such as {EXAMPLE} (in a variable: separated by spaces or commas)"
+            ))
+        })?;
+        TrustedProxies::of(entries.iter().map(String::as_str))
+            .map_err(|flaws| Flaw::Value(format!("{}; the list is like {EXAMPLE}", flaws.join(", "))))
+    }
+
+    fn show(&self, value: &TrustedProxies) -> Option<String> {
+        let entries: Vec<String> = value.entries().map(|entry| quoted(&entry)).collect();
+        Some(format!("[{}]", entries.join(", ")))
     }
 }
 
