@@ -65,8 +65,10 @@ metrics! {
     connections: gauge,
     /// Accepted sockets, whatever they turned out to speak.
     sockets: gauge,
-    /// Sockets refused because the connection limit was reached.
-    sockets_refused_total: counter,
+    /// Sockets and upgrades refused because a limit was reached, by the limit.
+    sockets_refused_total: counter_vec["limit"],
+    /// Bytes held for connections that have not connected.
+    stranger_bytes: gauge,
     /// Threads that serve connections.
     readers: gauge,
     /// Times that a connection had to wait because all readers waited for something else.

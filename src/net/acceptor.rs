@@ -145,7 +145,7 @@ impl AcceptLoop {
 
     fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
         if self.sockets.count() >= self.limits.connections_max {
-            self.metrics.sockets_refused_total.inc();
+            self.metrics.sockets_refused_total.with_label_values(&["full"]).inc();
             return refuse(&socket);
         }
         find_dead_peer(&socket, self.limits.stall_timeout + DEAD_PEER_MARGIN);
