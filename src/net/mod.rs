@@ -10,6 +10,7 @@ mod client_rules;
 mod connection;
 mod ending;
 mod http;
+mod peers;
 mod readers;
 mod session;
 mod sockets;
