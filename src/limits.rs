@@ -42,6 +42,9 @@ pub(crate) const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// server-side subscriptions.
 pub(crate) const CONNECT_MESSAGE_BYTES_MAX: usize = 24 * 1024;
 
+/// Most bytes kept of a message of a client that is not connected: the longest one, and what its pieces add.
+pub(crate) const STRANGER_MESSAGE_BYTES_MAX: usize = 32 * 1024;
+
 /// Time a client has for one message, from its first byte to its last: 9 KB/s for the largest that is
 /// allowed by default.
 pub(crate) const MESSAGE_DEADLINE: Duration = Duration::from_secs(60);
@@ -99,6 +102,9 @@ pub(crate) const HTTP_HEADERS_MAX: usize = 64;
 
 /// Time a client has for a whole HTTP head, however it trickles.
 pub(crate) const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The same for a socket in one of the last places, which others wait for.
+pub(crate) const HTTP_RESERVE_HEAD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Time a client has for a whole HTTP body.
 pub(crate) const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::net::{Acceptor, Capacity, Router, SocketLimits};
+use crate::net::{Acceptor, Capacity, Router};
 use crate::node::{Node, StartError};
 
 /// A running server.
@@ -29,12 +29,7 @@ impl Server {
         let capacity = Capacity::of_system().at_most(config.client.connections_max);
         let node = Node::open(&config)?;
         let router = Router::new(&config, node.handle().clone());
-        let limits = SocketLimits {
-            connections_max: capacity.connections,
-            stall_timeout: config.client.stall_timeout,
-            readers_max: config.readers_max,
-        };
-        match Acceptor::start(config.listen, limits, router, node.metrics().clone()) {
+        match Acceptor::start(&config, capacity.connections, router, node.metrics().clone()) {
             Ok(acceptor) => Ok(Self { node, acceptor, capacity, grace: config.shutdown_grace }),
             Err(error) => {
                 node.stop();

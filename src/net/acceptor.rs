@@ -1,4 +1,4 @@
-//! Accepts sockets up to the connection limit, and gives them to the readers.
+//! Accepts sockets that the limits allow, and gives them to the readers.
 //!
 //! Owns the listening socket and the readers; a shutdown reaches every connection through them.
 
@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::connection::Connection;
-use super::http::Router;
+use super::http::{Response, Router};
+use super::peers::{Peers, Refusal};
 use super::readers::Readers;
 use super::sockets::{ConnectionPermit, Phase, Sockets};
+use crate::config::Config;
 use crate::metrics::Metrics;
 
 /// Sockets the kernel queues until they are accepted: a reconnect storm comes within a second.
@@ -29,9 +32,8 @@ const DEAD_PEER_MARGIN: Duration = Duration::from_secs(5);
 /// Time connections that were cut off have to end: that of a commit they may be at.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(5);
 
-/// The answer to a socket beyond the limit; SDKs back off and try again.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n";
+/// Longest time without a socket after which the acceptor looks whether a limit is still reached.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The accepting thread and everything it started.
 #[derive(Debug)]
@@ -42,38 +44,28 @@ pub(crate) struct Acceptor {
     thread: JoinHandle<()>,
 }
 
-/// Limits of sockets.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SocketLimits {
-    /// Most sockets at a time.
-    pub(crate) connections_max: usize,
-    /// Longest time a socket may take no byte.
-    pub(crate) stall_timeout: Duration,
-    /// Most threads that serve them.
-    pub(crate) readers_max: usize,
-}
-
 impl Acceptor {
-    /// Starts to accept on `address` (port 0: a free one).
+    /// Starts to accept on the configured address (port 0: a free one), with places for so many clients.
     ///
     /// # Errors
     /// When the address cannot be used or the system gives no thread or file.
     pub(crate) fn start(
-        address: SocketAddr,
-        limits: SocketLimits,
+        config: &Config,
+        connections_max: usize,
         router: Router,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
-        let listener = bind(address)?;
+        let listener = bind(config.listen)?;
         let address = listener.local_addr()?;
         let sockets = Arc::new(Sockets::default());
-        let readers = Readers::start(limits.readers_max, metrics.clone())?;
+        let readers = Readers::start(config.readers_max, metrics.clone())?;
         let router = Arc::new(router);
         let accepting = AcceptLoop {
             listener,
             sockets: sockets.clone(),
             readers: readers.clone(),
-            limits,
+            peers: Peers::new(&config.client, connections_max, metrics.clone()),
+            dead_peer_timeout: config.client.stall_timeout + DEAD_PEER_MARGIN,
             router,
             metrics,
         };
@@ -118,7 +110,8 @@ struct AcceptLoop {
     listener: TcpListener,
     sockets: Arc<Sockets>,
     readers: Arc<Readers<Connection>>,
-    limits: SocketLimits,
+    peers: Arc<Peers>,
+    dead_peer_timeout: Duration,
     router: Arc<Router>,
     metrics: Arc<Metrics>,
 }
@@ -127,6 +120,7 @@ impl AcceptLoop {
     fn run(self) {
         let mut pause = PAUSE_MIN;
         loop {
+            self.await_socket();
             let accepted = self.listener.accept();
             if self.sockets.phase() != Phase::Serving {
                 return;
@@ -143,17 +137,29 @@ impl AcceptLoop {
         }
     }
 
-    fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        if self.sockets.count() >= self.limits.connections_max {
-            self.metrics.sockets_refused_total.with_label_values(&["full"]).inc();
-            return refuse(&socket);
+    /// Waits for a socket, and meanwhile tells when a limit is no longer reached.
+    fn await_socket(&self) {
+        loop {
+            let now = Instant::now();
+            let due = self.peers.check_logs(now);
+            let patience = due.map_or(LOOK_INTERVAL, |due| due.saturating_duration_since(now));
+            let patience = Timespec::try_from(patience.min(LOOK_INTERVAL)).ok();
+            let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+            match poll(&mut listener, patience.as_ref()) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                // Whatever is wrong with the listener, accepting tells.
+                Ok(_) | Err(_) => return,
+            }
         }
-        find_dead_peer(&socket, self.limits.stall_timeout + DEAD_PEER_MARGIN);
+    }
+
+    fn serve(&self, socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let peer = match self.peers.accept(peer.ip(), Instant::now()) {
+            Ok(peer) => peer,
+            Err(refusal) => return refuse(&socket, refusal),
+        };
+        find_dead_peer(&socket, self.dead_peer_timeout);
         let permit = ConnectionPermit::new(&self.sockets, &self.metrics);
-        debug_assert!(
-            self.sockets.count() <= self.limits.connections_max,
-            "this thread alone adds sockets, below the limit"
-        );
         let connection = Connection::new(socket, peer, permit, self.router.clone());
         let deadline = connection.deadline();
         self.readers.add(Box::new(connection), deadline)
@@ -173,10 +179,10 @@ fn find_dead_peer(socket: &TcpStream, patience: Duration) {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn find_dead_peer(_: &TcpStream, _: Duration) {}
 
-/// Tells a client that the server is full, without waiting for it.
-fn refuse(socket: &TcpStream) -> io::Result<()> {
+/// Tells a client that a limit is reached, without waiting for it; SDKs back off and try again.
+fn refuse(socket: &TcpStream, refusal: Refusal) -> io::Result<()> {
     socket.set_nonblocking(true)?;
-    match io::Write::write(&mut &*socket, FULL) {
+    match io::Write::write(&mut &*socket, &Response::refusal(refusal).encode(false, false)) {
         Ok(_) | Err(_) => Ok(()),
     }
 }

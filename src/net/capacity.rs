@@ -2,6 +2,8 @@
 //!
 //! Read once, at the start: a limit that is known then is better than one that is hit later.
 
+use super::peers::PLACES_RESERVED;
+
 /// The most connections at a time, and the limit that sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
@@ -11,8 +13,9 @@ pub struct Capacity {
     pub bound: &'static str,
 }
 
-/// Files kept free for the database, the listening socket, logs and the like.
-const FILES_RESERVED: u64 = 64;
+/// Files kept free for the database, the listening socket, logs and the like, and for the sockets that are
+/// served beyond the limit.
+const FILES_RESERVED: u64 = 64 + PLACES_RESERVED as u64;
 
 impl Capacity {
     /// Raises the file limit to the hard limit and takes what it leaves.

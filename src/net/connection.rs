@@ -7,12 +7,13 @@
 //!    └─────────────────────────────────────────────────────────────────────────┘
 //! ```
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::ending::Ending;
 use super::http::{Exchange, Outcome, Router};
+use super::peers::Peer;
 use super::readers::{self, Next, Tick};
 use super::sockets::{ConnectionPermit, Phase};
 use super::websocket::WebSocket;
@@ -24,6 +25,8 @@ use crate::outbox::Reader;
 pub(super) struct Connection {
     state: State,
     socket: Arc<TcpStream>,
+    /// Behind the socket, so that its places are free when its file is closed.
+    peer: Peer,
     /// Last, so that it is returned when everything else is gone.
     permit: ConnectionPermit,
 }
@@ -38,14 +41,9 @@ enum State {
 
 impl Connection {
     /// A socket that was just accepted.
-    pub(super) fn new(
-        socket: TcpStream,
-        peer: SocketAddr,
-        permit: ConnectionPermit,
-        router: Arc<Router>,
-    ) -> Self {
-        let state = State::Head(Box::new(Exchange::new(router, peer)));
-        Self { state, socket: Arc::new(socket), permit }
+    pub(super) fn new(socket: TcpStream, peer: Peer, permit: ConnectionPermit, router: Arc<Router>) -> Self {
+        let state = State::Head(Box::new(Exchange::new(router, &peer)));
+        Self { state, socket: Arc::new(socket), peer, permit }
     }
 
     /// The moment by which its first request must have come.
@@ -54,6 +52,11 @@ impl Connection {
             State::Head(exchange) => exchange.deadline(),
             State::Open(_) | State::Ending(_) => Instant::now(),
         }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.peer.release();
+        self.state = State::Ending(Box::new(ending));
     }
 
     fn become_websocket(&mut self, router: &Router, early: Vec<u8>, reader: &Arc<dyn Reader>) -> Option<()> {
@@ -81,12 +84,13 @@ impl readers::Connection for Connection {
             return Next::End;
         }
         loop {
+            let (peer, stopping) = (&mut self.peer, phase == Phase::Stopping);
             match &mut self.state {
-                State::Head(exchange) => match exchange.turn(&self.socket, phase == Phase::Stopping) {
+                State::Head(exchange) => match exchange.turn(&self.socket, peer, stopping) {
                     Outcome::Again => return Next::Again,
                     Outcome::Wait(wait) => return Next::Wait(wait),
                     Outcome::Gone => return Next::End,
-                    Outcome::Close => self.state = State::Ending(Box::new(Ending::of_http(&self.socket))),
+                    Outcome::Close => self.end(Ending::of_http(&self.socket)),
                     Outcome::Upgrade(early) => {
                         let router = exchange.router().clone();
                         if self.become_websocket(&router, early, reader).is_none() {
@@ -94,9 +98,12 @@ impl readers::Connection for Connection {
                         }
                     }
                 },
-                State::Open(websocket) => match websocket.turn(phase == Phase::Stopping) {
+                State::Open(websocket) => match websocket.turn(peer, stopping) {
                     Some(next) => return next,
-                    None => self.state = State::Ending(Box::new(websocket.end())),
+                    None => {
+                        let ending = websocket.end();
+                        self.end(ending);
+                    }
                 },
                 State::Ending(ending) => return ending.turn(&self.socket),
             }

@@ -16,7 +16,7 @@ mod session;
 mod sockets;
 mod websocket;
 
-pub(crate) use acceptor::{Acceptor, SocketLimits};
+pub(crate) use acceptor::Acceptor;
 pub use capacity::Capacity;
 pub(crate) use http::Router;
 

@@ -10,6 +10,7 @@ use tungstenite::protocol::Message;
 
 use super::connection::Connection;
 use super::http::Router;
+use super::peers::Peers;
 use super::readers::Readers;
 use super::sockets::{ConnectionPermit, Sockets};
 use crate::ids::Channel;
@@ -29,6 +30,8 @@ fn a_panic_ends_its_connection_like_any_other() {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, peer) = listener.accept().unwrap();
+        let peers = Peers::new(&rig.config.client, 1, node.metrics().clone());
+        let peer = peers.accept(peer.ip(), Instant::now()).unwrap();
         let permit = ConnectionPermit::new(&sockets, node.metrics());
         let router = Arc::new(Router::new(&rig.config, node.clone()));
         let connection = Connection::new(socket, peer, permit, router);

@@ -16,6 +16,11 @@ impl ApiKey {
         Self { key: config.api.key.clone(), is_open: config.mode() == Mode::Open }
     }
 
+    /// True when there is a key, so that who may use the API has shown it.
+    pub(in crate::net) fn is_set(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// True when the request carries the key, in any of the three places it may stand.
     pub(super) fn authorizes(&self, head: &Head) -> bool {
         let Some(key) = &self.key else { return self.is_open };

@@ -2,20 +2,23 @@
 //!
 //! Reads and writes what the socket takes now; between two turns it is a buffer, a stage and a deadline. The
 //! clock of a head starts with its first byte, so a kept-alive connection may be idle for longer; head, body
-//! and answer each have one deadline, which a peer cannot prolong by a byte now and then.
+//! and answer each have one deadline, which a peer cannot prolong by a byte now and then. What it keeps between
+//! two turns counts as bytes of a stranger, unless the request showed the key of the API.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::message::{BadRequest, Head, Response, parse};
 use super::routes::{Route, Router};
 use crate::limits::{
-    HTTP_BODY_DEADLINE, HTTP_HEAD_DEADLINE, HTTP_KEEP_ALIVE, HTTP_REQUESTS_PER_TURN_MAX, TURN_BYTES_MAX,
+    HTTP_BODY_DEADLINE, HTTP_HEAD_DEADLINE, HTTP_KEEP_ALIVE, HTTP_REQUESTS_PER_TURN_MAX,
+    HTTP_RESERVE_HEAD_DEADLINE, TURN_BYTES_MAX,
 };
+use crate::net::peers::{ClientAddress, Peer, ProxyHeader, Refusal};
 use crate::net::readers::{Interest, Wait};
 
 /// Bytes read at a time.
@@ -31,11 +34,12 @@ const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
 #[derive(Debug)]
 pub(in crate::net) struct Exchange {
     router: Arc<Router>,
-    peer: SocketAddr,
     /// Bytes that were read and belong to no request yet.
     buffer: Vec<u8>,
     stage: Stage,
     deadline: Instant,
+    /// The request under way showed the key of the API.
+    is_keyed: bool,
     /// Requests answered in this turn.
     answered: usize,
     /// Bytes read in this turn.
@@ -45,12 +49,22 @@ pub(in crate::net) struct Exchange {
 /// What comes next on the socket.
 #[derive(Debug)]
 enum Stage {
+    /// The header of the PROXY protocol, ahead of everything else.
+    ProxyHeader,
     /// The head of a request, or more of it.
     Head,
     /// The body of a request, of so many bytes.
-    Body(Box<Head>, usize),
+    Body(Box<Request>, usize),
     /// What is left of an answer.
     Answer { bytes: Vec<u8>, sent: usize, then: Then },
+}
+
+/// A request without its body.
+#[derive(Debug)]
+struct Request {
+    head: Head,
+    /// Who asks; behind a proxy, not the peer of the socket.
+    client: ClientAddress,
 }
 
 /// The step behind an answer.
@@ -78,13 +92,13 @@ pub(in crate::net) enum Outcome {
 
 impl Exchange {
     /// The HTTP side of a socket that was just accepted.
-    pub(in crate::net) fn new(router: Arc<Router>, peer: SocketAddr) -> Self {
+    pub(in crate::net) fn new(router: Arc<Router>, peer: &Peer) -> Self {
         Self {
             router,
-            peer,
             buffer: Vec::new(),
-            stage: Stage::Head,
-            deadline: Instant::now() + HTTP_HEAD_DEADLINE,
+            stage: if peer.expects_proxy_header() { Stage::ProxyHeader } else { Stage::Head },
+            deadline: Instant::now() + head_patience(peer),
+            is_keyed: false,
             answered: 0,
             taken: 0,
         }
@@ -101,101 +115,165 @@ impl Exchange {
     }
 
     /// Goes on as far as the socket allows now. While the server stops, only an answer is finished.
-    pub(in crate::net) fn turn(&mut self, socket: &TcpStream, stopping: bool) -> Outcome {
+    pub(in crate::net) fn turn(&mut self, socket: &TcpStream, peer: &mut Peer, stopping: bool) -> Outcome {
         (self.answered, self.taken) = (0, 0);
         loop {
             if self.deadline <= Instant::now() && !self.on_deadline() {
                 return Outcome::Gone;
             }
             let step = match &self.stage {
-                Stage::Head | Stage::Body(..) if stopping => Err(Outcome::Gone),
-                Stage::Head => self.read_head(socket),
-                Stage::Body(..) => self.read_body(socket),
-                Stage::Answer { .. } => self.send_answer(socket),
+                Stage::ProxyHeader | Stage::Head | Stage::Body(..) if stopping => Err(Outcome::Gone),
+                Stage::ProxyHeader => self.read_proxy_header(socket, peer),
+                Stage::Head => self.read_head(socket, peer),
+                Stage::Body(..) => self.read_body(socket, peer),
+                Stage::Answer { .. } => self.send_answer(socket, peer),
             };
-            if let Err(outcome) = step {
-                return outcome;
-            }
-            if self.answered >= HTTP_REQUESTS_PER_TURN_MAX || self.taken >= TURN_BYTES_MAX {
-                return Outcome::Again;
+            let pause = match step {
+                Ok(()) if !self.is_turn_full() => continue,
+                Ok(()) => Outcome::Again,
+                Err(Outcome::Wait(wait)) => Outcome::Wait(wait),
+                Err(end) => return end,
+            };
+            match self.hold(peer) {
+                Ok(()) => return pause,
+                Err(refusal) if !matches!(self.stage, Stage::Answer { .. }) => self.refuse_peer(refusal),
+                Err(_) => return Outcome::Gone,
             }
         }
+    }
+
+    fn is_turn_full(&self) -> bool {
+        self.answered >= HTTP_REQUESTS_PER_TURN_MAX || self.taken >= TURN_BYTES_MAX
+    }
+
+    /// Counts what is kept until the next turn.
+    fn hold(&self, peer: &mut Peer) -> Result<(), Refusal> {
+        if self.is_keyed {
+            return Ok(());
+        }
+        let answer = if let Stage::Answer { bytes, .. } = &self.stage { bytes.capacity() } else { 0 };
+        peer.hold(self.buffer.capacity() + answer, Instant::now())
     }
 
     /// A client that was too slow with a request is told so. False when there is nothing to tell, or it is
     /// too slow even for the answer.
     fn on_deadline(&mut self) -> bool {
         match &self.stage {
-            Stage::Answer { .. } => return false,
+            Stage::ProxyHeader | Stage::Answer { .. } => return false,
             Stage::Head if self.buffer.is_empty() => return false,
             Stage::Head | Stage::Body(..) => {}
         }
-        self.refuse(BadRequest(408, "the request took too long"));
+        self.refuse(&Response::text(408, "the request took too long"));
         true
     }
 
-    fn read_head(&mut self, socket: &TcpStream) -> Result<(), Outcome> {
-        match parse(&self.buffer) {
-            Ok(Some((head, length))) => {
-                debug_assert!(length <= self.buffer.len(), "a head is a part of what was read");
-                self.buffer.drain(..length);
-                self.on_head(socket, head)
+    fn read_proxy_header(&mut self, socket: &TcpStream, peer: &mut Peer) -> Result<(), Outcome> {
+        match ProxyHeader::parse(&self.buffer) {
+            ProxyHeader::NeedMore => self.fill(socket, peer),
+            ProxyHeader::Bad => {
+                peer.bad_proxy_header();
+                Err(Outcome::Gone)
             }
-            Ok(None) => self.fill(socket),
-            Err(bad) => {
-                self.refuse(bad);
+            ProxyHeader::Whole { consumed, source } => {
+                let now = Instant::now();
+                self.buffer.drain(..consumed);
+                self.stage = Stage::Head;
+                self.deadline = now + head_patience(peer);
+                if let Err(refusal) = peer.proxy_header(source, now) {
+                    self.refuse_peer(refusal);
+                }
                 Ok(())
             }
         }
     }
 
-    fn on_head(&mut self, socket: &TcpStream, head: Head) -> Result<(), Outcome> {
-        match self.router.route(&head) {
-            Route::Upgrade(answer) => self.answer(answer.into_bytes(), Then::Upgrade),
-            Route::Refuse(response) => self.answer_to(&head, &response, false),
-            Route::Respond { body_bytes: 0 } => self.respond(&head, &[]),
-            Route::Respond { body_bytes } => {
-                if head.expects_continue() {
+    fn read_head(&mut self, socket: &TcpStream, peer: &mut Peer) -> Result<(), Outcome> {
+        match parse(&self.buffer) {
+            Ok(Some((head, length))) => {
+                debug_assert!(length <= self.buffer.len(), "a head is a part of what was read");
+                self.buffer.drain(..length);
+                let client = peer.client_of_request(head.lines("x-forwarded-for"), head.lines("forwarded"));
+                self.on_request(socket, peer, Request { head, client })
+            }
+            Ok(None) => self.fill(socket, peer),
+            Err(BadRequest(status, text)) => {
+                self.refuse(&Response::text(status, text));
+                Ok(())
+            }
+        }
+    }
+
+    fn on_request(&mut self, socket: &TcpStream, peer: &mut Peer, request: Request) -> Result<(), Outcome> {
+        match self.router.route(&request.head) {
+            Route::Upgrade(answer) => match peer.upgrade(request.client, Instant::now()) {
+                Ok(()) => {
+                    tracing::debug!(client = %request.client.ip(), "a WebSocket");
+                    self.answer(answer.into_bytes(), Then::Upgrade);
+                }
+                Err(refusal) => self.answer_to(&request, &Response::refusal(refusal), false),
+            },
+            Route::Refuse(response) => self.answer_to(&request, &response, false),
+            Route::Respond { body_bytes, is_keyed } => {
+                self.is_keyed = is_keyed;
+                if is_keyed {
+                    peer.known();
+                }
+                if body_bytes == 0 {
+                    self.respond(peer, &request, &[]);
+                    return Ok(());
+                }
+                if request.head.expects_continue() {
                     ask_for_body(socket)?;
                 }
-                self.stage = Stage::Body(Box::new(head), body_bytes);
+                self.stage = Stage::Body(Box::new(request), body_bytes);
                 self.deadline = Instant::now() + HTTP_BODY_DEADLINE;
             }
         }
         Ok(())
     }
 
-    fn read_body(&mut self, socket: &TcpStream) -> Result<(), Outcome> {
+    fn read_body(&mut self, socket: &TcpStream, peer: &mut Peer) -> Result<(), Outcome> {
         match std::mem::replace(&mut self.stage, Stage::Head) {
-            Stage::Body(head, length) if self.buffer.len() >= length => {
+            Stage::Body(request, length) if self.buffer.len() >= length => {
                 let rest = self.buffer.split_off(length);
                 let body = std::mem::replace(&mut self.buffer, rest);
-                self.respond(&head, &body);
+                self.respond(peer, &request, &body);
                 Ok(())
             }
             stage => {
                 self.stage = stage;
-                self.fill(socket)
+                self.fill(socket, peer)
             }
         }
     }
 
-    fn respond(&mut self, head: &Head, body: &[u8]) {
-        let response = self.router.respond(head, body);
-        let (peer, status) = (self.peer, response.status);
-        tracing::debug!(%peer, method = head.method, path = head.path, status, "http");
-        self.answer_to(head, &response, head.keep_alive());
+    fn respond(&mut self, peer: &mut Peer, request: &Request, body: &[u8]) {
+        let response = self.router.respond(&request.head, body);
+        if response.status < 400 {
+            peer.known();
+        }
+        // A place of the reserve is for one request, then for the next socket.
+        self.answer_to(request, &response, request.head.keep_alive() && !peer.is_in_reserve());
     }
 
-    fn answer_to(&mut self, head: &Head, response: &Response, keep_alive: bool) {
-        self.router.count(response.status);
+    fn answer_to(&mut self, request: &Request, response: &Response, keep_alive: bool) {
+        let (Request { head, client }, status) = (request, response.status);
+        tracing::debug!(client = %client.ip(), method = head.method, path = head.path, status, "http");
+        self.router.count(status);
         let then = if keep_alive { Then::NextRequest } else { Then::Close };
         self.answer(response.encode(keep_alive, head.method == "HEAD"), then);
     }
 
-    fn refuse(&mut self, BadRequest(status, text): BadRequest) {
-        self.router.count(status);
-        self.answer(Response::text(status, text).encode(false, false), Then::Close);
+    /// Tells a peer that a limit was reached.
+    fn refuse_peer(&mut self, refusal: Refusal) {
+        self.buffer = Vec::new();
+        self.refuse(&Response::refusal(refusal));
+    }
+
+    /// Ends the connection with this answer.
+    fn refuse(&mut self, response: &Response) {
+        self.router.count(response.status);
+        self.answer(response.encode(false, false), Then::Close);
     }
 
     fn answer(&mut self, bytes: Vec<u8>, then: Then) {
@@ -204,7 +282,7 @@ impl Exchange {
         self.deadline = Instant::now() + HTTP_BODY_DEADLINE;
     }
 
-    fn send_answer(&mut self, socket: &TcpStream) -> Result<(), Outcome> {
+    fn send_answer(&mut self, socket: &TcpStream, peer: &Peer) -> Result<(), Outcome> {
         let Stage::Answer { bytes, sent, then } = &mut self.stage else { return Ok(()) };
         match send(socket, &bytes[*sent..], SEND_FLAGS).map_err(io::Error::from) {
             Ok(count) => *sent += count,
@@ -223,23 +301,35 @@ impl Exchange {
             Then::Upgrade => Err(Outcome::Upgrade(std::mem::take(&mut self.buffer))),
             Then::NextRequest => {
                 self.stage = Stage::Head;
+                self.is_keyed = false;
                 self.answered += 1;
-                let patience = if self.buffer.is_empty() { HTTP_KEEP_ALIVE } else { HTTP_HEAD_DEADLINE };
+                let patience = if self.buffer.is_empty() { HTTP_KEEP_ALIVE } else { head_patience(peer) };
                 self.deadline = Instant::now() + patience;
                 Ok(())
             }
         }
     }
 
+    /// Lets the buffer grow as it does, but for a body to no more than its length: its capacity is counted.
+    fn make_space(&mut self, count: usize) {
+        let length = self.buffer.len();
+        if let Stage::Body(_, body_bytes) = self.stage
+            && self.buffer.capacity() < length + count
+        {
+            self.buffer.reserve_exact(length.min(body_bytes.saturating_sub(length)).max(count));
+        }
+    }
+
     /// Reads what the socket holds, up to a chunk.
-    fn fill(&mut self, socket: &TcpStream) -> Result<(), Outcome> {
+    fn fill(&mut self, socket: &TcpStream, peer: &Peer) -> Result<(), Outcome> {
         let mut chunk = [0; CHUNK_BYTES];
         match recv(socket, &mut chunk, RecvFlags::DONTWAIT).map_err(io::Error::from) {
             Ok((0, _)) => Err(Outcome::Gone),
             Ok((count, _)) => {
                 if self.buffer.is_empty() && matches!(self.stage, Stage::Head) {
-                    self.deadline = Instant::now() + HTTP_HEAD_DEADLINE;
+                    self.deadline = Instant::now() + head_patience(peer);
                 }
+                self.make_space(count);
                 self.buffer.extend_from_slice(&chunk[..count]);
                 self.taken += count;
                 Ok(())
@@ -255,6 +345,11 @@ impl Exchange {
             Err(_) => Err(Outcome::Gone),
         }
     }
+}
+
+/// Time that a peer has for the head of a request.
+fn head_patience(peer: &Peer) -> Duration {
+    if peer.is_in_reserve() { HTTP_RESERVE_HEAD_DEADLINE } else { HTTP_HEAD_DEADLINE }
 }
 
 /// Tells a client that waits for it to send the body. A socket that does not take these few bytes has answers

@@ -6,6 +6,7 @@
 use std::io::Write;
 
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use crate::net::peers::Refusal;
 
 /// The head of a request.
 #[derive(Debug)]
@@ -29,12 +30,16 @@ impl Head {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// The values of all lines of a header, by any spelling of its name.
+    pub(super) fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let lines = self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name));
+        lines.map(|(_, value)| value.as_str())
+    }
+
     /// True when a comma-separated header holds the token.
     pub(super) fn has_token(&self, name: &str, token: &str) -> bool {
-        self.headers
-            .iter()
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-            .flat_map(|(_, value)| value.split(','))
+        self.lines(name)
+            .flat_map(|line| line.split(','))
             .any(|value| value.trim().eq_ignore_ascii_case(token))
     }
 
@@ -118,12 +123,14 @@ pub(in crate::net) struct Response {
     content_type: &'static str,
     body: Vec<u8>,
     allow: Option<&'static str>,
+    /// Seconds after which another try may succeed.
+    retry_after: Option<u64>,
 }
 
 impl Response {
     pub(in crate::net) fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
         debug_assert!(status == 500 || reason(status) != reason(500), "{status} has no reason phrase");
-        Self { status, content_type, body: body.into(), allow: None }
+        Self { status, content_type, body: body.into(), allow: None, retry_after: None }
     }
 
     pub(in crate::net) fn json(status: u16, body: impl Into<Vec<u8>>) -> Self {
@@ -138,8 +145,14 @@ impl Response {
         Self { allow: Some(allow), ..Self::text(405, "method not allowed") }
     }
 
+    /// The answer to a socket or an upgrade that a limit refuses.
+    pub(in crate::net) fn refusal(refusal: Refusal) -> Self {
+        let retry_after = Some(refusal.retry_after());
+        Self { retry_after, ..Self::text(refusal.status(), refusal.text()) }
+    }
+
     /// The answer as it is sent.
-    pub(super) fn encode(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    pub(in crate::net) fn encode(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
         debug_assert_eq!(self.status == 405, self.allow.is_some(), "405 and Allow come together (RFC 9110)");
         let mut bytes = Vec::with_capacity(self.body.len() + 256);
         // Writing to a Vec does not fail.
@@ -153,6 +166,9 @@ impl Response {
         );
         if let Some(allow) = self.allow {
             let _ = write!(bytes, "Allow: {allow}\r\n");
+        }
+        if let Some(seconds) = self.retry_after {
+            let _ = write!(bytes, "Retry-After: {seconds}\r\n");
         }
         if self.status == 426 {
             bytes.extend_from_slice(b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n");
@@ -219,6 +235,32 @@ mod tests {
         for code in crate::protocol::code::ErrorCode::ALL {
             let status = code.http_status();
             assert_eq!(reason(status) == reason(500), status == 500, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_take_several_lines() {
+        let text = "GET / HTTP/1.1\r\nVia: a, b\r\nHost: h\r\nvia: c\r\n\r\n";
+        let (head, _) = parsed(text).unwrap().unwrap();
+        assert_eq!(head.lines("VIA").collect::<Vec<_>>(), ["a, b", "c"]);
+        assert!(head.has_token("via", "c") && head.lines("none").next().is_none());
+    }
+
+    #[test]
+    fn every_refusal_says_when_to_come_back() {
+        for refusal in Refusal::ALL {
+            let answer = Response::refusal(refusal).encode(false, false);
+            let mut headers = [httparse::EMPTY_HEADER; 16];
+            let mut read = httparse::Response::new(&mut headers);
+            let length = read.parse(&answer).unwrap().unwrap();
+            assert_eq!(read.code, Some(refusal.status()));
+            let header = |name| {
+                let header = read.headers.iter().find(|header| header.name == name).unwrap();
+                std::str::from_utf8(header.value).unwrap()
+            };
+            assert_eq!(header("Content-Length"), (answer.len() - length).to_string());
+            assert!((1..=10).contains(&header("Retry-After").parse().unwrap()));
+            assert_eq!(header("Connection"), "close");
         }
     }
 

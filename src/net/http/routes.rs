@@ -24,8 +24,8 @@ const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 pub(super) enum Route {
     /// This answer makes the socket a WebSocket.
     Upgrade(String),
-    /// An answer once its body, of so many bytes, is there.
-    Respond { body_bytes: usize },
+    /// An answer once its body, of so many bytes, is there. `is_keyed`: the request showed the key of the API.
+    Respond { body_bytes: usize, is_keyed: bool },
     /// This answer. Its body is not read, so nothing can follow it on the connection.
     Refuse(Response),
 }
@@ -68,7 +68,8 @@ impl Router {
                 Err(response) => Route::Refuse(response),
             };
         }
-        let body_bytes = if api_method(head).is_some() {
+        let is_api = api_method(head).is_some();
+        let body_bytes = if is_api {
             if let Err(response) = self.authorize(head) {
                 return Route::Refuse(response);
             }
@@ -77,7 +78,7 @@ impl Router {
             head.no_body().map(|()| 0)
         };
         match body_bytes {
-            Ok(bytes) => Route::Respond { body_bytes: bytes },
+            Ok(body_bytes) => Route::Respond { body_bytes, is_keyed: is_api && self.api_key.is_set() },
             Err(BadRequest(status, text)) => Route::Refuse(Response::text(status, text)),
         }
     }

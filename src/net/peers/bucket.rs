@@ -18,11 +18,6 @@ impl Rate {
         let token = Duration::from_secs(1) / per_second.max(1);
         Self { token, burst: burst.max(token) }
     }
-
-    /// Time in which one token comes back.
-    pub(super) fn token(self) -> Duration {
-        self.token
-    }
 }
 
 /// A bucket of tokens, told by the moment at which it is full again.

@@ -14,6 +14,7 @@ mod peer;
 mod places;
 mod proxy_header;
 mod refusal;
+mod refusal_log;
 mod strangers_budget;
 
 #[cfg(test)]
@@ -22,5 +23,5 @@ mod mutation;
 pub(super) use address::ClientAddress;
 pub(super) use peer::{Peer, Peers};
 pub(super) use places::PLACES_RESERVED;
-pub(super) use proxy_header::{PROXY_HEADER_BYTES_MAX, ProxyHeader};
+pub(super) use proxy_header::ProxyHeader;
 pub(super) use refusal::Refusal;

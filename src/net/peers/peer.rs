@@ -7,13 +7,12 @@ use std::time::Instant;
 
 use super::address::{AddressRules, ClientAddress};
 use super::address_table::{AddressLimits, AddressPermit, AddressTable};
-use super::limit_log::{LimitLine, LimitLog};
 use super::places::{ClientPlace, Places, SocketPlace};
 use super::refusal::Refusal;
+use super::refusal_log::RefusalLog;
 use super::strangers_budget::{StrangerBytes, StrangersBudget};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::sync::{Mutex, lock};
 
 /// Everything that decides about peers, once a server.
 #[derive(Debug)]
@@ -25,9 +24,7 @@ pub(in crate::net) struct Peers {
     addresses: Arc<AddressTable>,
     budget: Arc<StrangersBudget>,
     metrics: Arc<Metrics>,
-    /// Whether the server is at a limit of its own, and whether some address is at one of an address.
-    server_log: Mutex<LimitLog>,
-    address_log: Mutex<LimitLog>,
+    log: RefusalLog,
 }
 
 impl Peers {
@@ -45,14 +42,12 @@ impl Peers {
             addresses: AddressTable::new(AddressLimits::new(client)),
             budget: StrangersBudget::new(client.strangers_bytes_max, metrics.stranger_bytes.clone()),
             metrics,
-            server_log: Mutex::default(),
-            address_log: Mutex::default(),
+            log: RefusalLog::default(),
         })
     }
 
     /// Lets a socket in that was just accepted.
     pub(in crate::net) fn accept(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Result<Peer, Refusal> {
-        self.check_logs(now);
         let address = self.rules.of_socket(peer);
         let place = self.noted(address, now, self.places.socket(self.rules.is_nearby(peer)))?;
         let permit = self.noted(address, now, self.addresses.admit(address, now))?;
@@ -77,52 +72,15 @@ impl Peers {
     ) -> Result<T, Refusal> {
         if let Err(refusal) = &result {
             self.metrics.sockets_refused_total.with_label_values(&[refusal.as_str()]).inc();
-            let is_of_address = refusal.status() == 429;
-            let log = if is_of_address { &self.address_log } else { &self.server_log };
-            let lines = lock(log).refused(now);
-            for line in lines.into_iter().flatten() {
-                if is_of_address { log_address(line, client.ip(), *refusal) } else { self.log_server(line) }
-            }
+            self.log.refused(*refusal, client.ip(), self.connections_max, now);
         }
         result
     }
 
-    fn check_logs(&self, now: Instant) {
-        let (server, address) = (lock(&self.server_log).check(now), lock(&self.address_log).check(now));
-        if let Some(line) = server {
-            self.log_server(line);
-        }
-        if let Some(LimitLine::Left { refused, lasted }) = address {
-            log_address_left(refused, lasted);
-        }
+    /// Tells when a limit is no longer reached; the moment at which to look again.
+    pub(in crate::net) fn check_logs(&self, now: Instant) -> Option<Instant> {
+        self.log.check(now)
     }
-
-    fn log_server(&self, line: LimitLine) {
-        match line {
-            LimitLine::Reached => tracing::warn!(
-                connections_max = self.connections_max,
-                "the server is full: new connections are refused; see docs/operations.md on system limits"
-            ),
-            LimitLine::Left { refused, lasted } => {
-                tracing::info!(refused, ?lasted, "the server takes new connections again");
-            }
-        }
-    }
-}
-
-fn log_address(line: LimitLine, address: IpAddr, refusal: Refusal) {
-    match line {
-        LimitLine::Reached => tracing::warn!(
-            %address,
-            limit = refusal.as_str(),
-            "connections of one address are refused; if it is a proxy, name it in client.trusted_proxies"
-        ),
-        LimitLine::Left { refused, lasted } => log_address_left(refused, lasted),
-    }
-}
-
-fn log_address_left(refused: u64, lasted: std::time::Duration) {
-    tracing::info!(refused, ?lasted, "no connection was refused because of its address for a while");
 }
 
 /// The standing of one connection; everything is given back when it is dropped.
@@ -218,6 +176,11 @@ impl Peer {
         self.permit.known();
     }
 
+    /// Holds nothing any more, because the connection only ends.
+    pub(in crate::net) fn release(&mut self) {
+        self.bytes = None;
+    }
+
     fn set_address(&mut self, address: ClientAddress, now: Instant) -> Result<(), Refusal> {
         self.permit = self.peers.noted(address, now, self.peers.addresses.admit(address, now))?;
         self.address = address;
@@ -265,11 +228,10 @@ mod tests {
         assert!(late.is_in_reserve());
         assert_eq!(late.upgrade(late.address(), now), Err(Refusal::FullOfClients));
         assert_eq!(refused(&peers, Refusal::FullOfClients), 1);
-        assert!(lock(&peers.server_log).due().is_some(), "a line at the limit");
+        assert!(peers.check_logs(now).is_some(), "a line at the limit");
         clients.pop();
         assert_eq!(late.upgrade(late.address(), now), Ok(()));
-        drop(peers.accept(ip("127.0.0.1"), now + Duration::from_secs(60)).unwrap());
-        assert!(lock(&peers.server_log).due().is_none(), "and one when it is over");
+        assert!(peers.check_logs(now + Duration::from_secs(60)).is_none(), "and one when it is over");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Longest header in bytes. The addresses take 232 at most; additions such as the name that a TLS client
 /// asked for or its certificate take the rest.
-pub(in crate::net) const PROXY_HEADER_BYTES_MAX: usize = 4096;
+const PROXY_HEADER_BYTES_MAX: usize = 4096;
 
 /// Longest line of version 1, its end included; the specification's own bound.
 const LINE_BYTES_MAX: usize = 107;

@@ -15,9 +15,12 @@ use tungstenite::protocol::Message;
 
 use super::input::Input;
 use super::timers::{Due, Timers};
-use crate::limits::{CLOSE_REASON_BYTES_MAX, CONNECT_MESSAGE_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::limits::{
+    CLOSE_REASON_BYTES_MAX, CONNECT_MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX, TURN_COMMANDS_MAX,
+};
 use crate::net::client_rules::ClientRules;
 use crate::net::ending::{Ending, GOODBYE};
+use crate::net::peers::Peer;
 use crate::net::readers::{Next, Tick, Wait};
 use crate::net::session::{Flow, Session};
 use crate::node::NodeHandle;
@@ -66,6 +69,8 @@ struct CloseFrame {
     kind: Option<&'static str>,
 }
 
+const TOO_BIG: CloseFrame = CloseFrame { code: 1009, reason: "message too big", kind: Some("too_big") };
+
 impl From<CloseCode> for CloseFrame {
     fn from(code: CloseCode) -> Self {
         Self { code: code.number(), reason: code.as_str(), kind: None }
@@ -102,16 +107,23 @@ impl WebSocket {
     }
 
     /// One turn; `None` when the connection is to end, with its rooms left and its last frame queued.
-    pub(in crate::net) fn turn(&mut self, stopping: bool) -> Option<Next> {
+    pub(in crate::net) fn turn(&mut self, peer: &mut Peer, stopping: bool) -> Option<Next> {
         if stopping {
             self.close(CloseCode::Shutdown.into());
         }
-        let next = catch_unwind(AssertUnwindSafe(|| self.serve())).unwrap_or_else(|_| {
+        let was_connected = self.session.is_connected();
+        let mut next = catch_unwind(AssertUnwindSafe(|| self.serve())).unwrap_or_else(|_| {
             self.on_panic();
             None
         });
+        if !was_connected && next.is_some() && !self.is_within_budget(peer) {
+            next = None;
+        }
         if next.is_none() && catch_unwind(AssertUnwindSafe(|| self.leave())).is_err() {
             self.node.metrics().reader_panics_total.inc();
+        }
+        if next.is_none() {
+            tracing::debug!(client = %peer.address().ip(), ended = ?self.outbox.ended(), "a WebSocket ended");
         }
         next
     }
@@ -166,6 +178,25 @@ impl WebSocket {
                 self.await_close()
             }
         }
+    }
+
+    /// Counts what a client that has not connected keeps until its next turn. False when that is too much, and
+    /// it was told so.
+    fn is_within_budget(&self, peer: &mut Peer) -> bool {
+        if self.session.is_connected() {
+            peer.known();
+            return true;
+        }
+        let bytes = self.input.bytes();
+        let close = if bytes > STRANGER_MESSAGE_BYTES_MAX {
+            TOO_BIG
+        } else if peer.hold(bytes, Instant::now()).is_err() {
+            CloseFrame { code: 1013, reason: "try again later", kind: None }
+        } else {
+            return true;
+        };
+        self.close(close);
+        false
     }
 
     /// Parks until the client has read enough of what it asked for: it fills no memory by asking more.
@@ -377,7 +408,7 @@ fn rest(text: &Utf8Bytes, position: usize) -> Option<Utf8Bytes> {
 fn answer_to(error: &Error) -> Option<CloseFrame> {
     let close = |code, reason, kind| Some(CloseFrame { code, reason, kind: Some(kind) });
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => close(1009, "message too big", "too_big"),
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(TOO_BIG),
         Error::Utf8(_) => close(1007, "invalid utf-8", "utf8"),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(_) => close(1002, "protocol error", "websocket"),

@@ -64,6 +64,14 @@ impl Input {
         }
     }
 
+    /// Bytes kept until more of a message comes.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.context {
+            Some(_) => READ_BUFFER_BYTES + self.stream.message_bytes(),
+            None => 0,
+        }
+    }
+
     /// Hands over the frame that answers the client's close, which it may wait for; that tungstenite reports
     /// the end is no news.
     pub(super) fn answer_close(&mut self) {

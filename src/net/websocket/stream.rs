@@ -30,13 +30,16 @@ pub(super) struct SocketStream {
     progress: Progress,
     /// Arrival of the first byte of a message that is not whole yet.
     message_since: Option<Instant>,
+    /// Bytes of that message so far, with at most one read of what came before it.
+    message_bytes: usize,
 }
 
 impl SocketStream {
     /// A stream whose reader already has the bytes `early`.
     pub(super) fn new(outbox: Arc<Outbox>, early: &[u8]) -> Self {
         let progress = Progress::default();
-        let mut stream = Self { outbox, left: TURN_BYTES_MAX, progress, message_since: None };
+        let mut stream =
+            Self { outbox, left: TURN_BYTES_MAX, progress, message_since: None, message_bytes: 0 };
         stream.pass(early, Instant::now());
         stream
     }
@@ -61,12 +64,18 @@ impl SocketStream {
         self.message_since.map(|since| since + MESSAGE_DEADLINE)
     }
 
+    /// Bytes of the message that is not whole yet.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
     fn pass(&mut self, bytes: &[u8], now: Instant) {
         if self.progress.pass(bytes) {
-            self.message_since = None;
+            (self.message_since, self.message_bytes) = (None, 0);
         }
         if self.progress.is_inside() {
             self.message_since.get_or_insert(now);
+            self.message_bytes += bytes.len();
         }
         debug_assert_eq!(
             self.message_since.is_some(),
