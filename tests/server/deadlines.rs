@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::frames::{CLOSE, PING, PONG, TEXT, frame};
+use crate::support::frames::{CLOSE, CONTINUATION, PING, PONG, TEXT, frame};
 use crate::support::server::TestServer;
 use crate::support::token::{seconds_from_now, token};
 use crate::support::websocket::Came;
@@ -157,6 +157,10 @@ fn a_message_before_connect_is_small() {
     let mut client = server.open();
     client.send(&long(24 * 1024));
     assert_eq!(client.expect_close(1009), "message too big");
+    let mut client = server.open();
+    client.websocket.send_bytes(&frame(TEXT, false, true, &[b' '; 20 * 1024]));
+    client.websocket.send_bytes(&frame(CONTINUATION, true, true, &[b' '; 20 * 1024])[..16 * 1024]);
+    assert_eq!(client.expect_close(1009), "message too big", "pieces are no way round");
     let mut client = server.open();
     client.send(&long(20 * 1024));
     assert!(client.next_reply().contains("connect"));

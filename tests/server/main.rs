@@ -41,6 +41,7 @@ mod failures;
 mod http;
 mod input;
 mod limits;
+mod peers;
 mod people;
 mod recovery;
 mod rooms;

@@ -30,8 +30,12 @@ enum Line {
 
 impl Client {
     pub fn open(server: &TestServer) -> Self {
+        Self::over(server, WebSocket::open(server.address))
+    }
+
+    pub fn over(server: &TestServer, websocket: WebSocket) -> Self {
         Self {
-            websocket: WebSocket::open(server.address),
+            websocket,
             id: String::new(),
             names: server.names.clone(),
             next_id: 0,

@@ -22,7 +22,10 @@ pub struct HttpConnection {
 
 impl HttpConnection {
     pub fn open(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub fn over(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { socket, received: Vec::new() }
     }

@@ -73,7 +73,17 @@ impl WebSocket {
         path: &str,
         headers: &str,
     ) -> (String, Option<(TcpStream, Vec<u8>)>) {
-        let mut socket = patient(TcpStream::connect(address).unwrap());
+        Self::try_upgrade(TcpStream::connect(address).unwrap(), address, path, headers)
+    }
+
+    /// The same on a socket that is connected already.
+    pub fn try_upgrade(
+        socket: TcpStream,
+        address: SocketAddr,
+        path: &str,
+        headers: &str,
+    ) -> (String, Option<(TcpStream, Vec<u8>)>) {
+        let mut socket = patient(socket);
         socket.write_all(upgrade_request(address, path, headers).as_bytes()).unwrap();
         let (head, rest) = read_head(&mut socket);
         let upgraded = head.starts_with("HTTP/1.1 101 ");
