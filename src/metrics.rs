@@ -67,7 +67,7 @@ metrics! {
     sockets: gauge,
     /// Sockets and upgrades refused because a limit was reached, by the limit.
     sockets_refused_total: counter_vec["limit"],
-    /// Bytes held for connections that have not connected.
+    /// Bytes kept for connections that have not connected while they wait.
     stranger_bytes: gauge,
     /// Threads that serve connections.
     readers: gauge,
