@@ -73,6 +73,10 @@ pub(crate) const BLOCK_PUBLICATIONS: u64 = 256;
 /// Payload bytes the page cache keeps over all rooms.
 pub(crate) const PAGE_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Publications of one commit that the thread which committed them may deliver itself: each goes to a small room,
+/// and the next commit of its lane may wait for all of them.
+pub(crate) const INLINE_PUBLICATIONS_MAX: usize = 8;
+
 /// Commands a worker applies before it delivers what they brought.
 pub(crate) const SHARD_TURN_COMMANDS_MAX: usize = 1024;
 

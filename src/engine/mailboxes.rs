@@ -44,6 +44,11 @@ impl Mailboxes {
         &self.0[self.index_of(channel)]
     }
 
+    /// Queues a command at the shard with this index; blocks while its queue is full.
+    pub(super) fn send(&self, index: usize, command: Command) {
+        self.0[index].send(command);
+    }
+
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Mailbox>> {
         self.0.iter()
     }

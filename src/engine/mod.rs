@@ -41,6 +41,7 @@ use crossbeam_channel::{Receiver, bounded};
 
 use crate::config::{self, Delivery, Namespace};
 use crate::ids::{Channel, ConnectionId};
+use crate::limits::INLINE_PUBLICATIONS_MAX;
 use crate::metrics::Metrics;
 use crate::outbox::frame;
 use crate::protocol::api::activity::RoomOrder;
@@ -342,33 +343,32 @@ impl Engine {
     }
 }
 
-impl Engine {
-    fn shard_of(&self, channel: &Channel) -> &Shard {
-        &self.shards[self.mailboxes.index_of(channel)]
-    }
-}
-
 impl CommitSink for Engine {
-    /// With a single publication for a small room of an idle shard the caller gets the delivery
-    /// back, to run it itself once others may commit; it holds the shard until then.
-    fn committed<'a>(&'a self, mut batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    /// The caller gets the delivery of a small batch to small rooms of idle shards back, to run it itself once
+    /// others may commit; it holds the shards until then.
+    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
         let committed_at = Instant::now();
-        if batch.len() == 1
-            && let Some(owned) = self.shard_of(&batch[0].channel).try_own(&batch[0].channel)
-            && let Some(publication) = batch.pop()
-        {
-            return Some(Box::new(move || owned.deliver(publication, committed_at)));
-        }
+        let may_go_inline = batch.len() <= INLINE_PUBLICATIONS_MAX;
         let mut by_shard: Vec<Vec<Publication>> = vec![Vec::new(); self.shards.len()];
         for publication in batch {
             by_shard[self.mailboxes.index_of(&publication.channel)].push(publication);
         }
-        for (mailbox, publications) in self.mailboxes.iter().zip(by_shard) {
-            if !publications.is_empty() {
-                mailbox.send(Command::Publish { publications, committed_at });
+        let mut inline = Vec::new();
+        for (index, publications) in by_shard.into_iter().enumerate().filter(|(_, some)| !some.is_empty()) {
+            let owned = may_go_inline.then(|| self.shards[index].try_own(&publications)).flatten();
+            match owned {
+                Some(owned) => inline.push((owned, publications)),
+                None => self.mailboxes.send(index, Command::Publish { publications, committed_at }),
             }
         }
-        None
+        if inline.is_empty() {
+            return None;
+        }
+        Some(Box::new(move || {
+            for (owned, publications) in inline {
+                owned.deliver(publications, committed_at);
+            }
+        }))
     }
 }
 

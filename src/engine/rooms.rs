@@ -153,17 +153,19 @@ impl Rooms {
         room
     }
 
-    /// Delivers a publication for the thread that committed it, which holds the idle shard. True when the
+    /// Delivers publications for the thread that committed them, which holds the idle shard. True when the
     /// worker may sleep on: it knows of every timer and there is no work left.
     pub(super) fn deliver_inline(
         &mut self,
-        publication: Publication,
+        publications: Vec<Publication>,
         committed_at: Instant,
         mailbox: &Arc<Mailbox>,
         context: &Context,
     ) -> bool {
         let timer_before = self.next_timer();
-        self.publish(publication, committed_at, context);
+        for publication in publications {
+            self.publish(publication, committed_at, context);
+        }
         self.deliver(true, mailbox, context);
         self.assert_consistent();
         let knows_timers = self.next_timer().is_none_or(|timer| timer_before.is_some_and(|at| at <= timer));

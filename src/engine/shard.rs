@@ -11,7 +11,6 @@ use super::command::Command;
 use super::context::Context;
 use super::mailboxes::Mailbox;
 use super::rooms::Rooms;
-use crate::ids::Channel;
 use crate::limits::SHARD_TURN_COMMANDS_MAX;
 use crate::publication::Publication;
 use crate::sync::{Arc, Mutex, MutexGuard, TryLockError, lock};
@@ -126,16 +125,17 @@ impl Shard {
         rooms.reset(&self.context);
     }
 
-    /// For the thread that committed one publication: the right to deliver it itself, if the shard
-    /// is idle, nothing is queued, and the room is small.
-    pub(super) fn try_own(&self, channel: &Channel) -> Option<Owned<'_>> {
+    /// For the thread that committed publications: the right to deliver them itself, if the shard
+    /// is idle, nothing is queued, and their rooms are small.
+    pub(super) fn try_own(&self, publications: &[Publication]) -> Option<Owned<'_>> {
         let rooms = match self.rooms.try_lock() {
             Ok(rooms) => rooms,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
         let idle = self.mailbox.is_empty() && !rooms.has_work();
-        (idle && rooms.goes_inline(channel, &self.context)).then_some(Owned { shard: self, rooms })
+        let small = |publication: &Publication| rooms.goes_inline(&publication.channel, &self.context);
+        (idle && publications.iter().all(small)).then_some(Owned { shard: self, rooms })
     }
 
     /// Lets the next delivery of this shard panic.
@@ -156,11 +156,11 @@ pub(super) struct Owned<'a> {
 }
 
 impl Owned<'_> {
-    /// Delivers the publication inline and gives the shard back.
-    pub(super) fn deliver(mut self, publication: Publication, committed_at: Instant) {
+    /// Delivers the publications inline and gives the shard back.
+    pub(super) fn deliver(mut self, publications: Vec<Publication>, committed_at: Instant) {
         let Self { shard, ref mut rooms } = self;
         let delivered = catch_unwind(AssertUnwindSafe(|| {
-            rooms.deliver_inline(publication, committed_at, &shard.mailbox, &shard.context)
+            rooms.deliver_inline(publications, committed_at, &shard.mailbox, &shard.context)
         }));
         match delivered {
             Ok(worker_may_sleep) if worker_may_sleep => {}

@@ -409,7 +409,7 @@ fn after_a_panic_listeners_resubscribe_and_miss_no_message() {
         ear.hear_until(published + 2);
         let bystander = rig.listen(&bystanders, None).unwrap();
 
-        rig.engine.shard_of(&room).panic_next();
+        rig.engine.shards[rig.engine.mailboxes.index_of(&room)].panic_next();
         rig.publish(&room, 1);
         rig.panics += 1;
         ear.hear_end();
