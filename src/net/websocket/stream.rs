@@ -27,6 +27,8 @@ pub(super) struct SocketStream {
     outbox: Arc<Outbox>,
     /// Bytes that this turn may still read.
     left: usize,
+    /// The socket was read empty in this turn.
+    drained: bool,
     progress: Progress,
     /// Arrival of the first byte of a message that is not whole yet.
     message_since: Option<Instant>,
@@ -38,15 +40,21 @@ impl SocketStream {
     /// A stream whose reader already has the bytes `early`.
     pub(super) fn new(outbox: Arc<Outbox>, early: &[u8]) -> Self {
         let progress = Progress::default();
-        let mut stream =
-            Self { outbox, left: TURN_BYTES_MAX, progress, message_since: None, message_bytes: 0 };
+        let mut stream = Self {
+            outbox,
+            left: TURN_BYTES_MAX,
+            drained: false,
+            progress,
+            message_since: None,
+            message_bytes: 0,
+        };
         stream.pass(early, Instant::now());
         stream
     }
 
     /// A turn begins.
     pub(super) fn begin_turn(&mut self) {
-        self.left = TURN_BYTES_MAX;
+        (self.left, self.drained) = (TURN_BYTES_MAX, false);
     }
 
     /// True when the turn has read as much as it may, so that the socket may hold more.
@@ -93,10 +101,12 @@ impl Read for SocketStream {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let most = buffer.len().min(self.left);
-        if most == 0 {
+        if most == 0 || self.drained {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let (count, _) = rustix::net::recv(socket, &mut buffer[..most], RecvFlags::DONTWAIT)?;
+        // Less than was asked for is all there is; what comes later is told, for arming is level-triggered.
+        self.drained = count > 0 && count < most;
         self.left -= count;
         self.pass(&buffer[..count], Instant::now());
         Ok(count)
