@@ -33,7 +33,7 @@ pub(super) enum Wish {
     Nothing,
     /// One more, which is counted as idle already.
     OneMore,
-    /// One more would be of use, but all are there that may be.
+    /// All wait that there may be: nobody is left to serve.
     Exhausted,
 }
 
@@ -105,7 +105,7 @@ impl Threads {
             return Wish::Nothing;
         }
         if counts.total() >= self.most {
-            return Wish::Exhausted;
+            return if counts.computing == 0 { Wish::Exhausted } else { Wish::Nothing };
         }
         counts.idle += 1;
         Wish::OneMore
@@ -119,15 +119,16 @@ mod tests {
 
     #[test]
     fn somebody_waits_for_events_while_others_wait_for_the_database() {
-        let threads = Threads::new(3, 1);
+        let threads = Threads::new(2, 1);
         threads.add();
         assert_eq!(threads.begin(), Wish::OneMore);
         assert_eq!(threads.wait_begins(), Wish::Nothing);
-        assert_eq!(threads.begin(), Wish::OneMore);
-        assert_eq!(threads.begin(), Wish::Exhausted, "three are all");
+        assert_eq!(threads.begin(), Wish::Nothing, "two are all, and one serves");
+        assert_eq!(threads.wait_begins(), Wish::Exhausted);
         threads.wait_ended();
         threads.end();
         assert!(!threads.may_leave(), "the last that waits for events stays");
+        threads.wait_ended();
         threads.end();
         assert!(threads.may_leave());
     }
