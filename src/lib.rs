@@ -47,8 +47,8 @@
 //! 1. A reader thread takes a connection whose socket has bytes, and makes requests of the commands it holds
 //!    (`net::readers`, `net::session`).
 //! 2. The node checks the request: namespace, rights, size, payload (`node::publish`).
-//! 3. The message waits in the commit lane of its channel. One of the waiting threads leads: it gives
-//!    numbers, commits the batch, and answers the others (`store::lane`).
+//! 3. The message waits in the commit lane of its channel; its connection is parked. One of the callers
+//!    leads: it gives numbers, commits the batch, and answers the others (`store::lane`).
 //! 4. Before it answers, the leader queues the batch at the shards of its rooms (`Engine::committed`,
 //!    `engine::mailboxes`). A single message for a small room of an idle shard it delivers itself
 //!    (`engine::shard::Owned`).

@@ -7,6 +7,7 @@
 //!    └─────────────────────────────────────────────────────────────────────────┘
 //! ```
 
+use std::fmt;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,13 +19,14 @@ use super::readers::{self, Next, Tick};
 use super::sockets::{ConnectionPermit, Phase};
 use super::websocket::WebSocket;
 use crate::ids::ConnectionId;
-use crate::outbox::Reader;
+use crate::outbox::{Reader, Work};
 
 /// A connection, whatever it speaks.
-#[derive(Debug)]
 pub(super) struct Connection {
     state: State,
     socket: Arc<TcpStream>,
+    /// Left by a turn to its thread.
+    work: Option<Work>,
     /// Behind the socket, so that its places are free when its file is closed.
     peer: Peer,
     /// Last, so that it is returned when everything else is gone.
@@ -43,7 +45,7 @@ impl Connection {
     /// A socket that was just accepted.
     pub(super) fn new(socket: TcpStream, peer: Peer, permit: ConnectionPermit, router: Arc<Router>) -> Self {
         let state = State::Head(Box::new(Exchange::new(router, &peer)));
-        Self { state, socket: Arc::new(socket), peer, permit }
+        Self { state, socket: Arc::new(socket), work: None, peer, permit }
     }
 
     /// The moment by which its first request must have come.
@@ -66,6 +68,12 @@ impl Connection {
         self.state =
             State::Open(Box::new(WebSocket::new(outbox, early, router.node(), router.client_rules())));
         Some(())
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -98,16 +106,22 @@ impl readers::Connection for Connection {
                         }
                     }
                 },
-                State::Open(websocket) => match websocket.turn(peer, stopping) {
-                    Some(next) => return next,
-                    None => {
-                        let ending = websocket.end();
-                        self.end(ending);
+                State::Open(websocket) => {
+                    let next = websocket.turn(peer, stopping);
+                    self.work = websocket.take_work();
+                    if let Some(next) = next {
+                        return next;
                     }
-                },
+                    let ending = websocket.end();
+                    self.end(ending);
+                }
                 State::Ending(ending) => return ending.turn(&self.socket),
             }
         }
+    }
+
+    fn take_work(&mut self) -> Option<Work> {
+        self.work.take()
     }
 
     fn tick(&mut self, now: Instant) -> Tick {

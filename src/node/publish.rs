@@ -11,8 +11,9 @@ use super::error::PublishError;
 use super::handle::NodeHandle;
 use crate::clock;
 use crate::ids::{Channel, Seq};
+use crate::outbox::Work;
 use crate::publication::{ClientInfo, Publication};
-use crate::store::{AppendError, NewMessage};
+use crate::store::{AppendError, Appended, Completion, NewMessage};
 
 /// A message that somebody wants to publish.
 #[derive(Debug, Clone)]
@@ -50,7 +51,79 @@ impl CheckedMessage {
     }
 }
 
+/// A sender that does not wait for its messages to be stored. Called by the thread that commits, which it must
+/// not hold up.
+pub(crate) trait Acknowledge: Send + Sync {
+    /// Every message is durable, or refused; the outcomes are in the order of the messages. What was stored is
+    /// about to be delivered by the same thread, so acks may be held back until
+    /// [`delivered`](Self::delivered), to leave together with what is delivered to the same client.
+    fn acknowledged(&self, outcomes: Vec<Result<Seq, PublishError>>);
+
+    /// What was stored is on its way.
+    fn delivered(&self);
+
+    /// Has a thread do this soon, which may wait.
+    fn run(&self, work: Work);
+}
+
+/// Messages that were handed over, by the lane they are in.
+struct HandedOver {
+    node: Arc<NodeHandle>,
+    lane: usize,
+    sender: Arc<dyn Acknowledge>,
+}
+
+impl HandedOver {
+    fn lead(node: &Arc<NodeHandle>, lane: usize) -> Work {
+        let node = node.clone();
+        Box::new(move || node.store.lead(lane, &*node.engine))
+    }
+}
+
+impl Completion<Result<Appended, AppendError>> for HandedOver {
+    fn answered(&self, answers: Vec<Result<Appended, AppendError>>) {
+        self.sender.acknowledged(answers.into_iter().map(outcome).collect());
+    }
+
+    fn delivered(&self) {
+        self.sender.delivered();
+    }
+
+    fn appointed(&self) {
+        self.sender.run(Self::lead(&self.node, self.lane));
+    }
+}
+
 impl NodeHandle {
+    /// True for a room whose messages are passed on without being stored.
+    pub(crate) fn is_ephemeral(&self, channel: &Channel) -> bool {
+        self.namespace(channel).is_ok_and(|options| !options.persist)
+    }
+
+    /// Number of the commit lane that stores this message.
+    pub(crate) fn lane_of(&self, message: &CheckedMessage) -> usize {
+        self.store.lane_of(&message.message.channel)
+    }
+
+    /// Hands messages of one lane over to be stored, and returns at once. Work that is returned is to be done
+    /// by a thread that may wait, or nobody commits.
+    #[must_use]
+    pub(crate) fn commit_and_go(
+        self: &Arc<Self>,
+        lane: usize,
+        messages: Vec<CheckedMessage>,
+        sender: Arc<dyn Acknowledge>,
+    ) -> Option<Work> {
+        debug_assert!(
+            messages.iter().all(CheckedMessage::is_stored),
+            "what is not stored waits for no commit"
+        );
+        let messages = messages.into_iter().map(|checked| checked.message).collect();
+        let handed_over = HandedOver { node: self.clone(), lane, sender };
+        let must_lead = self.store.append_and_go(lane, messages, Arc::new(handed_over));
+        must_lead.then(|| HandedOver::lead(self, lane))
+    }
+
     /// Publishes each message that passes the checks; those that are stored are committed together.
     /// Outcomes are in the order of the messages: the seq, or 0 in a namespace that stores nothing.
     pub(crate) fn publish(
@@ -125,13 +198,7 @@ impl NodeHandle {
         let count = messages.len();
         let appended = self.store.append(messages, &*self.engine);
         debug_assert_eq!(appended.len(), count, "the store answers for every message");
-        let seq_of = |outcome: Result<_, _>| match outcome {
-            Ok(appended) => Ok(crate::store::Appended::seq(appended)),
-            Err(error) => Err(PublishError::Store(error)),
-        };
-        let seqs: Vec<_> = appended.into_iter().map(seq_of).collect();
-        debug_assert!(!seqs.contains(&Ok(0)), "a stored message has a position");
-        seqs
+        appended.into_iter().map(outcome).collect()
     }
 
     /// Gives a message that is not stored to those who listen now.
@@ -140,6 +207,13 @@ impl NodeHandle {
         let created_at_ms = clock::unix_ms();
         self.engine.publish_ephemeral(Publication { channel, seq: 0, data, info, tags, created_at_ms });
     }
+}
+
+/// What a sender is told of a message that was to be stored.
+fn outcome(appended: Result<Appended, AppendError>) -> Result<Seq, PublishError> {
+    let seq = appended.map(Appended::seq).map_err(PublishError::Store);
+    debug_assert!(seq != Ok(0), "a stored message has a position");
+    seq
 }
 
 fn next_outcome(outcomes: &mut impl Iterator<Item = Result<Seq, PublishError>>) -> Result<Seq, PublishError> {

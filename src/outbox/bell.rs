@@ -1,6 +1,6 @@
 //! A reader for tests: a thread that sleeps until its outbox wakes it.
 
-use super::{Outbox, Reader};
+use super::{Outbox, Reader, Work};
 use crate::ids::ConnectionId;
 use crate::sync::{Condvar, Mutex, lock, wait};
 
@@ -36,6 +36,10 @@ impl Bell {
 }
 
 impl Reader for Bell {
+    fn run(&self, work: Work) {
+        work();
+    }
+
     fn wake(&self, _: ConnectionId) {
         *lock(&self.rung) = true;
         self.changed.notify_all();

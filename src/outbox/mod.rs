@@ -55,8 +55,14 @@ pub enum Push {
     Closed,
 }
 
+/// Something that a thread is to do which may wait.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
 /// Whoever serves the connection of a socket's outbox, and sleeps while there is nothing to do for it.
 pub trait Reader: Send + Sync {
+    /// Has one of its threads do this soon.
+    fn run(&self, work: Work);
+
     /// Has the connection looked at soon, however often it is called before that. Called with the lock of its
     /// outbox held: to be quick, and to ask nothing of the outbox.
     fn wake(&self, id: ConnectionId);
@@ -90,6 +96,8 @@ pub struct Outbox {
 #[repr(C)]
 struct Inner {
     state: State,
+    /// What is queued waits for nothing but company: it leaves with the next frame, or when it is released.
+    held: bool,
     queue: Queue,
     watch: Watch,
     /// The connection is to be named to the drainer's channel when the queue has drained.
@@ -116,7 +124,8 @@ impl Inner {
         let is_socket = matches!(peer, Peer::Socket(_));
         self.queue.is_sound()
             // Queued bytes that may leave have somebody who sends them on; others have not.
-            && watched == (is_socket && queued && self.state.writes())
+            && watched == (is_socket && queued && self.state.writes() && !self.held)
+            && (!self.held || (queued && self.state == State::Open))
             && (!queued || !matches!(self.state, State::Ended(_)))
             && (queued || !matches!(self.state, State::Closing(_)))
             // A promised notice is sent at the latest when the queue is empty, and so is a wake-up.
@@ -156,6 +165,7 @@ impl Outbox {
     ) -> Arc<Self> {
         let inner = Inner {
             state: if matches!(peer, Peer::Consumer) { State::Open } else { State::Corked },
+            held: false,
             queue: Queue::default(),
             watch: Watch::Off { drained_at: None },
             notice_wanted: false,
@@ -186,6 +196,11 @@ impl Outbox {
             Peer::Socket(wire) => wire.socket(),
             Peer::Consumer => None,
         }
+    }
+
+    /// Whoever serves its connection.
+    pub(crate) fn reader(&self) -> Option<&Arc<dyn Reader>> {
+        self.reader.as_ref()
     }
 
     /// True when it takes publications and no frames.
@@ -222,6 +237,10 @@ impl Outbox {
     /// process takes no frames: for it the frame is accepted and dropped.
     pub fn push(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut inner = self.lock();
+        if inner.held && inner.queue.bytes() + frame.len() > self.budget_bytes {
+            // A reply that could have left already is no reason to refuse a large frame.
+            self.release_held(&mut inner);
+        }
         if let Some(refused) = self.refuse(&inner, frame.len()) {
             return refused;
         }
@@ -253,6 +272,34 @@ impl Outbox {
             return Push::Closed;
         }
         self.send_or_queue(&mut inner, frame)
+    }
+
+    /// Takes a reply that is to leave together with the next frame, in one send, or at
+    /// [`release`](Self::release), which the caller has to call soon. The budget says nothing.
+    pub fn hold(self: &Arc<Self>, frame: &Bytes) -> Push {
+        let mut inner = self.lock();
+        if !inner.state.accepts() {
+            return Push::Closed;
+        }
+        if inner.state != State::Open || !inner.queue.is_empty() || self.is_for_consumer() {
+            return self.send_or_queue(&mut inner, frame);
+        }
+        self.metrics.outbox_bytes.add(frame.len() as i64);
+        inner.queue.push_back(frame.clone());
+        inner.held = true;
+        Push::Accepted
+    }
+
+    /// Sends what is held, if it has not left with another frame.
+    pub fn release(self: &Arc<Self>) {
+        let mut inner = self.lock();
+        self.release_held(&mut inner);
+    }
+
+    fn release_held(self: &Arc<Self>, inner: &mut Inner) {
+        if std::mem::take(&mut inner.held) {
+            self.write_queue(inner);
+        }
     }
 
     /// Takes the answer to a ping of the client, or drops it where it would have to wait: before the first
@@ -427,6 +474,12 @@ impl Outbox {
     fn send_or_queue(self: &Arc<Self>, inner: &mut Inner, frame: &Bytes) -> Push {
         debug_assert!(!matches!(inner.state, State::Ended(_)), "a frame is taken after the end");
         let Peer::Socket(wire) = &self.peer else { return Push::Accepted };
+        if inner.held {
+            self.metrics.outbox_bytes.add(frame.len() as i64);
+            inner.queue.push_back(frame.clone());
+            self.release_held(inner);
+            return if matches!(inner.state, State::Ended(_)) { Push::Closed } else { Push::Accepted };
+        }
         let mut sent = 0;
         if inner.queue.is_empty() && inner.state.writes() {
             match wire.send(frame) {
@@ -526,7 +579,7 @@ impl Outbox {
     fn end(&self, inner: &mut Inner, why: Ended) {
         inner.state.end(why);
         let dropped = inner.queue.clear();
-        inner.wake_at_bytes = None;
+        (inner.held, inner.wake_at_bytes) = (false, None);
         self.metrics.outbox_bytes.sub(dropped as i64);
         self.unwatch(inner);
         // Whoever asked must hear of the end too, or it would keep for ever what it wants to push.
@@ -549,7 +602,8 @@ impl Outbox {
         }
     }
 
-    fn wake_reader(&self) {
+    /// Has its connection looked at soon.
+    pub(crate) fn wake_reader(&self) {
         if let Some(reader) = &self.reader {
             reader.wake(self.id);
         }

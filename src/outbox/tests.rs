@@ -101,6 +101,39 @@ fn a_socket_that_takes_nothing_is_ended() {
 }
 
 #[test]
+fn what_is_held_leaves_with_the_next_frame_or_when_released() {
+    let mut rig = rig(1024, Duration::from_secs(60));
+    assert_eq!(rig.outbox.uncork(&Bytes::from_static(b"first")), Push::Accepted);
+    let mut text = [0; 64];
+    let count = rig.client.read(&mut text).unwrap();
+    assert_eq!(&text[..count], b"first");
+
+    assert_eq!(rig.outbox.hold(&Bytes::from_static(b"ack")), Push::Accepted);
+    rig.client.set_nonblocking(true).unwrap();
+    assert_eq!(rig.client.read(&mut text).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    rig.client.set_nonblocking(false).unwrap();
+    assert_eq!(rig.outbox.push(&Bytes::from_static(b" push")), Push::Accepted);
+    let count = rig.client.read(&mut text).unwrap();
+    assert_eq!(&text[..count], b"ack push", "in one send");
+    rig.outbox.release();
+
+    assert_eq!(rig.outbox.hold(&Bytes::from_static(b"alone")), Push::Accepted);
+    rig.outbox.release();
+    let count = rig.client.read(&mut text).unwrap();
+    assert_eq!(&text[..count], b"alone");
+
+    assert_eq!(rig.outbox.hold(&Bytes::from_static(b"x")), Push::Accepted);
+    let large = Bytes::from(vec![b'y'; 2048]);
+    assert_eq!(rig.outbox.push(&large), Push::Accepted, "what is held is no reason to refuse");
+    assert_eq!(rig.outbox.hold(&Bytes::from_static(b"z")), Push::Accepted);
+    rig.outbox.close(3000, "");
+    let mut all = Vec::new();
+    rig.client.read_to_end(&mut all).unwrap();
+    assert_eq!(all, [b"x", &large[..], b"z", &frame::close(3000, "")].concat());
+    rig.drainer.stop();
+}
+
+#[test]
 fn the_reader_is_woken_when_there_is_capacity_and_at_the_end() {
     let mut rig = rig(64 * 1024, Duration::from_secs(60));
     assert_eq!(rig.outbox.uncork(&numbered(0)), Push::Accepted);

@@ -33,6 +33,7 @@ pub use error::{AppendError, OpenError, StoreError};
 pub use health::Health;
 pub(crate) use history::History;
 pub use history::{HistoryLimit, HistoryQuery};
+pub(crate) use lane::Completion;
 pub use message::{Appended, CommitSink, NewMessage};
 pub(crate) use models::member::Member;
 pub use models::member::Role;
@@ -93,6 +94,29 @@ impl Store {
         sink: &dyn CommitSink,
     ) -> Vec<Result<Appended, AppendError>> {
         self.lanes.append(messages, sink)
+    }
+
+    /// Number of the commit lane of a channel.
+    pub(crate) fn lane_of(&self, channel: &Channel) -> usize {
+        self.lanes.of(channel)
+    }
+
+    /// Hands messages of one lane over and returns at once; `completion` is told when every one is durable and
+    /// passed on, or refused. True when nobody commits for this lane: then the caller has
+    /// [`lead`](Self::lead) called, by a thread that may wait. Messages of one room get their numbers in the
+    /// order given, over all calls that do not overlap.
+    pub(crate) fn append_and_go(
+        &self,
+        lane: usize,
+        messages: Vec<NewMessage>,
+        completion: Arc<dyn Completion<Result<Appended, AppendError>>>,
+    ) -> bool {
+        self.lanes.submit_and_go(lane, messages, completion)
+    }
+
+    /// Commits what waits in a lane, for a caller that was told to have it led.
+    pub(crate) fn lead(&self, lane: usize, sink: &dyn CommitSink) {
+        self.lanes.lead(lane, sink);
     }
 
     /// Messages of a room with numbers in (after, until], oldest first: at most

@@ -1,4 +1,7 @@
-//! Many messages, few commits.
+//! Many messages, few commits, and who waits for them.
+
+use crate::support::eventually;
+use crate::support::server::TestServer;
 
 on_both_databases! {
     /// Everything that waits in the socket is committed together.
@@ -62,5 +65,59 @@ on_both_databases! {
             let last = latest.insert(publication["info"]["user"].to_string(), publication["data"].as_u64().unwrap());
             assert_eq!(publication["data"], last.unwrap_or(0) + 1, "in the order its writer sent it");
         }
+    }
+}
+
+/// Publishers that wait for their commit own no reader: there are two, and twenty publishers wait.
+#[test]
+fn a_slow_database_holds_up_nobody_else() {
+    let server = TestServer::with(
+        "readers_max = 2\n[namespace.live]\npersist = false\njoin_leave = false\npublish = \"everyone\"\n",
+    );
+    let mut publishers: Vec<_> = (0..20).map(|number| server.connect(&format!("ann{number}"))).collect();
+    let (mut bob, mut eve) = (server.connect("bob"), server.connect("eve"));
+    bob.join("live:a");
+    eve.join("room");
+    let lock = server.lock_sqlite();
+    let published: Vec<_> = publishers
+        .iter_mut()
+        .map(|ann| {
+            [1, 2].map(|data| ann.call(&format!(r#"{{"publish":{{"channel":"room","data":{data}}}}}"#)))
+        })
+        .collect();
+    eventually("all were read", || server.metric("commands_total{method=\"publish\"}") == 40);
+    eve.publish("live:a", "1");
+    assert!(bob.next_push().contains(r#""data":1"#), "other rooms go on");
+    assert_eq!(eve.ask(r#"{"ping":{}}"#), r#"{"ping":{}}"#);
+    assert_eq!(server.metric("publish_ack_seconds_count"), 1, "only what is not stored is acknowledged");
+    assert!(server.metric("readers") <= 2);
+    drop(lock);
+    for (ann, ids) in publishers.iter_mut().zip(published) {
+        for id in ids {
+            assert_eq!(ann.reply_to(id), r#"{"publish":{}}"#);
+        }
+    }
+    for _ in 0..40 {
+        eve.next_push();
+    }
+}
+
+on_both_databases! {
+    /// What asks for the publishes before it sees them, and what ends the connection comes behind their acks.
+    a_command_waits_for_the_publishes_before_it(server) {
+        let mut ann = server.connect("ann");
+        ann.join("room");
+        for round in 1..=20u64 {
+            let (publish, first) = ann.with_id(r#"{"publish":{"channel":"room","data":1}}"#);
+            let (history, second) = ann.with_id(r#"{"history":{"channel":"room"}}"#);
+            ann.send(&format!("{first}\n{second}"));
+            assert_eq!(ann.reply_to(publish), r#"{"publish":{}}"#);
+            let reply = ann.reply_to(history);
+            assert!(reply.contains(&format!(r#""offset":{round}"#)), "{reply}");
+        }
+        let publish = ann.call(r#"{"publish":{"channel":"room","data":1}}"#);
+        ann.send("not a command");
+        assert_eq!(ann.reply_to(publish), r#"{"publish":{}}"#);
+        assert_eq!(ann.expect_close(3501), "bad request");
     }
 }

@@ -64,7 +64,7 @@ impl TestServer {
         Self::with("")
     }
 
-    /// The same with more configuration.
+    /// The same with more configuration, which may begin with settings outside any table.
     pub fn with(extras: &str) -> Self {
         Self::on(Backend::Sqlite, extras)
     }

@@ -37,7 +37,7 @@ use wait::Told;
 use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
 use crate::metrics::Metrics;
-use crate::outbox::Reader;
+use crate::outbox::{Reader, Work};
 use crate::sync::blocking::{self, Lender};
 
 /// Time after which a thread without events goes, unless it is the last.
@@ -49,11 +49,19 @@ const WARNING_INTERVAL_SECONDS: u64 = 60;
 /// Time the threads have to end at the stop.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
+/// Something that waits for a thread.
+enum Task<C> {
+    /// A turn of a connection, which the queue owns.
+    Turn(Box<C>),
+    Work(Work),
+}
+
 /// The threads and the connections they serve.
 pub(super) struct Readers<C> {
     seats: Seats<C>,
-    /// Connections that are to have a turn without an event of their sockets. Bounded by their number.
-    queue: Mutex<VecDeque<Box<C>>>,
+    /// What is to be done without an event of a socket. Bounded by the number of connections and of commit
+    /// lanes.
+    queue: Mutex<VecDeque<Task<C>>>,
     poller: Poller,
     deadlines: Deadlines,
     threads: Threads,
@@ -109,7 +117,7 @@ impl<C: Connection> Readers<C> {
             return Err(error);
         }
         if let Err(connection) = self.park(connection, Some(deadline)) {
-            self.enqueue(connection);
+            self.enqueue(Task::Turn(connection));
         }
         Ok(())
     }
@@ -227,12 +235,20 @@ impl<C: Connection> Readers<C> {
         {
             self.serve(connection, reader);
         }
-        if let Some(connection) = self.dequeue() {
-            self.serve(connection, reader);
+        match self.dequeue() {
+            Some(Task::Turn(connection)) => self.serve(connection, reader),
+            Some(Task::Work(work)) => self.work(work),
+            None => {}
         }
     }
 
-    fn dequeue(&self) -> Option<Box<C>> {
+    fn work(&self, work: Work) {
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            self.metrics.reader_panics_total.inc();
+        }
+    }
+
+    fn dequeue(&self) -> Option<Task<C>> {
         let mut queue = self.queue();
         let first = queue.pop_front()?;
         if !queue.is_empty() {
@@ -250,10 +266,17 @@ impl<C: Connection> Readers<C> {
                 self.metrics.reader_panics_total.inc();
                 return self.remove(connection);
             };
+            let work = connection.take_work();
             let wait = match next {
                 Next::Wait(wait) => wait,
-                Next::Again => return self.enqueue(connection),
-                Next::End => return self.remove(connection),
+                Next::Again => {
+                    self.enqueue(Task::Turn(connection));
+                    return work.into_iter().for_each(|work| self.work(work));
+                }
+                Next::End => {
+                    self.remove(connection);
+                    return work.into_iter().for_each(|work| self.work(work));
+                }
             };
             // Whoever takes it out may end it before it is armed here: its file must stay open until then.
             let socket = wait.interest.map(|interest| (interest, connection.socket().clone()));
@@ -262,9 +285,13 @@ impl<C: Connection> Readers<C> {
                     if let Some((interest, socket)) = socket {
                         self.poller.arm(id, &socket, interest);
                     }
-                    return;
+                    return work.into_iter().for_each(|work| self.work(work));
                 }
-                Err(woken) => connection = woken,
+                // The work is not for a thread that owns a connection, for it may wait long.
+                Err(woken) => {
+                    work.into_iter().for_each(|work| self.enqueue(Task::Work(work)));
+                    connection = woken;
+                }
             }
         }
     }
@@ -274,8 +301,8 @@ impl<C: Connection> Readers<C> {
         self.seats.park(id, connection, deadline, |before, at| self.deadlines.list(id, before, at))
     }
 
-    fn enqueue(&self, connection: Box<C>) {
-        self.queue().push_back(connection);
+    fn enqueue(&self, task: Task<C>) {
+        self.queue().push_back(task);
         self.poller.ring();
     }
 
@@ -289,7 +316,7 @@ impl<C: Connection> Readers<C> {
         }
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Box<C>>> {
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Task<C>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -302,10 +329,10 @@ impl<C: Connection> Readers<C> {
                 // Its socket is armed as it was, or an event has marked its seat.
                 Ok(Tick::Until(deadline)) => {
                     if let Err(woken) = self.park(connection, deadline) {
-                        self.enqueue(woken);
+                        self.enqueue(Task::Turn(woken));
                     }
                 }
-                Ok(Tick::Turn) => self.enqueue(connection),
+                Ok(Tick::Turn) => self.enqueue(Task::Turn(connection)),
                 Err(_) => {
                     self.metrics.reader_panics_total.inc();
                     self.remove(connection);
@@ -316,9 +343,13 @@ impl<C: Connection> Readers<C> {
 }
 
 impl<C: Connection> Reader for Readers<C> {
+    fn run(&self, work: Work) {
+        self.enqueue(Task::Work(work));
+    }
+
     fn wake(&self, id: ConnectionId) {
         if let Some(connection) = self.seats.take(id) {
-            self.enqueue(connection);
+            self.enqueue(Task::Turn(connection));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::ids::ConnectionId;
-use crate::outbox::Reader;
+use crate::outbox::{Reader, Work};
 
 /// A connection as the readers know it: a value that one of them owns at a time and serves in turns.
 pub(in crate::net) trait Connection: Send + 'static {
@@ -18,6 +18,9 @@ pub(in crate::net) trait Connection: Send + 'static {
     /// Does all that can be done now, within the bounds of a turn; waits for no peer. `reader` wakes this
     /// connection.
     fn turn(&mut self, reader: &Arc<dyn Reader>) -> Next;
+
+    /// Work that the turn left to its thread, for the time when that owns the connection no more: it may wait.
+    fn take_work(&mut self) -> Option<Work>;
 
     /// Does what is due at `now` and takes no time; anything else is left to a turn.
     fn tick(&mut self, now: Instant) -> Tick;

@@ -4,6 +4,7 @@
 //! came; publishes that follow each other are committed together and acknowledged in one frame when
 //! the turn ends.
 
+mod commits;
 mod connect;
 mod expiry;
 mod outcome;
@@ -27,11 +28,12 @@ use crate::clock;
 use crate::ids::Channel;
 use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::node::{Caller, Client, NodeHandle};
-use crate::outbox::Outbox;
 use crate::outbox::frame::LineFrames;
+use crate::outbox::{Outbox, Work};
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
 use crate::protocol::reply;
+use commits::InFlight;
 use expiry::Expiries;
 use outcome::CommandError;
 use pending::PendingPublishes;
@@ -47,6 +49,9 @@ pub(super) struct Session {
     expiries: Expiries,
     rate: RateLimit,
     publishes: PendingPublishes,
+    in_flight: Arc<InFlight>,
+    /// To be done by the thread of this turn when it owns the connection no more.
+    work: Vec<Work>,
     replies: LineFrames,
     /// Commands handled in this turn.
     turn_commands: usize,
@@ -66,6 +71,8 @@ impl Session {
             expiries: Expiries::default(),
             rate,
             publishes: PendingPublishes::default(),
+            in_flight: Arc::default(),
+            work: Vec::new(),
             replies: LineFrames::default(),
             turn_commands: 0,
             saw_pong: false,
@@ -83,6 +90,9 @@ impl Session {
                 return flow;
             }
             let Some(command) = commands.next() else { break };
+            if !self.may_follow_publishes(&command) {
+                return Flow::Wait(position);
+            }
             self.turn_commands += 1;
             let flow = match command {
                 Ok(command) => self.on_command(command),
@@ -110,15 +120,60 @@ impl Session {
         }
     }
 
+    /// True for a command that takes effect at once, although publishes before it are not stored yet: another
+    /// publish, or one that asks for nothing.
+    fn may_follow_publishes(&self, command: &Result<Command, BadCommand>) -> bool {
+        if self.publishes.is_empty() && !self.in_flight.is_some() {
+            return true;
+        }
+        match command {
+            // The rpc's channel is not known yet.
+            Ok(Command { method: Method::Rpc(_), .. }) => false,
+            // What is not stored would be on its way before them.
+            Ok(Command { method: Method::Publish(request), .. }) => !self.node.is_ephemeral(&request.channel),
+            Ok(Command { method, .. }) => matches!(method, Method::Pong),
+            // An end waits for the acks before it, an error reply for nothing.
+            Err(_) => true,
+        }
+    }
+
+    /// True while publishes are on their way into the log; then the connection is woken when none is any more.
+    pub(super) fn wake_when_committed(&self) -> bool {
+        self.in_flight.wake_when_none()
+    }
+
+    /// True when so many publishes are on their way that no more are to be read.
+    pub(super) fn is_in_flight_full(&self) -> bool {
+        self.in_flight.is_full()
+    }
+
+    /// Work that the turn has left to its thread.
+    pub(super) fn take_work(&mut self) -> Option<Work> {
+        if self.work.len() <= 1 {
+            return self.work.pop();
+        }
+        let all = std::mem::take(&mut self.work);
+        // Each leads a lane of its own, and may do so for long: all but one are for other threads.
+        let mut all = all.into_iter();
+        let own = all.next();
+        for work in all {
+            match self.outbox.reader() {
+                Some(reader) => reader.run(work),
+                None => work(),
+            }
+        }
+        own
+    }
+
     /// True when the turn should end before more is read.
     pub(super) fn is_turn_full(&self) -> bool {
         self.turn_commands >= TURN_COMMANDS_MAX || self.publishes.is_full()
     }
 
-    /// Commits the pending publishes and sends the replies of the turn.
+    /// Hands the pending publishes over and sends the replies of the turn.
     pub(super) fn end_turn(&mut self) {
-        self.flush_publishes();
         self.flush_replies();
+        self.hand_over();
         (self.turn_commands, self.over_budget) = (0, false);
         debug_assert!(!self.is_turn_full(), "a turn begins empty");
     }
@@ -172,9 +227,6 @@ impl Session {
         let connecting = matches!(method, Method::Connect(_));
         if self.is_connected() == connecting {
             return self.disconnect(CloseCode::BadRequest, "order");
-        }
-        if !matches!(method, Method::Publish(_)) {
-            self.flush_publishes();
         }
         match self.dispatch(id, method) {
             Ok(()) => {
@@ -243,6 +295,10 @@ impl Session {
     }
 
     fn fail(&mut self, id: u32, code: ErrorCode) -> Flow {
+        if id != 0 && !self.publishes.is_empty() {
+            self.publishes.push_refused(id, code);
+            return Flow::Continue;
+        }
         self.node.metrics().errors_total.with_label_values(&[&code.number().to_string()]).inc();
         // Commands without a reply have no id.
         if id != 0 {

@@ -1,10 +1,11 @@
-//! The publishes of a turn that are checked and not committed yet. Bounded by [`TURN_BYTES_MAX`] and the
+//! The publishes of a turn that are checked and not handed over yet. Bounded by [`TURN_BYTES_MAX`] and the
 //! commands of a turn.
 
 use std::time::Instant;
 
 use crate::limits::TURN_BYTES_MAX;
 use crate::node::CheckedMessage;
+use crate::protocol::code::ErrorCode;
 
 /// Publishes that are checked and wait for the end of the turn.
 #[derive(Debug, Default)]
@@ -30,6 +31,15 @@ pub(super) enum AckKind {
     Publish,
     /// The rpc method `publish` tells the position too.
     Rpc,
+    /// No message: this error is told in its place among the acks.
+    Refused(ErrorCode),
+}
+
+impl PendingAck {
+    /// True when it stands for a message.
+    pub(super) fn has_message(&self) -> bool {
+        !matches!(self.kind, AckKind::Refused(_))
+    }
 }
 
 impl PendingPublishes {
@@ -52,9 +62,19 @@ impl PendingPublishes {
         self.waiting.push(waiting);
     }
 
-    /// The messages, and the commands they answer, in the same order.
+    /// Adds a command that is refused, behind publishes that are answered before it.
+    pub(super) fn push_refused(&mut self, id: u32, code: ErrorCode) {
+        debug_assert!(!self.messages.is_empty(), "there is nothing to wait for");
+        self.waiting.push(PendingAck { id, kind: AckKind::Refused(code), since: Instant::now() });
+    }
+
+    /// The messages, and the commands to answer, in the same order.
     pub(super) fn into_parts(self) -> (Vec<CheckedMessage>, Vec<PendingAck>) {
-        debug_assert_eq!(self.messages.len(), self.waiting.len(), "every message has its command");
+        debug_assert_eq!(
+            self.messages.len(),
+            self.waiting.iter().filter(|ack| ack.has_message()).count(),
+            "every message has its command"
+        );
         debug_assert!(!self.messages.is_empty() || self.bytes == 0, "bytes without a message");
         (self.messages, self.waiting)
     }

@@ -1,16 +1,14 @@
-//! The publish command, and the end of a turn, which commits its publishes together.
+//! The publish command, and the end of a turn, which hands its publishes over together.
 
 use std::time::Instant;
 
 use super::Session;
+use super::commits::{Submission, acknowledge};
 use super::outcome::CommandError;
 use super::pending::{AckKind, PendingAck};
-use crate::ids::Seq;
-use crate::node::{CheckedMessage, Draft, PublishError};
+use crate::node::{CheckedMessage, Draft};
 use crate::protocol::api::params::RpcPublishParams;
-use crate::protocol::api::results::PublishResult;
 use crate::protocol::command::PublishRequest;
-use crate::protocol::reply;
 
 impl Session {
     pub(super) fn publish(&mut self, id: u32, request: PublishRequest) -> Result<(), CommandError> {
@@ -28,19 +26,17 @@ impl Session {
         self.publish_draft(id, AckKind::Rpc, draft)
     }
 
-    /// Checks a message; it is committed when the turn ends if it is stored, or else at once.
+    /// Checks a message; it is handed over when the turn ends if it is stored, or else passed on at once.
     fn publish_draft(&mut self, id: u32, kind: AckKind, draft: Draft) -> Result<(), CommandError> {
         let message = self.check_publish(draft)?;
+        let ack = PendingAck { id, kind, since: Instant::now() };
         if message.is_stored() {
-            self.publishes.push(message, PendingAck { id, kind, since: Instant::now() });
+            self.publishes.push(message, ack);
             return Ok(());
         }
-        // Nothing to commit, but the order of a client's commands holds.
-        self.flush_publishes();
-        debug_assert!(self.publishes.is_empty(), "earlier publishes of this client were committed");
         for outcome in self.node.clone().commit(vec![message]) {
             debug_assert_eq!(outcome, Ok(0), "what is not stored has no position");
-            self.acknowledge(id, &kind, outcome);
+            acknowledge(&mut self.replies, &ack, outcome, &self.node);
         }
         Ok(())
     }
@@ -51,35 +47,36 @@ impl Session {
         Ok(self.node.check_publish(caller, Draft { info: Some(info), ..draft })?)
     }
 
-    /// Commits what is pending and acknowledges it.
-    pub(super) fn flush_publishes(&mut self) {
-        let (messages, waiting) = std::mem::take(&mut self.publishes).into_parts();
-        if messages.is_empty() {
+    /// Hands over what is pending. The work that is left, if any, is for a thread that may wait.
+    pub(super) fn hand_over(&mut self) {
+        if self.publishes.is_empty() {
             return;
         }
-        let outcomes = self.node.commit(messages);
-        debug_assert_eq!(outcomes.len(), waiting.len(), "every publish of a turn is answered once");
-        for (PendingAck { id, kind, since }, outcome) in waiting.into_iter().zip(outcomes) {
-            self.node.metrics().publish_ack_seconds.observe(since.elapsed().as_secs_f64());
-            self.acknowledge(id, &kind, outcome);
+        let (messages, acks) = std::mem::take(&mut self.publishes).into_parts();
+        let bytes = messages.iter().map(CheckedMessage::size_bytes).sum();
+        let indices = acks.iter().enumerate().filter(|(_, ack)| ack.has_message()).map(|(index, _)| index);
+        let lanes = self.by_lane(messages.into_iter().zip(indices.collect::<Vec<_>>()));
+        let submission = Submission::new(&self.node, &self.outbox, &self.in_flight, acks, bytes, lanes.len());
+        for (lane, messages, indices) in lanes {
+            self.work.extend(self.node.commit_and_go(lane, messages, submission.part(indices)));
         }
     }
 
-    fn acknowledge(&mut self, id: u32, kind: &AckKind, outcome: Result<Seq, PublishError>) {
-        let offset = match outcome {
-            Ok(seq) => seq,
-            Err(error) => {
-                let _ = self.fail(id, error.code());
-                return;
+    /// Messages with the indices of their acks, sorted by commit lane.
+    fn by_lane(
+        &self,
+        messages: impl Iterator<Item = (CheckedMessage, usize)>,
+    ) -> Vec<(usize, Vec<CheckedMessage>, Vec<usize>)> {
+        let mut lanes: Vec<(usize, Vec<_>, Vec<_>)> = Vec::with_capacity(1);
+        for (message, index) in messages {
+            let lane = self.node.lane_of(&message);
+            let at = lanes.iter().position(|(known, ..)| *known == lane).unwrap_or(lanes.len());
+            if at == lanes.len() {
+                lanes.push((lane, Vec::new(), Vec::new()));
             }
-        };
-        match kind {
-            AckKind::Publish => self.reply(|out| reply::publish(out, id)),
-            AckKind::Rpc => {
-                let node = self.node.clone();
-                let epoch = if offset == 0 { "" } else { node.epoch() };
-                self.reply(|out| reply::rpc_result(out, id, &PublishResult { offset, epoch }));
-            }
+            lanes[at].1.push(message);
+            lanes[at].2.push(index);
         }
+        lanes
     }
 }

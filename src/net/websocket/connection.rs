@@ -24,7 +24,7 @@ use crate::net::peers::Peer;
 use crate::net::readers::{Next, Tick, Wait};
 use crate::net::session::{Flow, Session};
 use crate::node::NodeHandle;
-use crate::outbox::{Ended, Outbox, frame};
+use crate::outbox::{Ended, Outbox, Work, frame};
 use crate::protocol::code::CloseCode;
 use crate::protocol::push;
 
@@ -40,6 +40,8 @@ pub(in crate::net) struct WebSocket {
     capacity_by: Option<Instant>,
     /// Connect was refused by a reply; until then the client may close the connection.
     refused_until: Option<Instant>,
+    /// The end that waits for the acks before it.
+    end: Option<End>,
     outbox: Arc<Outbox>,
     node: Arc<NodeHandle>,
     rules: Arc<ClientRules>,
@@ -54,14 +56,25 @@ enum Stop {
     Full,
     /// The client has to read first.
     NoCapacity,
-    /// The connection is over, or is to be closed with this code.
-    End(Option<CloseFrame>),
+    /// The connection is to end.
+    End(End),
     /// Connect was refused by a reply; the client is to close the connection.
     Refused,
 }
 
+/// The end of a connection.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// The client is gone, or was told already.
+    Silent,
+    /// The client's close frame is to be answered.
+    AnswerClose,
+    /// To be closed with this frame.
+    Close(CloseFrame),
+}
+
 /// A close frame to send: one of the protocol's, or one of WebSocket's own.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct CloseFrame {
     code: u16,
     reason: &'static str,
@@ -99,6 +112,7 @@ impl WebSocket {
             unread: None,
             capacity_by: None,
             refused_until: None,
+            end: None,
             outbox,
             node: node.clone(),
             rules: rules.clone(),
@@ -108,8 +122,8 @@ impl WebSocket {
 
     /// One turn; `None` when the connection is to end, with its rooms left and its last frame queued.
     pub(in crate::net) fn turn(&mut self, peer: &mut Peer, stopping: bool) -> Option<Next> {
-        if stopping {
-            self.close(CloseCode::Shutdown.into());
+        if stopping && self.end.is_none() {
+            self.end = Some(End::Close(CloseCode::Shutdown.into()));
         }
         let was_connected = self.session.is_connected();
         let mut next = catch_unwind(AssertUnwindSafe(|| self.serve())).unwrap_or_else(|_| {
@@ -139,6 +153,11 @@ impl WebSocket {
         }
     }
 
+    /// Work that the turn has left to its thread.
+    pub(in crate::net) fn take_work(&mut self) -> Option<Work> {
+        self.session.take_work()
+    }
+
     /// What is left to do when no turn follows.
     pub(in crate::net) fn end(&self) -> Ending {
         debug_assert!(self.has_left, "a connection leaves its rooms before it ends");
@@ -153,8 +172,14 @@ impl WebSocket {
         if self.outbox.ended().is_some() {
             return None;
         }
+        if let Some(end) = self.end {
+            return self.end_after_acks(end);
+        }
         if self.refused_until.is_some() {
             return self.await_close();
+        }
+        if self.waits_for_commit() {
+            return self.await_commit();
         }
         let stop = match self.take_messages() {
             // Before the commit: while that lasts more may come, a pong for instance.
@@ -166,13 +191,11 @@ impl WebSocket {
         self.session.end_turn();
         match stop {
             Stop::Idle | Stop::Full if self.outbox.wake_at_capacity() => self.await_capacity(),
+            Stop::Idle | Stop::Full if self.waits_for_commit() => self.await_commit(),
             Stop::Full => Some(Next::Again),
             Stop::Idle => Some(Next::Wait(Wait::bytes(self.deadline()))),
             Stop::NoCapacity => self.await_capacity(),
-            Stop::End(close) => {
-                close.into_iter().for_each(|close| self.close(close));
-                None
-            }
+            Stop::End(end) => self.end_after_acks(end),
             Stop::Refused => {
                 self.refused_until = Some(Instant::now() + GOODBYE);
                 self.await_close()
@@ -199,13 +222,41 @@ impl WebSocket {
         false
     }
 
+    /// True while nothing is read because of publishes on their way into the log: what follows waits for them, or
+    /// there are too many of them.
+    fn waits_for_commit(&self) -> bool {
+        (self.unread.is_some() || self.session.is_in_flight_full()) && self.session.wake_when_committed()
+    }
+
+    /// Parks until the publishes are stored. Timers go on.
+    fn await_commit(&mut self) -> Option<Next> {
+        match self.do_what_is_due(&Stop::Full) {
+            Ok(()) => Some(Next::Wait(Wait::wake(self.deadline()))),
+            Err(Stop::End(end)) => self.end_after_acks(end),
+            Err(_) => Some(Next::Again),
+        }
+    }
+
+    /// Ends the connection when what it published before is acknowledged.
+    fn end_after_acks(&mut self, end: End) -> Option<Next> {
+        self.end = Some(end);
+        if self.session.wake_when_committed() {
+            return Some(Next::Wait(Wait::wake(None)));
+        }
+        match end {
+            End::Silent => {}
+            End::AnswerClose => self.input.answer_close(),
+            End::Close(close) => self.close(close),
+        }
+        None
+    }
+
     /// Parks until the client has read enough of what it asked for: it fills no memory by asking more.
     fn await_capacity(&mut self) -> Option<Next> {
         let now = Instant::now();
         let by = *self.capacity_by.get_or_insert(now + self.rules.client.stall_timeout);
         if by <= now {
-            self.close(CloseCode::Slow.into());
-            return None;
+            return self.end_after_acks(End::Close(CloseCode::Slow.into()));
         }
         if !self.outbox.wake_at_capacity() {
             return Some(Next::Again);
@@ -249,12 +300,10 @@ impl WebSocket {
         match self.input.read() {
             Ok(Some(Message::Text(text))) => self.on_text(text),
             Ok(Some(Message::Binary(_))) => {
-                Err(Stop::End(Some(CloseFrame { kind: Some("binary"), ..CloseCode::BadRequest.into() })))
+                let close = CloseFrame { kind: Some("binary"), ..CloseCode::BadRequest.into() };
+                Err(Stop::End(End::Close(close)))
             }
-            Ok(Some(Message::Close(_))) => {
-                self.input.answer_close();
-                Err(Stop::End(None))
-            }
+            Ok(Some(Message::Close(_))) => Err(Stop::End(End::AnswerClose)),
             Ok(Some(_)) => Ok(()),
             Ok(None) if self.input.stream.is_turn_full() => Err(Stop::Full),
             Ok(None) => Err(Stop::Idle),
@@ -287,7 +336,7 @@ impl WebSocket {
             self.on_due(due)?;
         }
         if self.input.stream.message_deadline().is_some_and(|by| by <= now) {
-            return Err(Stop::End(Some(CloseCode::Slow.into())));
+            return Err(Stop::End(End::Close(CloseCode::Slow.into())));
         }
         Ok(())
     }
@@ -303,8 +352,8 @@ impl WebSocket {
                 self.ping();
                 Ok(())
             }
-            Due::NoPong => Err(Stop::End(Some(CloseCode::NoPong.into()))),
-            Due::NoConnect => Err(Stop::End(Some(CloseCode::Stale.into()))),
+            Due::NoPong => Err(Stop::End(End::Close(CloseCode::NoPong.into()))),
+            Due::NoConnect => Err(Stop::End(End::Close(CloseCode::Stale.into()))),
             Due::Expiry => {
                 let flow = self.session.on_expiry();
                 self.timers.set_expiry(self.session.next_expiry());
@@ -321,8 +370,8 @@ impl WebSocket {
         match flow {
             Flow::Continue => Ok(()),
             Flow::Wait(_) => Err(Stop::Full),
-            Flow::Disconnect(code) => Err(Stop::End(Some(code.into()))),
-            Flow::Ended => Err(Stop::End(None)),
+            Flow::Disconnect(code) => Err(Stop::End(End::Close(code.into()))),
+            Flow::Ended => Err(Stop::End(End::Silent)),
             Flow::Refused => Err(Stop::Refused),
         }
     }
@@ -404,14 +453,14 @@ fn rest(text: &Utf8Bytes, position: usize) -> Option<Utf8Bytes> {
     Utf8Bytes::try_from(bytes.slice(position..)).ok()
 }
 
-/// The close frame for input that tungstenite refused; `None` when the connection is just gone.
-fn answer_to(error: &Error) -> Option<CloseFrame> {
-    let close = |code, reason, kind| Some(CloseFrame { code, reason, kind: Some(kind) });
+/// The end that input brings which tungstenite refused.
+fn answer_to(error: &Error) -> End {
+    let close = |code, reason, kind| End::Close(CloseFrame { code, reason, kind: Some(kind) });
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => Some(TOO_BIG),
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => End::Close(TOO_BIG),
         Error::Utf8(_) => close(1007, "invalid utf-8", "utf8"),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Silent,
         Error::Protocol(_) => close(1002, "protocol error", "websocket"),
-        _ => None,
+        _ => End::Silent,
     }
 }

@@ -109,6 +109,20 @@ impl Rig {
         sent
     }
 
+    /// Holds acks back and releases them, as a thread does that commits.
+    fn acknowledge(&self, count: u8) -> Sent {
+        let mut sent = Sent::default();
+        for number in 0..count {
+            let frame = numbered(REPLIER, number);
+            if self.outbox.hold(&frame) == Push::Closed {
+                break;
+            }
+            sent.accepted.push(frame);
+            self.outbox.release();
+        }
+        sent
+    }
+
     /// Reads to the end, a few bytes at a time.
     fn read_all(&self) -> Vec<u8> {
         let mut all = Vec::new();
@@ -189,6 +203,21 @@ fn accepted_frames_are_written_before_the_close() {
         let last = numbered(FIRST, 2);
         rig.outbox.finish_with(3000, &last);
         rig.bell.wait_flushed(&rig.outbox);
+        assert_whole(&joined(reader), &last, &senders);
+        rig.finish();
+    });
+}
+
+#[test]
+fn acks_that_are_held_leave_whole_and_in_order() {
+    explore(1500, || {
+        let rig = Rig::new();
+        let reader = go(&rig, Rig::read_all);
+        let senders = [go(&rig, |rig| rig.push(1, 3, true)), go(&rig, |rig| rig.acknowledge(3))];
+        assert_eq!(rig.outbox.uncork(&numbered(FIRST, 0)), Push::Accepted);
+        let last = numbered(FIRST, 2);
+        rig.outbox.finish_with(3000, &last);
+        let senders = senders.map(joined);
         assert_whole(&joined(reader), &last, &senders);
         rig.finish();
     });

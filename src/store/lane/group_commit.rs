@@ -3,7 +3,9 @@
 //! A caller puts its rows into the lane. If nobody leads, it becomes the leader: it takes what
 //! waits (bounded by [`BatchLimits`]), commits it, passes the lane on to the caller whose row
 //! waits longest, and then answers the rows of its batch. Everybody else sleeps until answered or
-//! appointed. Invariants: at most one thread leads at any time; while rows wait, somebody leads or
+//! appointed, or does something else and has a [`Completion`] told. A thread that leads for such callers
+//! goes on while rows wait, unless there is so much to answer that another may begin the next commit.
+//! Invariants: at most one thread leads at any time; while rows wait, somebody leads or
 //! has been appointed; every row is answered exactly once, also when a commit panics.
 //!
 //! Knows nothing of messages or databases: what committing means is the caller's.
@@ -51,6 +53,24 @@ pub(super) struct Committed<'a, R> {
     /// Run by the leader once it has passed the lane on, before anybody is answered.
     pub(super) after: Option<Box<dyn FnOnce() + 'a>>,
 }
+
+/// A caller that does not wait for its answers. Called by the thread that leads, which it must not hold up.
+pub(crate) trait Completion<R>: Send + Sync {
+    /// All rows of the submission are answered, in their order. The same thread is about to deliver what was
+    /// committed, and then calls [`delivered`](Self::delivered): until then a reply may be held back, to leave
+    /// together with what is delivered to the same place.
+    fn answered(&self, answers: Vec<R>);
+
+    /// What was committed is on its way.
+    fn delivered(&self);
+
+    /// The caller is to have the lane led on by a thread of its own, soon.
+    fn appointed(&self);
+}
+
+/// Answers that one thread gives itself, although rows wait that another could commit meanwhile: waking it
+/// costs more than giving these.
+const ANSWERS_BEFORE_NEXT: usize = 8;
 
 /// The queue of one lane and its leadership.
 pub(super) struct GroupCommit<T, R> {
@@ -103,15 +123,24 @@ struct Slot<R> {
     index: usize,
 }
 
-/// One caller that sleeps until its rows are answered.
+/// One caller: it sleeps until its rows are answered, or has its completion told.
 struct Waiter<R> {
     state: Mutex<WaiterState<R>>,
     changed: Condvar,
+    completion: Option<Arc<dyn Completion<R>>>,
+}
+
+/// The answers of a batch to one caller.
+struct Answered<R> {
+    waiter: Arc<Waiter<R>>,
+    answers: Vec<(usize, R)>,
 }
 
 struct WaiterState<R> {
     answers: Vec<Option<R>>,
     unanswered: usize,
+    /// All answers, for a caller that sleeps.
+    done: Option<Vec<R>>,
     appointed: bool,
 }
 
@@ -141,16 +170,33 @@ impl<T: Row, R> GroupCommit<T, R> {
         if rows.is_empty() {
             return Vec::new();
         }
-        let waiter = Arc::new(Waiter::new(rows.len()));
+        let waiter = Arc::new(Waiter::new(rows.len(), None));
         if self.enqueue(rows, &waiter) {
-            self.lead(&mut commit);
+            let _ = self.lead(&mut commit, false);
         }
         loop {
             match waiter.wait() {
-                Turn::Lead => self.lead(&mut commit),
+                Turn::Lead => {
+                    let _ = self.lead(&mut commit, false);
+                }
                 Turn::Done(answers) => return answers,
             }
         }
+    }
+
+    /// Puts the rows into the lane and returns at once; `completion` is told of their answers. True when nobody
+    /// led: then the caller is appointed, and has [`lead_on`](Self::lead_on) called.
+    #[must_use]
+    pub(super) fn submit_and_go(&self, rows: Vec<T>, completion: Arc<dyn Completion<R>>) -> bool {
+        debug_assert!(!rows.is_empty(), "nobody would be told");
+        let waiter = Arc::new(Waiter::new(rows.len(), Some(completion)));
+        self.enqueue(rows, &waiter)
+    }
+
+    /// Leads the lane for a caller that was appointed and does not wait: as long as rows wait, or until somebody
+    /// else is appointed.
+    pub(super) fn lead_on<'a>(&self, mut commit: impl FnMut(Vec<T>, Duration) -> Committed<'a, R>) {
+        while self.lead(&mut commit, true) {}
     }
 
     /// True when nobody led: the caller is appointed.
@@ -170,11 +216,12 @@ impl<T: Row, R> GroupCommit<T, R> {
         must_lead
     }
 
-    /// Commits one batch, passes the lane on, answers.
-    fn lead<'a>(&self, commit: &mut impl FnMut(Vec<T>, Duration) -> Committed<'a, R>) {
+    /// Commits one batch, passes the lane on, answers. True when this thread is appointed again, which only
+    /// one that `stays` is.
+    fn lead<'a>(&self, commit: &mut impl FnMut(Vec<T>, Duration) -> Committed<'a, R>, stays: bool) -> bool {
         let Batch { rows, slots, waited } = self.take_batch();
         let committed = catch_unwind(AssertUnwindSafe(|| commit(rows, waited)));
-        self.pass_on();
+        let goes_on = self.pass_on(stays && slots.len() <= ANSWERS_BEFORE_NEXT);
         let (answers, after) = match committed {
             Ok(committed) => {
                 debug_assert_eq!(committed.answers.len(), slots.len(), "one answer a row");
@@ -185,12 +232,20 @@ impl<T: Row, R> GroupCommit<T, R> {
                 (Vec::new(), None)
             }
         };
+        let answered = self.sort_by_caller(slots, answers);
+        let (told, slept): (Vec<_>, Vec<_>) =
+            answered.into_iter().partition(|answered| answered.waiter.completion.is_some());
+        let told: Vec<_> = told.into_iter().filter_map(Answered::tell).collect();
         if let Some(after) = after
             && catch_unwind(AssertUnwindSafe(after)).is_err()
         {
             tracing::error!("passing committed messages on panicked");
         }
-        self.answer(slots, answers);
+        slept.into_iter().for_each(Answered::wake);
+        for completion in told {
+            guarded(|| completion.delivered());
+        }
+        goes_on
     }
 
     /// Begins the leadership with the rows that have waited longest.
@@ -206,35 +261,68 @@ impl<T: Row, R> GroupCommit<T, R> {
         Batch { rows, slots, waited }
     }
 
-    /// Ends the leadership: appoints the caller whose row waits longest, if any row waits.
-    fn pass_on(&self) {
+    /// Ends the leadership: appoints this thread again if it `stays` and rows wait, or else the caller whose row
+    /// waits longest. True when it is this thread.
+    fn pass_on(&self, stays: bool) -> bool {
         let mut queue = lock(&self.queue);
         debug_assert_eq!(queue.leadership, Leadership::Leading, "only the leader passes the lane on");
-        queue.leadership = match queue.waiting.front() {
-            Some(waiting) => {
-                waiting.slot.waiter.appoint();
-                Leadership::Appointed
-            }
-            None => Leadership::Free,
+        let Some(longest) = queue.waiting.front().map(|waiting| waiting.slot.waiter.clone()) else {
+            queue.leadership = Leadership::Free;
+            return false;
         };
+        queue.leadership = Leadership::Appointed;
+        if !stays && longest.completion.is_none() {
+            longest.appoint();
+        }
+        drop(queue);
+        if let (false, Some(completion)) = (stays, &longest.completion) {
+            guarded(|| completion.appointed());
+        }
+        stays
     }
 
-    /// Fills every slot; the rows of one caller are neighbours, so each is woken once.
-    fn answer(&self, slots: Vec<Slot<R>>, answers: Vec<R>) {
+    /// Gives each caller its answers; the rows of one caller are neighbours.
+    fn sort_by_caller(&self, slots: Vec<Slot<R>>, answers: Vec<R>) -> Vec<Answered<R>> {
         let mut answers = answers.into_iter();
-        for same in slots.chunk_by(|a, b| Arc::ptr_eq(&a.waiter, &b.waiter)) {
-            let indices = same.iter().map(|slot| slot.index);
-            same[0].waiter.answer(indices, || answers.next().unwrap_or_else(self.lost));
-        }
+        let of_caller = |same: &[Slot<R>]| Answered {
+            waiter: same[0].waiter.clone(),
+            answers: same.iter().map(|slot| (slot.index, answers.next().unwrap_or_else(self.lost))).collect(),
+        };
+        let sorted = slots.chunk_by(|a, b| Arc::ptr_eq(&a.waiter, &b.waiter)).map(of_caller).collect();
         debug_assert!(answers.next().is_none(), "an answer is left over");
+        sorted
+    }
+}
+
+impl<R> Answered<R> {
+    /// Tells a completion, which is returned, when it has all its answers.
+    fn tell(self) -> Option<Arc<dyn Completion<R>>> {
+        let all = self.waiter.take_in(self.answers)?;
+        let completion = self.waiter.completion.clone()?;
+        guarded(|| completion.answered(all));
+        Some(completion)
+    }
+
+    /// Wakes a caller that sleeps when it has all its answers.
+    fn wake(self) {
+        let Some(all) = self.waiter.take_in(self.answers) else { return };
+        lock(&self.waiter.state).done = Some(all);
+        self.waiter.changed.notify_one();
+    }
+}
+
+/// Runs what a caller wants to be told; its panic is not the lane's.
+fn guarded(tell: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+        tracing::error!("a caller of a commit lane panicked");
     }
 }
 
 impl<R> Waiter<R> {
-    fn new(rows: usize) -> Self {
+    fn new(rows: usize, completion: Option<Arc<dyn Completion<R>>>) -> Self {
         let answers = std::iter::repeat_with(|| None).take(rows).collect();
-        let state = WaiterState { answers, unanswered: rows, appointed: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        let state = WaiterState { answers, unanswered: rows, done: None, appointed: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), completion }
     }
 
     fn appoint(&self) {
@@ -246,19 +334,20 @@ impl<R> Waiter<R> {
         self.changed.notify_one();
     }
 
-    fn answer(&self, indices: impl Iterator<Item = usize>, mut next: impl FnMut() -> R) {
+    /// Takes answers in; gives all of them when none is missing any more.
+    fn take_in(&self, answers: Vec<(usize, R)>) -> Option<Vec<R>> {
         let mut state = lock(&self.state);
-        for index in indices {
+        for (index, answer) in answers {
             debug_assert!(state.answers[index].is_none(), "a row is answered once");
             debug_assert!(state.unanswered > 0, "more answers than rows");
-            state.answers[index] = Some(next());
+            state.answers[index] = Some(answer);
             state.unanswered -= 1;
         }
-        let done = state.unanswered == 0;
-        drop(state);
-        if done {
-            self.changed.notify_one();
+        if state.unanswered > 0 {
+            return None;
         }
+        debug_assert!(state.answers.iter().all(Option::is_some), "every row has its answer");
+        Some(std::mem::take(&mut state.answers).into_iter().flatten().collect())
     }
 
     fn wait(&self) -> Turn<R> {
@@ -267,9 +356,8 @@ impl<R> Waiter<R> {
             if std::mem::take(&mut state.appointed) {
                 return Turn::Lead;
             }
-            if state.unanswered == 0 {
-                debug_assert!(state.answers.iter().all(Option::is_some), "every row has its answer");
-                return Turn::Done(state.answers.drain(..).flatten().collect());
+            if let Some(answers) = state.done.take() {
+                return Turn::Done(answers);
             }
             state = wait(&self.changed, state);
         }
@@ -364,6 +452,57 @@ mod tests {
         assert_eq!(answers, [None, None, Some(2), Some(3)]);
         assert_eq!(lane.submit(vec![9], echo), [Some(9)]);
         assert!(!lock(&lane.queue).has_leader());
+    }
+
+    #[test]
+    fn a_caller_that_goes_on_is_told_before_and_behind_the_delivery() {
+        let lane = lane(2);
+        let told = Arc::new(Told::default());
+        assert!(lane.submit_and_go(vec![1, 2, 3], told.clone()), "nobody leads");
+        assert!(!lane.submit_and_go(vec![4], told.clone()), "somebody is to lead");
+        let mut batches = Vec::new();
+        lane.lead_on(|rows, _| {
+            batches.push(rows.clone());
+            let told = told.clone();
+            let after = move || lock(&told.events).push("after".to_owned());
+            Committed { answers: rows.into_iter().map(Some).collect(), after: Some(Box::new(after)) }
+        });
+        assert_eq!(batches, [vec![1, 2], vec![3, 4]]);
+        let expected =
+            ["after", "[Some(1), Some(2), Some(3)]", "[Some(4)]", "after", "delivered", "delivered"];
+        assert_eq!(*lock(&told.events), expected);
+        assert!(!lock(&lane.queue).has_leader());
+    }
+
+    #[test]
+    fn a_large_batch_is_answered_while_the_next_is_led() {
+        let lane = lane(2 * ANSWERS_BEFORE_NEXT);
+        let told = Arc::new(Told::default());
+        let rows = 2 * ANSWERS_BEFORE_NEXT as u64 + 1;
+        assert!(lane.submit_and_go((0..rows).collect(), told.clone()));
+        lane.lead_on(echo);
+        assert_eq!(*lock(&told.events), ["appointed"], "a row waits for another thread");
+        lane.lead_on(echo);
+        assert_eq!(lock(&told.events).len(), 3);
+    }
+
+    #[derive(Default)]
+    struct Told {
+        events: Mutex<Vec<String>>,
+    }
+
+    impl Completion<Option<u64>> for Told {
+        fn answered(&self, answers: Vec<Option<u64>>) {
+            lock(&self.events).push(format!("{answers:?}"));
+        }
+
+        fn delivered(&self) {
+            lock(&self.events).push("delivered".to_owned());
+        }
+
+        fn appointed(&self) {
+            lock(&self.events).push("appointed".to_owned());
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::Database;
+use crate::ids::Channel;
 use crate::metrics::Metrics;
 use crate::store::connection::{Connection, Target};
 use crate::store::error::{AppendError, StoreError};
@@ -26,6 +27,7 @@ use crate::store::health::{Monitor, Side};
 use crate::store::message::{CommitSink, NewMessage};
 use crate::sync::{Mutex, blocking, lock};
 
+pub(crate) use group_commit::Completion;
 use group_commit::{BatchLimits, Committed, GroupCommit, Row};
 use rows::Outcome;
 use writer::Writer;
@@ -88,7 +90,7 @@ impl Lanes {
         let mut by_lane: Vec<(Vec<usize>, Vec<NewMessage>)> = Vec::new();
         by_lane.resize_with(self.lanes.len(), Default::default);
         for (index, message) in messages.into_iter().enumerate() {
-            let lane = (message.channel.stable_hash() % self.lanes.len() as u64) as usize;
+            let lane = self.of(&message.channel);
             by_lane[lane].0.push(index);
             by_lane[lane].1.push(message);
         }
@@ -101,6 +103,34 @@ impl Lanes {
             }
         }
         outcomes
+    }
+
+    /// Number of the lane of a channel.
+    pub(super) fn of(&self, channel: &Channel) -> usize {
+        (channel.stable_hash() % self.lanes.len() as u64) as usize
+    }
+
+    /// Puts messages of one lane into it and returns at once. True when the caller has to see that
+    /// [`lead`](Self::lead) is called.
+    pub(super) fn submit_and_go(
+        &self,
+        lane: usize,
+        messages: Vec<NewMessage>,
+        completion: Arc<dyn Completion<Outcome>>,
+    ) -> bool {
+        debug_assert!(messages.iter().all(|message| self.of(&message.channel) == lane), "another lane's");
+        self.lanes[lane].group.submit_and_go(messages, completion)
+    }
+
+    /// Leads a lane for a caller that was appointed and does not wait.
+    pub(super) fn lead(&self, lane: usize, sink: &dyn CommitSink) {
+        let lane = &self.lanes[lane];
+        blocking::waiting(|| {
+            lane.group.lead_on(|batch, waited| {
+                self.metrics.commit_wait_seconds.observe(waited.as_secs_f64());
+                self.commit(lane, sink, &batch)
+            });
+        });
     }
 
     fn submit(&self, lane: &Lane, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {

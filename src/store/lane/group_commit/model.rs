@@ -22,6 +22,49 @@ impl Row for Number {
     }
 }
 
+/// A caller that goes on.
+struct Told {
+    rig: Arc<Rig>,
+    rows: Vec<Number>,
+    stage: Plain<&'static str>,
+}
+
+impl Completion<Option<Number>> for Told {
+    fn answered(&self, answers: Vec<Option<Number>>) {
+        let mut notes = self.rig.notes();
+        let expected = |row: &Number| {
+            let batch = notes.batches.iter().find(|(batch, _)| batch.contains(row));
+            batch.filter(|(batch, _)| !batch.contains(&POISON)).map(|_| *row)
+        };
+        let expected: Vec<_> = self.rows.iter().map(expected).collect();
+        notes.wrong |= answers != expected || *self.stage() != "";
+        *self.stage() = "answered";
+    }
+
+    fn delivered(&self) {
+        let mut notes = self.rig.notes();
+        let poisoned = |row: &Number| {
+            notes.batches.iter().any(|(batch, _)| batch.contains(&POISON) && batch.contains(row))
+        };
+        let handed_off = self.rows.iter().all(|row| notes.handed_off.contains(row) || poisoned(row));
+        notes.wrong |= !handed_off || *self.stage() != "answered";
+        *self.stage() = "delivered";
+        notes.told += self.rows.len();
+    }
+
+    fn appointed(&self) {
+        let rig = self.rig.clone();
+        let leader = thread::spawn(move || rig.lead_on());
+        self.rig.notes().leaders.push(leader);
+    }
+}
+
+impl Told {
+    fn stage(&self) -> PlainGuard<'_, &'static str> {
+        self.stage.lock().expect("nobody panics with the stage in hand")
+    }
+}
+
 /// The record of the commits of one run.
 #[derive(Default)]
 struct Notes {
@@ -32,6 +75,12 @@ struct Notes {
     batches: Vec<(Vec<Number>, Vec<Number>)>,
     /// Rows whose hand-off has run.
     handed_off: BTreeSet<Number>,
+    /// A caller that goes on was told something wrong, or in the wrong order.
+    wrong: bool,
+    /// Rows whose callers were told all.
+    told: usize,
+    /// Threads that lead because their caller was appointed.
+    leaders: Vec<thread::JoinHandle<()>>,
 }
 
 struct Rig {
@@ -60,6 +109,18 @@ impl Rig {
         }
     }
 
+    /// Submits rows as a caller does that goes on, and judges the answers when they are told.
+    fn submit_and_go(self: &Arc<Self>, rows: &[Number]) {
+        let told = Arc::new(Told { rig: self.clone(), rows: rows.to_vec(), stage: Plain::default() });
+        if self.lane.submit_and_go(rows.to_vec(), told) {
+            self.lead_on();
+        }
+    }
+
+    fn lead_on(&self) {
+        self.lane.lead_on(|batch, _| self.commit(batch));
+    }
+
     fn commit(&self, batch: Vec<Number>) -> Committed<'_, Option<Number>> {
         let overlaps = std::mem::replace(&mut self.notes().committing, true);
         // Here others go on.
@@ -86,6 +147,7 @@ impl Rig {
     fn judge(&self, rows: usize) {
         let notes = self.notes();
         assert!(!notes.overlapped, "two commits ran at once");
+        assert!(!notes.wrong, "a caller that goes on was told something wrong");
         let committed: Vec<Number> = notes.batches.iter().flat_map(|(batch, _)| batch.clone()).collect();
         let different: BTreeSet<Number> = committed.iter().copied().collect();
         assert_eq!((committed.len(), different.len()), (rows, rows), "each row is committed once");
@@ -117,6 +179,41 @@ fn callers(rows_max: usize, callers: &[&[&[Number]]]) {
         thread.join().expect("a caller failed");
     }
     rig.judge(callers.iter().flat_map(|submissions| submissions.iter()).map(|rows| rows.len()).sum());
+}
+
+/// Some callers wait, some go on.
+fn mixed(rows_max: usize, sleep: &'static [&'static [Number]], go_on: &'static [&'static [Number]]) {
+    let rig = Rig::new(rows_max);
+    let mut threads = Vec::new();
+    for rows in sleep {
+        let rig = rig.clone();
+        threads.push(thread::spawn(move || rig.submit(rows)));
+    }
+    for rows in go_on {
+        let rig = rig.clone();
+        threads.push(thread::spawn(move || rig.submit_and_go(rows)));
+    }
+    for thread in threads {
+        thread.join().expect("a caller failed");
+    }
+    loop {
+        let leader = rig.notes().leaders.pop();
+        let Some(leader) = leader else { break };
+        leader.join().expect("a leader failed");
+    }
+    let count = |rows: &[&[Number]]| rows.iter().map(|rows| rows.len()).sum::<usize>();
+    assert_eq!(rig.notes().told, count(go_on), "each caller that goes on is told once");
+    rig.judge(count(sleep) + count(go_on));
+}
+
+#[test]
+fn callers_that_wait_and_callers_that_go_on() {
+    explore(3000, || mixed(2, &[&[1, 2, 3], &[11]], &[&[21, 22, 23], &[31]]));
+}
+
+#[test]
+fn a_commit_that_panics_among_callers_that_go_on() {
+    explore(3000, || mixed(2, &[&[1]], &[&[POISON], &[21, 22, 23], &[31]]));
 }
 
 #[test]

@@ -1,0 +1,203 @@
+//! The publishes of a connection that are on their way into the log, and their acks.
+//!
+//! Handing them over ends the turn; the thread that commits writes the acks. So a publisher owns no thread while
+//! its commit lasts. Its next publishes may follow meanwhile, within a bound; everything else waits until those
+//! before it are stored.
+
+use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
+
+use super::pending::{AckKind, PendingAck};
+use crate::ids::Seq;
+use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::node::{Acknowledge, AppendError, NodeHandle, PublishError};
+use crate::outbox::frame::LineFrames;
+use crate::outbox::{Outbox, Work};
+use crate::protocol::api::results::PublishResult;
+use crate::protocol::code::ErrorCode;
+use crate::protocol::reply;
+
+/// What a connection has handed over and not heard of yet.
+#[derive(Debug, Default)]
+pub(super) struct InFlight(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    messages: usize,
+    bytes: usize,
+    /// The connection waits until nothing is left.
+    wake: bool,
+}
+
+impl InFlight {
+    fn add(&self, messages: usize, bytes: usize) {
+        let mut counts = self.lock();
+        counts.messages += messages;
+        counts.bytes += bytes;
+    }
+
+    /// True when the connection waits for this and nothing is left.
+    fn end(&self, messages: usize, bytes: usize) -> bool {
+        let mut counts = self.lock();
+        debug_assert!(messages <= counts.messages && bytes <= counts.bytes, "answered twice");
+        counts.messages -= messages;
+        counts.bytes -= bytes;
+        counts.messages == 0 && std::mem::take(&mut counts.wake)
+    }
+
+    /// True while something is on its way; then the connection is woken when nothing is any more.
+    pub(super) fn wake_when_none(&self) -> bool {
+        let mut counts = self.lock();
+        counts.wake = counts.messages > 0;
+        counts.wake
+    }
+
+    /// True while something is on its way.
+    pub(super) fn is_some(&self) -> bool {
+        self.lock().messages > 0
+    }
+
+    /// True when the connection is to hand over no more for now.
+    pub(super) fn is_full(&self) -> bool {
+        let counts = self.lock();
+        counts.messages >= TURN_COMMANDS_MAX || counts.bytes >= TURN_BYTES_MAX
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The publishes of one turn. They may be in several commit lanes; the acks leave together, in order.
+pub(super) struct Submission {
+    node: Arc<NodeHandle>,
+    outbox: Arc<Outbox>,
+    in_flight: Arc<InFlight>,
+    acks: Vec<PendingAck>,
+    bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By index of the ack.
+    outcomes: Vec<Option<Result<Seq, PublishError>>>,
+    /// Lanes that have not answered.
+    lanes_left: usize,
+    /// The acks have left.
+    over: bool,
+}
+
+/// The publishes of a turn in one commit lane.
+pub(super) struct LanePart {
+    submission: Arc<Submission>,
+    /// The acks of its messages, in the order of these.
+    indices: Vec<usize>,
+}
+
+impl Submission {
+    /// Counts the publishes as on their way through so many lanes; `bytes` is the size of their payloads.
+    pub(super) fn new(
+        node: &Arc<NodeHandle>,
+        outbox: &Arc<Outbox>,
+        in_flight: &Arc<InFlight>,
+        acks: Vec<PendingAck>,
+        bytes: usize,
+        lanes: usize,
+    ) -> Arc<Self> {
+        debug_assert!(lanes > 0, "nobody would answer");
+        in_flight.add(acks.len(), bytes);
+        let (node, outbox, in_flight) = (node.clone(), outbox.clone(), in_flight.clone());
+        let outcomes = acks.iter().map(|_| None).collect();
+        let state = Mutex::new(State { outcomes, lanes_left: lanes, over: false });
+        Arc::new(Self { node, outbox, in_flight, acks, bytes, state })
+    }
+
+    /// The part of it that one lane answers.
+    pub(super) fn part(self: &Arc<Self>, indices: Vec<usize>) -> Arc<LanePart> {
+        Arc::new(LanePart { submission: self.clone(), indices })
+    }
+
+    /// Encodes the acks, all of which have their outcome.
+    fn encode(&self, outcomes: Vec<Option<Result<Seq, PublishError>>>) -> LineFrames {
+        let mut frames = LineFrames::default();
+        for (ack, outcome) in self.acks.iter().zip(outcomes) {
+            debug_assert_eq!(
+                outcome.is_some(),
+                ack.has_message(),
+                "each message is answered, and nothing else"
+            );
+            let outcome = outcome.unwrap_or(Err(PublishError::Store(AppendError::Unavailable)));
+            acknowledge(&mut frames, ack, outcome, &self.node);
+        }
+        frames
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Acknowledge for LanePart {
+    fn acknowledged(&self, outcomes: Vec<Result<Seq, PublishError>>) {
+        debug_assert_eq!(outcomes.len(), self.indices.len(), "every publish of a turn is answered once");
+        let mut state = self.submission.lock();
+        for (index, outcome) in self.indices.iter().zip(outcomes) {
+            state.outcomes[*index] = Some(outcome);
+        }
+        state.lanes_left -= 1;
+        if state.lanes_left == 0 {
+            let outcomes = std::mem::take(&mut state.outcomes);
+            drop(state);
+            let _ = self.submission.outbox.hold(&self.submission.encode(outcomes).take());
+        }
+    }
+
+    fn delivered(&self) {
+        let submission = &self.submission;
+        let mut state = submission.lock();
+        if state.lanes_left > 0 || std::mem::replace(&mut state.over, true) {
+            return;
+        }
+        drop(state);
+        submission.outbox.release();
+        if submission.in_flight.end(submission.acks.len(), submission.bytes) {
+            submission.outbox.wake_reader();
+        }
+    }
+
+    fn run(&self, work: Work) {
+        match self.submission.outbox.reader() {
+            Some(reader) => reader.run(work),
+            None => debug_assert!(false, "only connections that a reader serves hand over"),
+        }
+    }
+}
+
+/// Appends the reply to a publish.
+pub(super) fn acknowledge(
+    frames: &mut LineFrames,
+    ack: &PendingAck,
+    outcome: Result<Seq, PublishError>,
+    node: &NodeHandle,
+) {
+    let refuse = |frames: &mut LineFrames, code: ErrorCode| {
+        node.metrics().errors_total.with_label_values(&[&code.number().to_string()]).inc();
+        frames.line(|out| reply::error(out, ack.id, code));
+    };
+    if let AckKind::Refused(code) = ack.kind {
+        return refuse(frames, code);
+    }
+    node.metrics().publish_ack_seconds.observe(ack.since.elapsed().as_secs_f64());
+    let offset = match outcome {
+        Ok(seq) => seq,
+        Err(error) => return refuse(frames, error.code()),
+    };
+    match ack.kind {
+        AckKind::Publish | AckKind::Refused(_) => frames.line(|out| reply::publish(out, ack.id)),
+        AckKind::Rpc => {
+            let epoch = if offset == 0 { "" } else { node.epoch() };
+            frames.line(|out| reply::rpc_result(out, ack.id, &PublishResult { offset, epoch }));
+        }
+    }
+}
