@@ -118,9 +118,6 @@ impl Exchange {
     pub(in crate::net) fn turn(&mut self, socket: &TcpStream, peer: &mut Peer, stopping: bool) -> Outcome {
         (self.answered, self.taken) = (0, 0);
         loop {
-            if self.deadline <= Instant::now() && !self.on_deadline() {
-                return Outcome::Gone;
-            }
             let step = match &self.stage {
                 Stage::ProxyHeader | Stage::Head | Stage::Body(..) if stopping => Err(Outcome::Gone),
                 Stage::ProxyHeader => self.read_proxy_header(socket, peer),
@@ -131,6 +128,11 @@ impl Exchange {
             let pause = match step {
                 Ok(()) if !self.is_turn_full() => continue,
                 Ok(()) => Outcome::Again,
+                // What came in time is taken, however late this turn is.
+                Err(Outcome::Wait(_)) if self.deadline <= Instant::now() => match self.on_deadline() {
+                    true => continue,
+                    false => return Outcome::Gone,
+                },
                 Err(Outcome::Wait(wait)) => Outcome::Wait(wait),
                 Err(end) => return end,
             };
@@ -359,5 +361,63 @@ fn ask_for_body(socket: &TcpStream) -> Result<(), Outcome> {
     match send(socket, word, SEND_FLAGS) {
         Ok(count) if count == word.len() => Ok(()),
         Ok(_) | Err(_) => Err(Outcome::Gone),
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::net::peers::Peers;
+    use crate::node::tests::rig::{Backend, Rig};
+
+    /// What comes of a socket that had a turn when `early` had come, and the next when the deadline had passed and
+    /// `unseen` had come: the outcome, and the answer.
+    fn late_turn(early: &[u8], unseen: &[u8]) -> (Outcome, String) {
+        let rig = Rig::new(Backend::Sqlite, "");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let peers = Peers::new(&rig.config.client, 1, rig.handle().metrics().clone());
+        let mut peer = peers.accept(address.ip(), Instant::now()).unwrap();
+        let mut exchange = Exchange::new(Arc::new(Router::new(&rig.config, rig.handle().clone())), &peer);
+        let mut turn_after = |bytes: &[u8], exchange: &mut Exchange| {
+            client.write_all(bytes).unwrap();
+            if !bytes.is_empty() {
+                // They have arrived.
+                socket.peek(&mut [0]).unwrap();
+            }
+            exchange.turn(&socket, &mut peer, false)
+        };
+        assert!(matches!(turn_after(early, &mut exchange), Outcome::Wait(_)));
+        exchange.deadline = Instant::now();
+        let outcome = turn_after(unseen, &mut exchange);
+        drop(socket);
+        let mut answer = String::new();
+        // A reset says that nothing more comes.
+        let _ = client.read_to_string(&mut answer);
+        (outcome, answer)
+    }
+
+    #[test]
+    fn a_request_that_came_in_time_is_answered_in_a_late_turn() {
+        let (outcome, answer) = late_turn(b"", b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(matches!(outcome, Outcome::Wait(_)), "{outcome:?}");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let (_, answer) = late_turn(b"GET /health HTTP", b"/1.1\r\nHost: h\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    #[test]
+    fn half_a_request_is_told_when_the_time_is_over() {
+        let (outcome, answer) = late_turn(b"GET /health", b" HT");
+        assert!(matches!(outcome, Outcome::Close), "{outcome:?}");
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        let (outcome, answer) = late_turn(b"", b"");
+        assert!(matches!(outcome, Outcome::Gone), "{outcome:?}");
+        assert_eq!(answer, "");
     }
 }
