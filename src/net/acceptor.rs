@@ -22,6 +22,10 @@ use crate::metrics::Metrics;
 /// Sockets the kernel queues until they are accepted: a reconnect storm comes within a second.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that the kernel takes for a socket and does not send yet: twice a chunk of a catch-up.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const SOCKET_UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// First pause after a failed accept; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -102,8 +106,23 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
+    bound_unsent(&socket)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Has the kernel take no more than [`SOCKET_UNSENT_BYTES_MAX`] for a peer that does not read: by default it would
+/// take up to 4 MiB (`net.ipv4.tcp_wmem`), beside which the budget of an outbox means little. Accepted sockets
+/// inherit it. What is on its way to a fast and distant peer is not bounded by it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn bound_unsent(listener: &Socket) -> io::Result<()> {
+    listener.set_tcp_notsent_lowat(SOCKET_UNSENT_BYTES_MAX)
+}
+
+/// Elsewhere the buffers of sockets are as large as the system makes them.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn bound_unsent(_: &Socket) -> io::Result<()> {
+    Ok(())
 }
 
 struct AcceptLoop {
@@ -190,6 +209,24 @@ fn refuse(socket: &TcpStream, refusal: Refusal) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Against the 4 MiB that it would take otherwise; segments are larger than the bytes in them.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_kernel_takes_little_for_a_peer_that_does_not_read() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut taken = 0;
+        while let Ok(count) = io::Write::write(&mut socket, &[0; 16 * 1024]) {
+            taken += count;
+        }
+        assert!(taken >= 128 * 1024, "{taken}");
+        assert!(taken <= 512 * 1024, "{taken}");
+    }
 
     #[test]
     #[cfg(target_os = "linux")]
