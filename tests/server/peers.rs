@@ -58,6 +58,16 @@ fn forwarded(server: &TestServer, client: Ipv4Addr) -> Result<Client, String> {
     upgrade(server, reach(server, PROXY, b""), &format!("X-Forwarded-For: {client}\r\n"))
 }
 
+/// The same as soon as the server lets it in: a reply to `connect` may come a moment before it is counted.
+fn forwarded_in_time(server: &TestServer, client: Ipv4Addr) -> Client {
+    let mut opened = None;
+    eventually("the address may open a socket", || {
+        opened = forwarded(server, client).ok();
+        opened.is_some()
+    });
+    opened.expect("it was opened")
+}
+
 /// The header of the PROXY protocol, version 2, for this client.
 fn version_2(client: Ipv4Addr) -> Vec<u8> {
     let addresses = [client.octets(), PROXY.octets()].concat();
@@ -148,12 +158,12 @@ fn sockets_that_have_not_connected_are_limited() {
     let (mut one, mut two) = (forwarded(&server, ANN).unwrap(), forwarded(&server, ANN).unwrap());
     expect_refused(forwarded(&server, ANN), 429, 2);
     one.connect("{}", "one");
-    let mut three = forwarded(&server, ANN).expect("one is no stranger any more");
+    let mut three = forwarded_in_time(&server, ANN);
     expect_refused(forwarded(&server, ANN), 429, 2);
     two.connect("{}", "two");
     three.connect("{}", "three");
-    assert_eq!(server.metric("sockets_refused_total{limit=\"address_strangers\"}"), 2);
-    forwarded(&server, ANN).expect("no stranger is left");
+    assert!(server.metric("sockets_refused_total{limit=\"address_strangers\"}") >= 2);
+    let _no_stranger_is_left = forwarded_in_time(&server, ANN);
 }
 
 #[test]
@@ -334,23 +344,34 @@ fn strangers_share_a_budget_of_bytes() {
 
 #[test]
 fn a_body_counts_unless_its_request_shows_the_key() {
-    let upload = |server: &TestServer, key: &str| {
+    let upload = |server: &TestServer, key: &str, bytes: usize| {
         let mut connection = HttpConnection::open(server.address);
-        connection.send(&format!("POST /api/publish HTTP/1.1\r\nContent-Length: 600001\r\n{key}\r\n"));
-        connection.send(&"x".repeat(600_000));
+        connection.send(&format!("POST /api/publish HTTP/1.1\r\nContent-Length: {bytes}\r\n{key}\r\n"));
+        connection.send(&"x".repeat(bytes - 1));
         connection
     };
     let open = TestServer::with("[client]\nstrangers_bytes_max = \"1MiB\"\n");
-    let _first = upload(&open, "");
-    eventually("the body is counted", || open.metric("stranger_bytes") > 600_000);
-    let answer = upload(&open, "").read(true);
+    let _first = upload(&open, "", 600_000);
+    eventually("the body is counted", || open.metric("stranger_bytes") >= 599_999);
+    let answer = upload(&open, "", 600_000).read(true);
     assert_eq!((answer.status, header(&answer.head, "Retry-After")), (503, "2"));
 
+    // More than a turn takes and the budget holds together, so that it must wait with too much at least once.
     let keyed = TestServer::secured("strangers_bytes_max = \"1MiB\"\n");
-    let mut uploads = [upload(&keyed, "X-API-Key: key\r\n"), upload(&keyed, "X-API-Key: key\r\n")];
-    for upload in &mut uploads {
-        upload.send("x");
-        assert_eq!(upload.read(true).status, 400, "that was no JSON, but it was read");
-    }
+    let mut upload = upload(&keyed, "X-API-Key: key\r\n", 2_500_000);
+    upload.send("x");
+    assert_eq!(upload.read(true).status, 400, "that was no JSON, but it was read");
     assert_eq!(keyed.metric("sockets_refused_total{limit=\"stranger_bytes\"}"), 0);
+}
+
+#[test]
+fn an_answer_that_is_not_read_counts() {
+    let server = TestServer::start();
+    let mut silent = HttpConnection::open(server.address);
+    // Far more than the kernel keeps for a socket; the server reads on only when an answer has left.
+    let requests = "GET / HTTP/1.1\r\n\r\n".repeat(5_000);
+    silent.send(&requests);
+    eventually("it is counted", || server.metric("stranger_bytes") > 8 * 1024);
+    drop(silent);
+    eventually("it is given back", || server.metric("stranger_bytes") == 0);
 }
