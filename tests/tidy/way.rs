@@ -58,7 +58,7 @@ const WAY: &[Step] = &[
     ("store/lane/mod.rs", "submit_and_go", "append_and_go"),
     ("store/lane/group_commit.rs", "submit_and_go", "submit_and_go"),
     ("store/lane/group_commit.rs", "enqueue", "submit_and_go"),
-    ("net/readers/mod.rs", "work", "serve"),
+    ("net/readers/mod.rs", "work", "serve_events"),
     ("node/publish.rs", "lead", QUEUE),
     ("store/mod.rs", "lead", "lead"),
     ("store/lane/mod.rs", "lead", "lead"),

@@ -40,8 +40,12 @@ use crate::metrics::Metrics;
 use crate::outbox::{Reader, Work};
 use crate::sync::blocking::{self, Lender};
 
-/// Time after which a thread without events goes, unless it is the last.
+/// Time after which a thread that sleeps goes.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// Events that a thread still takes before work that may wait: so publishes that come together are committed
+/// together.
+const EVENTS_BEFORE_WORK: usize = 64;
 
 /// Time between two warnings that all threads wait for something.
 const WARNING_INTERVAL_SECONDS: u64 = 60;
@@ -65,6 +69,8 @@ pub(super) struct Readers<C> {
     poller: Poller,
     deadlines: Deadlines,
     threads: Threads,
+    /// How many of the threads that sleep are to wake up.
+    woken: (Mutex<usize>, Condvar),
     metrics: Arc<Metrics>,
     stopping: AtomicBool,
     started_at: Instant,
@@ -87,6 +93,7 @@ impl<C: Connection> Readers<C> {
             poller: Poller::new()?,
             deadlines: Deadlines::default(),
             threads: Threads::new(readers_max, processors),
+            woken: Default::default(),
             metrics,
             stopping: AtomicBool::new(false),
             started_at: Instant::now(),
@@ -132,6 +139,7 @@ impl<C: Connection> Readers<C> {
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.deadlines.stop();
+        self.woken.1.notify_all();
         let deadline = Instant::now() + STOP_WAIT;
         let mut running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
         while *running > 0 && Instant::now() < deadline {
@@ -180,6 +188,10 @@ impl<C: Connection> Readers<C> {
     fn follow(self: &Arc<Self>, wish: Wish) {
         match wish {
             Wish::Nothing => {}
+            Wish::Wake => {
+                *self.woken.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                self.woken.1.notify_one();
+            }
             Wish::OneMore => {
                 if let Err(error) = self.spawn_reader() {
                     self.warn(&format!("the system gives no more threads: {error}"));
@@ -210,15 +222,21 @@ impl<C: Connection> Readers<C> {
     fn serve_events(self: Arc<Self>) {
         blocking::belong_to(Arc::new(Waits(self.clone())));
         let reader: Arc<dyn Reader> = self.clone();
+        let mut works = Vec::new();
         while !self.is_stopping() {
-            match self.poller.wait(IDLE) {
-                Some(told) => {
-                    self.follow(self.threads.begin());
-                    self.serve_event(told, &reader);
-                    self.threads.end();
+            let Some(told) = self.poller.wait(IDLE) else { continue };
+            self.follow(self.threads.begin());
+            self.serve_event(told, &reader, &mut works);
+            for _ in 0..EVENTS_BEFORE_WORK {
+                if works.is_empty() {
+                    break;
                 }
-                None if self.threads.may_leave() => break,
-                None => {}
+                let Some(told) = self.poller.wait(Duration::ZERO) else { break };
+                self.serve_event(told, &reader, &mut works);
+            }
+            works.drain(..).for_each(|work| self.work(work));
+            if !self.threads.end() && !self.sleep() {
+                break;
             }
         }
         if self.is_stopping() {
@@ -228,16 +246,36 @@ impl<C: Connection> Readers<C> {
         self.metrics.readers.dec();
     }
 
-    /// Serves what an event names, and one of the queue, which would come last behind many busy sockets.
-    fn serve_event(&self, told: Told, reader: &Arc<dyn Reader>) {
+    /// Sleeps until another active thread is wanted. False when none was for long.
+    fn sleep(&self) -> bool {
+        let mut woken = self.woken.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = Instant::now() + IDLE;
+        while *woken == 0 {
+            if self.is_stopping() {
+                return false;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() && self.threads.may_leave() {
+                return false;
+            }
+            let left = left.max(Duration::from_millis(1));
+            woken = self.woken.1.wait_timeout(woken, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *woken -= 1;
+        true
+    }
+
+    /// Serves what an event names, and one of the queue, which would come last behind many busy sockets. Work
+    /// that may wait is left to the caller.
+    fn serve_event(&self, told: Told, reader: &Arc<dyn Reader>, works: &mut Vec<Work>) {
         if let Told::Socket(id) = told
             && let Some(connection) = self.seats.take(id)
         {
-            self.serve(connection, reader);
+            works.extend(self.serve(connection, reader));
         }
         match self.dequeue() {
-            Some(Task::Turn(connection)) => self.serve(connection, reader),
-            Some(Task::Work(work)) => self.work(work),
+            Some(Task::Turn(connection)) => works.extend(self.serve(connection, reader)),
+            Some(Task::Work(work)) => works.push(work),
             None => {}
         }
     }
@@ -258,24 +296,26 @@ impl<C: Connection> Readers<C> {
         Some(first)
     }
 
-    /// Gives a connection turns until it waits for something.
-    fn serve(&self, mut connection: Box<C>, reader: &Arc<dyn Reader>) {
+    /// Gives a connection turns until it waits for something; the work that they left.
+    fn serve(&self, mut connection: Box<C>, reader: &Arc<dyn Reader>) -> Option<Work> {
         let id = connection.id();
         loop {
-            let Ok(next) = catch_unwind(AssertUnwindSafe(|| connection.turn(reader))) else {
-                self.metrics.reader_panics_total.inc();
-                return self.remove(connection);
-            };
+            let turn = catch_unwind(AssertUnwindSafe(|| connection.turn(reader)));
             let work = connection.take_work();
-            let wait = match next {
-                Next::Wait(wait) => wait,
-                Next::Again => {
+            let wait = match turn {
+                Ok(Next::Wait(wait)) => wait,
+                Ok(Next::Again) => {
                     self.enqueue(Task::Turn(connection));
-                    return work.into_iter().for_each(|work| self.work(work));
+                    return work;
                 }
-                Next::End => {
+                Ok(Next::End) => {
                     self.remove(connection);
-                    return work.into_iter().for_each(|work| self.work(work));
+                    return work;
+                }
+                Err(_) => {
+                    self.metrics.reader_panics_total.inc();
+                    self.remove(connection);
+                    return work;
                 }
             };
             // Whoever takes it out may end it before it is armed here: its file must stay open until then.
@@ -285,7 +325,7 @@ impl<C: Connection> Readers<C> {
                     if let Some((interest, socket)) = socket {
                         self.poller.arm(id, &socket, interest);
                     }
-                    return work.into_iter().for_each(|work| self.work(work));
+                    return work;
                 }
                 // The work is not for a thread that owns a connection, for it may wait long.
                 Err(woken) => {
