@@ -34,7 +34,7 @@ pub struct Recover {
 pub enum Answer {
     /// As the reply to the subscribe command with this id.
     Reply(u32),
-    /// Sent on a channel; used by connect and by in-process subscribers.
+    /// Sent on a channel, and the connection woken; used by connect and by in-process subscribers.
     Collect(Sender<(Channel, Result<Joined, ErrorCode>)>),
 }
 
@@ -83,8 +83,7 @@ impl Join {
     /// Tells the client that it is subscribed.
     pub(super) fn succeed(self, joined: Joined) {
         match self.answer {
-            // The connection that asked may be gone.
-            Answer::Collect(sender) => drop(sender.send((self.subscription.channel.clone(), Ok(joined)))),
+            Answer::Collect(sender) => collect(&sender, &self.subscription, Ok(joined)),
             Answer::Reply(id) => {
                 let publications = joined.encode_publications();
                 let reply = frame::encode(|out| reply::subscribe(out, id, &joined.to_wire(&publications)));
@@ -98,15 +97,24 @@ impl Join {
         metrics.errors_total.with_label_values(&[&code.number().to_string()]).inc();
         self.subscription.end();
         match self.answer {
-            Answer::Collect(sender) => {
-                drop(sender.send((self.subscription.channel.clone(), Err(code))));
-            }
+            Answer::Collect(sender) => collect(&sender, &self.subscription, Err(code)),
             Answer::Reply(id) => {
                 let reply = frame::encode(|out| reply::error(out, id, code));
                 let _ = self.subscription.outbox.reply(&reply);
             }
         }
     }
+}
+
+/// Gives an outcome to whoever collects them: a program that waits, or a connection that is woken.
+fn collect(
+    sender: &Sender<(Channel, Result<Joined, ErrorCode>)>,
+    subscription: &Subscription,
+    outcome: Result<Joined, ErrorCode>,
+) {
+    // The connection that asked may be gone.
+    let _ = sender.send((subscription.channel.clone(), outcome));
+    subscription.outbox.wake_reader();
 }
 
 impl Joined {

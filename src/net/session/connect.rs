@@ -3,23 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Sender, unbounded};
 
 use super::Session;
 use super::expiry::ttl_seconds;
-use super::outcome::CommandError;
+use super::joining::Joining;
+use super::outcome::{CommandError, Flow};
 use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
 use crate::ids::Channel;
-use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions, is_gapless};
+use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions};
 use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
 use crate::protocol::reply::{self, ConnectResult};
-use crate::sync::blocking;
-
-/// Longest wait for the positions of server-side subscriptions; a client waits no longer either.
-const SUBSCRIPTIONS_WAIT: Duration = Duration::from_secs(5);
 
 /// A channel the server subscribes a client to, with what its token says about it.
 pub(super) struct ServerSide {
@@ -38,33 +35,77 @@ struct ClientIdentity {
 }
 
 impl Session {
+    /// Begins to connect: the reply comes when the server-side subscriptions are answered, which wakes the
+    /// connection.
     pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), CommandError> {
         debug_assert!(self.client.is_none(), "a session connects once");
         let identity = self.identify(&request)?;
         let ClientIdentity { user, conn_info, expires_at, subscriptions } = identity;
         let client = self.node.connect(self.outbox.clone(), user, conn_info);
         self.client = Some(client.clone());
+        let (sender, answers) = unbounded();
+        let awaited = subscriptions.len();
+        for subscription in subscriptions {
+            let returns =
+                request.subs.iter().find(|(name, one)| *name == subscription.channel && one.recover);
+            self.subscribe_server_side(&client, subscription, returns.map(|(_, one)| one), sender.clone())?;
+        }
+        self.joining = Some(Box::new(Joining::new(id, expires_at, answers, awaited)));
+        self.go_on_connecting()
+    }
 
-        let joined = self.join_server_side(&client, subscriptions, &request.subs)?;
-        if let Some(expires_at) = expires_at {
+    /// Goes on with a connect that waits for its subscriptions: `Flow::Wait` while some are missing.
+    pub(in crate::net) fn resume(&mut self) -> Flow {
+        let id = self.joining.as_ref().map_or(0, |joining| joining.id);
+        match self.go_on_connecting() {
+            Ok(()) if self.joining.is_some() => Flow::Wait(0),
+            Ok(()) => Flow::Continue,
+            Err(CommandError::Close(code)) => Flow::Disconnect(code),
+            Err(CommandError::Error(code)) => {
+                let _ = self.fail(id, code);
+                self.refuse()
+            }
+        }
+    }
+
+    fn go_on_connecting(&mut self) -> Result<(), CommandError> {
+        let Some(joining) = &mut self.joining else { return Ok(()) };
+        match joining.take_answers() {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                if let Some(joining) = self.joining.take() {
+                    self.finish_connect(&joining)?;
+                }
+                Ok(())
+            }
+            Err(code) => {
+                self.joining = None;
+                Err(code.into())
+            }
+        }
+    }
+
+    fn finish_connect(&mut self, joining: &Joining) -> Result<(), CommandError> {
+        if let Some(expires_at) = joining.expires_at {
             self.expiries.set_connection(Some(self.end_of_grace(expires_at)));
         }
-        let lists: Vec<_> = joined.iter().map(|(_, one)| one.encode_publications()).collect();
-        let subs: Vec<_> = joined
+        let lists: Vec<_> = joining.joined.iter().map(|(_, one)| one.encode_publications()).collect();
+        let subs: Vec<_> = joining
+            .joined
             .iter()
             .zip(&lists)
             .map(|((channel, one), publications)| (channel.clone(), one.to_wire(publications)))
             .collect();
         let result = ConnectResult {
-            client: client.id(),
+            client: self.client()?.id(),
             version: env!("CARGO_PKG_VERSION"),
-            ttl_seconds: expires_at.map(ttl_seconds),
+            ttl_seconds: joining.expires_at.map(ttl_seconds),
             data: None,
             subs: &subs,
             ping_seconds: ping_seconds(self.rules.client.ping_interval),
             pong: true,
         };
-        let _ = self.outbox.uncork(&frame::encode(|out| reply::connect(out, id, &result)));
+        let _ = self.outbox.uncork(&frame::encode(|out| reply::connect(out, joining.id, &result)));
         Ok(())
     }
 
@@ -129,23 +170,6 @@ impl Session {
         }
     }
 
-    /// Joins the channels and waits for where each stands.
-    fn join_server_side(
-        &self,
-        client: &Client,
-        subscriptions: Vec<ServerSide>,
-        previous: &[(Channel, RecoverRequest)],
-    ) -> Result<Vec<(Channel, Joined)>, CommandError> {
-        let (sender, answers) = unbounded();
-        let awaited = subscriptions.len();
-        for subscription in subscriptions {
-            let returns = previous.iter().find(|(name, one)| *name == subscription.channel && one.recover);
-            self.subscribe_server_side(client, subscription, returns.map(|(_, one)| one), sender.clone())?;
-        }
-        drop(sender);
-        blocking::waiting(|| collect(&answers, awaited))
-    }
-
     fn subscribe_server_side(
         &self,
         client: &Client,
@@ -172,24 +196,6 @@ impl Session {
         };
         self.node.subscribe(client, right, how).map_err(|_| CloseCode::ChannelLimit.into())
     }
-}
-
-fn collect(
-    answers: &Receiver<(Channel, Result<Joined, ErrorCode>)>,
-    awaited: usize,
-) -> Result<Vec<(Channel, Joined)>, CommandError> {
-    let mut joined = Vec::with_capacity(awaited);
-    for _ in 0..awaited {
-        match answers.recv_timeout(SUBSCRIPTIONS_WAIT) {
-            Ok((channel, Ok(one))) => {
-                debug_assert!(is_gapless(&one), "a recovered range of {channel} has a hole");
-                joined.push((channel, one));
-            }
-            Ok((_, Err(code))) => return Err(code.into()),
-            Err(_) => return Err(ErrorCode::Internal.into()),
-        }
-    }
-    Ok(joined)
 }
 
 /// The channels a token subscribes its bearer to.

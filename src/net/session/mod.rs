@@ -7,6 +7,7 @@
 mod commits;
 mod connect;
 mod expiry;
+mod joining;
 mod outcome;
 mod pending;
 mod publish;
@@ -35,6 +36,7 @@ use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
 use crate::protocol::reply;
 use commits::InFlight;
 use expiry::Expiries;
+use joining::Joining;
 use outcome::CommandError;
 use pending::PendingPublishes;
 use rate::RateLimit;
@@ -44,8 +46,10 @@ pub(super) struct Session {
     node: Arc<NodeHandle>,
     rules: Arc<ClientRules>,
     outbox: Arc<Outbox>,
-    /// Present once connected.
+    /// Present once connected, or about to be.
     client: Option<Client>,
+    /// Connect waits for the positions of server-side subscriptions.
+    joining: Option<Box<Joining>>,
     expiries: Expiries,
     rate: RateLimit,
     publishes: PendingPublishes,
@@ -68,6 +72,7 @@ impl Session {
             rules,
             outbox,
             client: None,
+            joining: None,
             expiries: Expiries::default(),
             rate,
             publishes: PendingPublishes::default(),
@@ -111,7 +116,7 @@ impl Session {
         if self.outbox.ended().is_some() {
             return Flow::Ended;
         }
-        if self.over_budget || self.is_turn_full() {
+        if self.over_budget || self.is_turn_full() || self.joining.is_some() {
             return Flow::Wait(position);
         }
         match self.expiries.next() {
@@ -198,6 +203,11 @@ impl Session {
 
     pub(super) fn is_connected(&self) -> bool {
         self.client.is_some()
+    }
+
+    /// The moment by which a connect under way must be answered.
+    pub(super) fn joining_deadline(&self) -> Option<Instant> {
+        self.joining.as_ref().map(|joining| joining.deadline)
     }
 
     /// A number that differs between connections, to spread their pings.

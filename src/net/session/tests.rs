@@ -70,8 +70,20 @@ impl Talk {
             while let Some(work) = self.session.take_work() {
                 work();
             }
+            let resumed = self.resume();
             match flow {
                 Flow::Wait(position) => rest = &rest[position..],
+                Flow::Continue => return resumed,
+                flow => return flow,
+            }
+        }
+    }
+
+    /// Waits while a connect waits for its subscriptions.
+    fn resume(&mut self) -> Flow {
+        loop {
+            match self.session.resume() {
+                Flow::Wait(_) => std::thread::yield_now(),
                 flow => return flow,
             }
         }

@@ -178,8 +178,14 @@ impl WebSocket {
         if self.refused_until.is_some() {
             return self.await_close();
         }
-        if self.waits_for_commit() {
-            return self.await_commit();
+        // Before anything that came behind connect.
+        let flow = self.session.resume();
+        self.timers.set_expiry(self.session.next_expiry());
+        match self.follow(flow) {
+            Err(Stop::Full) => return self.await_wake(),
+            Ok(()) if self.waits_for_commit() => return self.await_wake(),
+            Ok(()) => {}
+            Err(stop) => return self.follow_stop(stop),
         }
         let stop = match self.take_messages() {
             // Before the commit: while that lasts more may come, a pong for instance.
@@ -189,9 +195,13 @@ impl WebSocket {
             stop => stop,
         };
         self.session.end_turn();
+        self.follow_stop(stop)
+    }
+
+    fn follow_stop(&mut self, stop: Stop) -> Option<Next> {
         match stop {
             Stop::Idle | Stop::Full if self.outbox.wake_at_capacity() => self.await_capacity(),
-            Stop::Idle | Stop::Full if self.waits_for_commit() => self.await_commit(),
+            Stop::Idle | Stop::Full if self.waits_for_commit() => self.await_wake(),
             Stop::Full => Some(Next::Again),
             Stop::Idle => Some(Next::Wait(Wait::bytes(self.deadline()))),
             Stop::NoCapacity => self.await_capacity(),
@@ -228,8 +238,8 @@ impl WebSocket {
         (self.unread.is_some() || self.session.is_in_flight_full()) && self.session.wake_when_committed()
     }
 
-    /// Parks until the publishes are stored. Timers go on.
-    fn await_commit(&mut self) -> Option<Next> {
+    /// Parks until a wake-up: publishes are stored, or subscriptions answered. Timers go on.
+    fn await_wake(&mut self) -> Option<Next> {
         match self.do_what_is_due(&Stop::Full) {
             Ok(()) => Some(Next::Wait(Wait::wake(self.deadline()))),
             Err(Stop::End(end)) => self.end_after_acks(end),
@@ -268,6 +278,7 @@ impl WebSocket {
     fn deadline(&self) -> Option<Instant> {
         let all =
             [self.timers.next(), self.input.stream.message_deadline(), self.capacity_by, self.refused_until];
+        let all = all.into_iter().chain([self.session.joining_deadline()]);
         all.into_iter().flatten().min()
     }
 
