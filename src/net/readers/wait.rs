@@ -37,12 +37,13 @@ pub(in crate::net) enum Next {
     End,
 }
 
-/// The outcome of a tick.
+/// What is left to do when a deadline has come and what takes no time was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net) enum Tick {
-    /// Nothing else is due before this moment.
+    /// Nothing before this moment, and nothing at all for `None`: the connection is parked again, and its socket
+    /// is armed as it was.
     Until(Option<Instant>),
-    /// Something is due that takes a turn.
+    /// Something that takes a turn, which a reader gives it; this may be late when all of them are busy.
     Turn,
 }
 
