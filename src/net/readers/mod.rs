@@ -40,7 +40,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Reader, Work};
 use crate::sync::blocking::{self, Lender};
 
-/// Time after which a thread that sleeps goes.
+/// Time after which a thread without events goes, unless it is the last.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// Events that a thread still takes before work that may wait: so publishes that come together are committed
@@ -69,8 +69,6 @@ pub(super) struct Readers<C> {
     poller: Poller,
     deadlines: Deadlines,
     threads: Threads,
-    /// How many of the threads that sleep are to wake up.
-    woken: (Mutex<usize>, Condvar),
     metrics: Arc<Metrics>,
     stopping: AtomicBool,
     started_at: Instant,
@@ -93,7 +91,6 @@ impl<C: Connection> Readers<C> {
             poller: Poller::new()?,
             deadlines: Deadlines::default(),
             threads: Threads::new(readers_max, processors),
-            woken: Default::default(),
             metrics,
             stopping: AtomicBool::new(false),
             started_at: Instant::now(),
@@ -139,7 +136,6 @@ impl<C: Connection> Readers<C> {
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.deadlines.stop();
-        self.woken.1.notify_all();
         let deadline = Instant::now() + STOP_WAIT;
         let mut running = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
         while *running > 0 && Instant::now() < deadline {
@@ -188,10 +184,6 @@ impl<C: Connection> Readers<C> {
     fn follow(self: &Arc<Self>, wish: Wish) {
         match wish {
             Wish::Nothing => {}
-            Wish::Wake => {
-                *self.woken.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                self.woken.1.notify_one();
-            }
             Wish::OneMore => {
                 if let Err(error) = self.spawn_reader() {
                     self.warn(&format!("the system gives no more threads: {error}"));
@@ -224,7 +216,12 @@ impl<C: Connection> Readers<C> {
         let reader: Arc<dyn Reader> = self.clone();
         let mut works = Vec::new();
         while !self.is_stopping() {
-            let Some(told) = self.poller.wait(IDLE) else { continue };
+            let Some(told) = self.poller.wait(IDLE) else {
+                if self.threads.may_leave() {
+                    break;
+                }
+                continue;
+            };
             self.follow(self.threads.begin());
             self.serve_event(told, &reader, &mut works);
             for _ in 0..EVENTS_BEFORE_WORK {
@@ -235,34 +232,13 @@ impl<C: Connection> Readers<C> {
                 self.serve_event(told, &reader, &mut works);
             }
             works.drain(..).for_each(|work| self.work(work));
-            if !self.threads.end() && !self.sleep() {
-                break;
-            }
+            self.threads.end();
         }
         if self.is_stopping() {
             // Rings that come before anybody listens are one.
             self.poller.ring();
         }
         self.metrics.readers.dec();
-    }
-
-    /// Sleeps until another active thread is wanted. False when none was for long.
-    fn sleep(&self) -> bool {
-        let mut woken = self.woken.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let deadline = Instant::now() + IDLE;
-        while *woken == 0 {
-            if self.is_stopping() {
-                return false;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() && self.threads.may_leave() {
-                return false;
-            }
-            let left = left.max(Duration::from_millis(1));
-            woken = self.woken.1.wait_timeout(woken, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *woken -= 1;
-        true
     }
 
     /// Serves what an event names, and one of the queue, which would come last behind many busy sockets. Work

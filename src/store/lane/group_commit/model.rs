@@ -37,7 +37,7 @@ impl Completion<Option<Number>> for Told {
             batch.filter(|(batch, _)| !batch.contains(&POISON)).map(|_| *row)
         };
         let expected: Vec<_> = self.rows.iter().map(expected).collect();
-        notes.wrong |= answers != expected || *self.stage() != "";
+        notes.wrong |= answers != expected || !self.stage().is_empty();
         *self.stage() = "answered";
     }
 
