@@ -154,6 +154,10 @@ fn masked(text: &str) -> String {
         } else if let Some(after) = rest.strip_prefix("\"name\":\"") {
             out.push_str("\"name\":\"MACHINE");
             rest = after.trim_start_matches(|c| c != '"');
+        } else if let Some((name, after)) = chosen(rest) {
+            out.push_str(name);
+            out.push_str("CHOSEN");
+            rest = after.trim_start_matches(|c| c != '"');
         } else if let Some((name, after)) = measured(rest) {
             out.push_str(name);
             out.push_str("MEASURED");
@@ -165,6 +169,12 @@ fn masked(text: &str) -> String {
         }
     }
     out.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim().to_owned()
+}
+
+/// The name of a member whose value was chosen by what else went on at that moment, and what follows.
+fn chosen(text: &str) -> Option<(&str, &str)> {
+    let names = ["\"strategy\":\"", "\"reason\":\""];
+    names.iter().find(|name| text.starts_with(**name)).map(|name| text.split_at(name.len()))
 }
 
 /// The name of a member whose value is a measurement, and what follows.
