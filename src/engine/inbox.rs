@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Select, Sender, bounded};
+use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded};
+
+use crate::sync::blocking::{For, waiting_for};
 
 /// A bounded queue with one consumer, which may sleep without taking anything out.
 #[derive(Debug)]
@@ -23,9 +25,11 @@ impl<T> Inbox<T> {
 
     /// Puts one in; blocks while the queue is full.
     pub(super) fn send(&self, value: T) {
-        // No wait that the caller's pool is told of: the queue moves on as fast as there are processors, and more
-        // senders would only queue as well.
-        if self.sender.send(value).is_err() {
+        let sent = match self.sender.try_send(value) {
+            Err(TrySendError::Full(value)) => waiting_for(For::Queue, || self.sender.send(value)).is_ok(),
+            done => done.is_ok(),
+        };
+        if !sent {
             tracing::error!("a shard has lost its queue"); // Both ends live in this struct.
         }
     }

@@ -7,13 +7,22 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+/// What a thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// A disk, a database, or the answer of another thread.
+    Answer,
+    /// Capacity in a queue that is emptied as fast as there are processors.
+    Queue,
+}
+
 /// A pool whose threads may wait for something else than work.
 pub(crate) trait Lender: Send + Sync {
-    /// The calling thread is about to wait.
-    fn wait_begins(&self);
+    /// The calling thread is about to wait. False when the pool does not care; then no end is told.
+    fn wait_begins(&self, what: For) -> bool;
 
     /// The calling thread goes on.
-    fn wait_ended(&self);
+    fn wait_ended(&self, what: For);
 }
 
 thread_local! {
@@ -28,20 +37,30 @@ pub(crate) fn belong_to(lender: Arc<dyn Lender>) {
 /// Runs `work`, which may wait for a disk, a database or another thread. Its pool is told, if the calling
 /// thread has one; a wait within a wait is told once.
 pub(crate) fn waiting<R>(work: impl FnOnce() -> R) -> R {
+    waiting_for(For::Answer, work)
+}
+
+/// Like [`waiting`], for what `work` waits for.
+pub(crate) fn waiting_for<R>(what: For, work: impl FnOnce() -> R) -> R {
     // Taken out for as long as it lasts, so that a wait within this one finds none.
     let Some(lender) = LENDER.take() else { return work() };
-    lender.wait_begins();
-    let _ended = Ended(Some(lender));
+    let told = lender.wait_begins(what).then_some(what);
+    let _ended = Ended { lender: Some(lender), told };
     work()
 }
 
 /// Tells the end of a wait, also when it panics.
-struct Ended(Option<Arc<dyn Lender>>);
+struct Ended {
+    lender: Option<Arc<dyn Lender>>,
+    told: Option<For>,
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        if let Some(lender) = self.0.take() {
-            lender.wait_ended();
+        if let Some(lender) = self.lender.take() {
+            if let Some(what) = self.told {
+                lender.wait_ended(what);
+            }
             LENDER.set(Some(lender));
         }
     }
@@ -62,11 +81,13 @@ mod tests {
     }
 
     impl Lender for Counter {
-        fn wait_begins(&self) {
+        fn wait_begins(&self, what: For) -> bool {
             self.begun.fetch_add(1, Ordering::Relaxed);
+            what == For::Answer
         }
 
-        fn wait_ended(&self) {
+        fn wait_ended(&self, what: For) {
+            assert_eq!(what, For::Answer, "the end of a wait that the pool does not care for");
             self.ended.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -92,6 +113,8 @@ mod tests {
                 assert_eq!(told(&counter), (2, 2));
                 waiting(|| ());
                 assert_eq!(told(&counter), (3, 3));
+                waiting_for(For::Queue, || ());
+                assert_eq!(told(&counter), (4, 3));
             });
         });
     }

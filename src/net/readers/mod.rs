@@ -38,7 +38,7 @@ use crate::ids::ConnectionId;
 use crate::limits::READER_STACK_BYTES;
 use crate::metrics::Metrics;
 use crate::outbox::{Reader, Work};
-use crate::sync::blocking::{self, Lender};
+use crate::sync::blocking::{self, For, Lender};
 
 /// Time after which a thread without events goes, unless it is the last.
 const IDLE: Duration = Duration::from_secs(10);
@@ -374,12 +374,13 @@ impl<C: Connection> Reader for Readers<C> {
 struct Waits<C>(Arc<Readers<C>>);
 
 impl<C: Connection> Lender for Waits<C> {
-    fn wait_begins(&self) {
-        self.0.follow(self.0.threads.wait_begins());
+    fn wait_begins(&self, what: For) -> bool {
+        let wish = self.0.threads.wait_begins(what);
+        wish.map(|wish| self.0.follow(wish)).is_some()
     }
 
-    fn wait_ended(&self) {
-        self.0.threads.wait_ended();
+    fn wait_ended(&self, what: For) {
+        self.0.threads.wait_ended(what);
     }
 }
 

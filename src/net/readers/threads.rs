@@ -3,7 +3,12 @@
 //!
 //! Pure but for its lock: it says when a thread is to be started, and starts none.
 
+use crate::sync::blocking::For;
 use crate::sync::{Mutex, lock};
+
+/// Most threads that are replaced while they wait for capacity in a queue: some, so that a full shard does not hold up
+/// the rooms of others; few, because more senders only make the queue longer.
+const QUEUEING_MAX: usize = 32;
 
 /// The counts, and their bounds.
 #[derive(Debug)]
@@ -16,7 +21,7 @@ pub(super) struct Threads {
     computing_most: usize,
 }
 
-/// Each thread is counted in one of the three.
+/// Each thread is counted in one of the first three.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Wait for an event.
@@ -25,6 +30,8 @@ pub(super) struct Counts {
     computing: usize,
     /// Wait for something else while they serve one: a commit, a query.
     waiting: usize,
+    /// Those among them that wait for capacity in a queue.
+    queueing: usize,
 }
 
 /// A wish for threads.
@@ -69,19 +76,28 @@ impl Threads {
         })
     }
 
-    /// A computing thread is about to wait for something else.
-    pub(super) fn wait_begins(&self) -> Wish {
-        self.change(|counts| {
+    /// A computing thread is about to wait for something else. `None`: it is not replaced, and its wait has no end
+    /// to be told.
+    pub(super) fn wait_begins(&self, what: For) -> Option<Wish> {
+        if what == For::Queue {
+            let mut counts = lock(&self.counts);
+            if counts.queueing >= QUEUEING_MAX {
+                return None;
+            }
+            counts.queueing += 1;
+        }
+        Some(self.change(|counts| {
             counts.computing -= 1;
             counts.waiting += 1;
-        })
+        }))
     }
 
     /// It goes on.
-    pub(super) fn wait_ended(&self) {
+    pub(super) fn wait_ended(&self, what: For) {
         let mut counts = lock(&self.counts);
         counts.waiting -= 1;
         counts.computing += 1;
+        counts.queueing -= usize::from(what == For::Queue);
     }
 
     /// A computing thread goes back to wait for an event.
@@ -123,13 +139,13 @@ mod tests {
         let threads = Threads::new(2, 2);
         threads.add();
         assert_eq!(threads.begin(), Wish::OneMore);
-        assert_eq!(threads.wait_begins(), Wish::Nothing);
+        assert_eq!(threads.wait_begins(For::Answer), Some(Wish::Nothing));
         assert_eq!(threads.begin(), Wish::Nothing, "two are all, and one serves");
-        assert_eq!(threads.wait_begins(), Wish::Exhausted);
-        threads.wait_ended();
+        assert_eq!(threads.wait_begins(For::Answer), Some(Wish::Exhausted));
+        threads.wait_ended(For::Answer);
         threads.end();
         assert!(!threads.may_leave(), "the last that waits for events stays");
-        threads.wait_ended();
+        threads.wait_ended(For::Answer);
         threads.end();
         assert!(threads.may_leave());
     }
@@ -140,6 +156,21 @@ mod tests {
         threads.add();
         let wishes: Vec<_> = (0..2).map(|_| threads.begin()).collect();
         assert_eq!(wishes, [Wish::OneMore, Wish::Nothing]);
-        assert_eq!(threads.wait_begins(), Wish::OneMore, "one that waits computes nothing");
+        assert_eq!(threads.wait_begins(For::Answer), Some(Wish::OneMore), "one that waits computes nothing");
+    }
+
+    #[test]
+    fn few_are_replaced_while_they_wait_for_a_queue() {
+        let threads = Threads::new(1000, 1);
+        threads.add();
+        for _ in 0..QUEUEING_MAX {
+            assert_eq!(threads.begin(), Wish::Nothing);
+            assert_eq!(threads.wait_begins(For::Queue), Some(Wish::OneMore));
+        }
+        assert_eq!(threads.begin(), Wish::Nothing);
+        assert_eq!(threads.wait_begins(For::Queue), None);
+        assert_eq!(threads.wait_begins(For::Answer), Some(Wish::OneMore), "others are");
+        threads.wait_ended(For::Queue);
+        assert_eq!(threads.wait_begins(For::Queue), Some(Wish::Nothing), "one is free again");
     }
 }

@@ -13,7 +13,7 @@ use crate::swarm::Writer;
 
 /// Whoever asks without reading is asked nothing more of, and ends by the stall timeout; whoever reads gets all.
 #[test]
-fn clients_that_ask_for_history_and_do_not_read_cost_no_thread() {
+fn clients_that_ask_for_history_and_do_not_read_hold_no_thread() {
     const COMMANDS: usize = 300;
     const MESSAGES: usize = 100;
     let count = short_or_long(100, 1_000);
