@@ -43,10 +43,6 @@ use crate::sync::blocking::{self, For, Lender};
 /// Time after which a thread without events goes, unless it is the last.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Events that a thread still takes before work that may wait: so publishes that come together are committed
-/// together.
-const EVENTS_BEFORE_WORK: usize = 64;
-
 /// Time between two warnings that all threads wait for something.
 const WARNING_INTERVAL_SECONDS: u64 = 60;
 
@@ -214,7 +210,6 @@ impl<C: Connection> Readers<C> {
     fn serve_events(self: Arc<Self>) {
         blocking::belong_to(Arc::new(Waits(self.clone())));
         let reader: Arc<dyn Reader> = self.clone();
-        let mut works = Vec::new();
         while !self.is_stopping() {
             let Some(told) = self.poller.wait(IDLE) else {
                 if self.threads.may_leave() {
@@ -223,15 +218,7 @@ impl<C: Connection> Readers<C> {
                 continue;
             };
             self.follow(self.threads.begin());
-            self.serve_event(told, &reader, &mut works);
-            for _ in 0..EVENTS_BEFORE_WORK {
-                if works.is_empty() {
-                    break;
-                }
-                let Some(told) = self.poller.wait(Duration::ZERO) else { break };
-                self.serve_event(told, &reader, &mut works);
-            }
-            works.drain(..).for_each(|work| self.work(work));
+            self.serve_event(told, &reader);
             self.threads.end();
         }
         if self.is_stopping() {
@@ -241,18 +228,25 @@ impl<C: Connection> Readers<C> {
         self.metrics.readers.dec();
     }
 
-    /// Serves what an event names, and one of the queue, which would come last behind many busy sockets. Work
-    /// that may wait is left to the caller.
-    fn serve_event(&self, told: Told, reader: &Arc<dyn Reader>, works: &mut Vec<Work>) {
+    /// Serves what an event names, and one of the queue, which would come last behind many busy sockets.
+    fn serve_event(&self, told: Told, reader: &Arc<dyn Reader>) {
         if let Told::Socket(id) = told
             && let Some(connection) = self.seats.take(id)
         {
-            works.extend(self.serve(connection, reader));
+            self.serve(connection, reader);
         }
         match self.dequeue() {
-            Some(Task::Turn(connection)) => works.extend(self.serve(connection, reader)),
-            Some(Task::Work(work)) => works.push(work),
+            Some(Task::Turn(connection)) => self.serve(connection, reader),
+            Some(Task::Work(work)) => self.work(work),
             None => {}
+        }
+    }
+
+    /// Gives a connection turns until it waits for something, and then does the work that they left: at once, for
+    /// another turn might wait for it.
+    fn serve(&self, connection: Box<C>, reader: &Arc<dyn Reader>) {
+        if let Some(work) = self.give_turns(connection, reader) {
+            self.work(work);
         }
     }
 
@@ -272,8 +266,7 @@ impl<C: Connection> Readers<C> {
         Some(first)
     }
 
-    /// Gives a connection turns until it waits for something; the work that they left.
-    fn serve(&self, mut connection: Box<C>, reader: &Arc<dyn Reader>) -> Option<Work> {
+    fn give_turns(&self, mut connection: Box<C>, reader: &Arc<dyn Reader>) -> Option<Work> {
         let id = connection.id();
         loop {
             let turn = catch_unwind(AssertUnwindSafe(|| connection.turn(reader)));

@@ -148,7 +148,7 @@ impl Acknowledge for LanePart {
         state.lanes_left -= 1;
         if state.lanes_left == 0 {
             let outcomes = std::mem::take(&mut state.outcomes);
-            drop(state);
+            // With the lock held: the leader of another lane that sees no lane left also sees what to release.
             let _ = self.submission.outbox.hold(&self.submission.encode(outcomes).take());
         }
     }
@@ -198,6 +198,52 @@ pub(super) fn acknowledge(
         AckKind::Rpc => {
             let epoch = if offset == 0 { "" } else { node.epoch() };
             frames.line(|out| reply::rpc_result(out, ack.id, &PublishResult { offset, epoch }));
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use std::io::Read;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::ids::ConnectionId;
+    use crate::node::tests::rig::{Backend, Rig};
+
+    /// Two lanes answer at the same time, each by its own thread: the acks leave whoever comes last.
+    #[test]
+    fn acks_of_two_lanes_that_answer_at_once_leave() {
+        let rig = Rig::new(Backend::Sqlite, "");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let socket = Arc::new(listener.accept().unwrap().0);
+        let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), socket, None).unwrap();
+        let _ = outbox.uncork(&bytes::Bytes::from_static(b"first"));
+        client.read_exact(&mut [0; 5]).unwrap();
+        let in_flight = Arc::default();
+        for _ in 0..2000 {
+            let ack = |id| PendingAck { id, kind: AckKind::Publish, since: Instant::now() };
+            let acks = vec![ack(1), ack(2)];
+            let submission = Submission::new(rig.handle(), &outbox, &in_flight, acks, 2, 2);
+            let parts = [0, 1].map(|index| submission.part(vec![index]));
+            thread::scope(|scope| {
+                for part in &parts {
+                    scope.spawn(|| {
+                        part.acknowledged(vec![Ok(1)]);
+                        part.delivered();
+                    });
+                }
+            });
+            let expected = "\u{1}{\"id\":1,\"publish\":{}}\n{\"id\":2,\"publish\":{}}".len() + 1;
+            let mut frame = vec![0; expected];
+            client.read_exact(&mut frame).expect("the acks leave");
+            assert!(frame.ends_with(b"{\"id\":1,\"publish\":{}}\n{\"id\":2,\"publish\":{}}"));
+            assert!(!in_flight.is_some());
         }
     }
 }

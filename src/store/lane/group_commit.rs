@@ -64,7 +64,7 @@ pub(crate) trait Completion<R>: Send + Sync {
     /// What was committed is on its way.
     fn delivered(&self);
 
-    /// The caller is to have the lane led on by a thread of its own, soon.
+    /// The caller is to have [`lead_on`](GroupCommit::lead_on) called by a thread of its own, soon.
     fn appointed(&self);
 }
 
@@ -85,13 +85,16 @@ struct Queue<T, R> {
     leadership: Leadership,
 }
 
-/// The state of a lane: `Free` → `Appointed` → `Leading` → `Appointed` or `Free`.
+/// The state of a lane: `Free` → `Appointed` or `Called` → `Leading` → `Appointed`, `Called` or `Free`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leadership {
     /// No row waits.
     Free,
-    /// One caller has been told to lead and has not begun.
+    /// One thread is about to lead.
     Appointed,
+    /// A caller that does not wait was told to have it led; whoever comes first and would wait leads in its place,
+    /// for the thread that is to come may be waiting itself. So no caller waits in this state.
+    Called,
     /// One caller is committing.
     Leading,
 }
@@ -193,13 +196,25 @@ impl<T: Row, R> GroupCommit<T, R> {
         self.enqueue(rows, &waiter)
     }
 
-    /// Leads the lane for a caller that was appointed and does not wait: as long as rows wait, or until somebody
-    /// else is appointed.
+    /// Leads the lane for a caller that does not wait and was told to have it led, unless somebody did so
+    /// meanwhile: as long as rows wait, or until somebody else is to lead.
     pub(super) fn lead_on<'a>(&self, mut commit: impl FnMut(Vec<T>, Duration) -> Committed<'a, R>) {
-        while self.lead(&mut commit, true) {}
+        if self.answer_call() {
+            while self.lead(&mut commit, true) {}
+        }
     }
 
-    /// True when nobody led: the caller is appointed.
+    /// True when the lane is to be led and nobody has begun: then the caller is appointed.
+    fn answer_call(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        let called = queue.leadership == Leadership::Called;
+        if called {
+            queue.leadership = Leadership::Appointed;
+        }
+        called
+    }
+
+    /// True when nobody led: the caller is appointed, or called if it does not wait.
     fn enqueue(&self, rows: Vec<T>, waiter: &Arc<Waiter<R>>) -> bool {
         let since = Instant::now();
         let mut queue = lock(&self.queue);
@@ -209,9 +224,10 @@ impl<T: Row, R> GroupCommit<T, R> {
             slot: Slot { waiter: waiter.clone(), index },
             since,
         }));
-        let must_lead = !queue.has_leader();
+        let waits = waiter.completion.is_none();
+        let must_lead = !queue.has_leader() || (waits && queue.leadership == Leadership::Called);
         if must_lead {
-            queue.leadership = Leadership::Appointed;
+            queue.leadership = if waits { Leadership::Appointed } else { Leadership::Called };
         }
         must_lead
     }
@@ -261,8 +277,8 @@ impl<T: Row, R> GroupCommit<T, R> {
         Batch { rows, slots, waited }
     }
 
-    /// Ends the leadership: appoints this thread again if it `stays` and rows wait, or else the caller whose row
-    /// waits longest. True when it is this thread.
+    /// Ends the leadership: appoints this thread again if it `stays` and rows wait; or else the caller that waits
+    /// longest, or calls the one whose row does if none waits. True when it is this thread.
     fn pass_on(&self, stays: bool) -> bool {
         let mut queue = lock(&self.queue);
         debug_assert_eq!(queue.leadership, Leadership::Leading, "only the leader passes the lane on");
@@ -270,15 +286,22 @@ impl<T: Row, R> GroupCommit<T, R> {
             queue.leadership = Leadership::Free;
             return false;
         };
-        queue.leadership = Leadership::Appointed;
-        if !stays && longest.completion.is_none() {
-            longest.appoint();
+        if stays {
+            queue.leadership = Leadership::Appointed;
+            return true;
         }
+        let waits = |waiting: &&Waiting<T, R>| waiting.slot.waiter.completion.is_none();
+        if let Some(waiting) = queue.waiting.iter().find(waits) {
+            waiting.slot.waiter.appoint();
+            queue.leadership = Leadership::Appointed;
+            return false;
+        }
+        queue.leadership = Leadership::Called;
         drop(queue);
-        if let (false, Some(completion)) = (stays, &longest.completion) {
+        if let Some(completion) = &longest.completion {
             guarded(|| completion.appointed());
         }
-        stays
+        false
     }
 
     /// Gives each caller its answers; the rows of one caller are neighbours.
@@ -471,6 +494,17 @@ mod tests {
         let expected =
             ["after", "[Some(1), Some(2), Some(3)]", "[Some(4)]", "after", "delivered", "delivered"];
         assert_eq!(*lock(&told.events), expected);
+        assert!(!lock(&lane.queue).has_leader());
+    }
+
+    #[test]
+    fn a_caller_that_waits_leads_when_the_one_called_is_late() {
+        let lane = lane(4);
+        let told = Arc::new(Told::default());
+        assert!(lane.submit_and_go(vec![1], told.clone()));
+        assert_eq!(lane.submit(vec![2], echo), [Some(2)], "the thread that was called never comes");
+        assert_eq!(*lock(&told.events), ["[Some(1)]", "delivered"]);
+        lane.lead_on(|_, _| panic!("it comes too late"));
         assert!(!lock(&lane.queue).has_leader());
     }
 
