@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -55,6 +56,8 @@ pub struct TestServer {
     pub folder: TempDir,
     pub names: Names,
     database: String,
+    /// Where strace notes what the process asks of the kernel.
+    record: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -87,17 +90,43 @@ impl TestServer {
     /// A server on a database of the test's own. Keys in `extras` before its first table are those of the
     /// server itself.
     pub fn at(database: String, folder: TempDir, extras: &str) -> Self {
-        let (keys, tables) = extras.split_at(extras.find('[').unwrap_or(extras.len()));
-        fs::write(folder.0.join("roomcast.toml"), format!("{keys}{NAMESPACES}{tables}")).unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Self { address, folder, names: Names::default(), database, child: None };
+        let mut server = Self::prepare(database, folder, extras);
         server.run();
         server
     }
 
+    /// The same under strace, which writes what is done with files and sockets into `record`.
+    pub fn recorded(database: String, folder: TempDir, extras: &str, record: PathBuf) -> Self {
+        let mut server = Self::prepare(database, folder, extras);
+        server.record = Some(record);
+        server.run();
+        server
+    }
+
+    fn prepare(database: String, folder: TempDir, extras: &str) -> Self {
+        let (keys, tables) = extras.split_at(extras.find('[').unwrap_or(extras.len()));
+        fs::write(folder.0.join("roomcast.toml"), format!("{keys}{NAMESPACES}{tables}")).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { address, folder, names: Names::default(), database, record: None, child: None }
+    }
+
+    fn command(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_roomcast");
+        let Some(record) = &self.record else { return Command::new(program) };
+        let mut command = Command::new("strace");
+        // -D keeps the server this process's own child. Strings are not cut short and wholly in hexadecimal.
+        command.args(["-D", "-f", "-y", "-xx", "-s", "4194304", "-o"]).arg(record);
+        command.args([
+            "-e",
+            "trace=write,pwrite64,fsync,fdatasync,ftruncate,unlink,unlinkat,rename,sendto,sendmsg",
+        ]);
+        command.arg(program);
+        command
+    }
+
     /// Starts the process on what is already in its database.
     pub fn run(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        let mut command = self.command();
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ROOMCAST_") {
                 command.env_remove(name);
@@ -106,7 +135,8 @@ impl TestServer {
         let log = File::options().create(true).append(true).open(self.folder.0.join("log")).unwrap();
         command.arg("serve").arg("--config").arg(self.folder.0.join("roomcast.toml"));
         command.args(["--listen", "127.0.0.1:0", "--database", &self.database]).current_dir(&self.folder.0);
-        let mut child = command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).spawn().unwrap();
+        let spawned = command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let page =
             lines.find_map(|line| Some(line.split_once("http://")?.1.trim_end_matches('/').to_owned()));

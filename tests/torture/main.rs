@@ -16,6 +16,7 @@ mod durable;
 mod form;
 mod library;
 mod order;
+mod power;
 mod readers;
 mod resume;
 mod slow;
