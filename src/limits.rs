@@ -98,6 +98,10 @@ pub(crate) const SLICE_LISTENERS: usize = 128;
 /// some 7 ms. A slice ends with a wait for the slowest thread, so it is not shorter.
 pub(crate) const POOL_SLICE_LISTENERS: usize = 1024;
 
+/// Longest wait of a connection until it may query the database: whoever asks hears that it was in vain before it
+/// gives up by itself, which SDKs do after five seconds.
+pub(crate) const QUERY_WAIT: Duration = Duration::from_secs(4);
+
 /// Largest HTTP head in bytes; the common limit of web servers.
 pub(crate) const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 

@@ -73,6 +73,12 @@ metrics! {
     readers: gauge,
     /// Times that a connection had to wait because all readers waited for something else.
     readers_exhausted_total: counter,
+    /// Connections that wait, without a thread, until they may query the database.
+    queries_waiting: gauge,
+    /// Times that a connection had to wait until it might query the database.
+    queries_waited_total: counter,
+    /// Commands and requests refused because their connection waited in vain until it might query the database.
+    queries_refused_total: counter,
     /// Client connections ended, by close code.
     disconnects_total: counter_vec["code"],
     /// Error replies sent, by code.

@@ -42,7 +42,8 @@ settings! {
         durability: Durability = "full", OneOf;
         /// Connections that only read: history, resumes, catch-up.
         ///
-        /// Readers wait for disks more than for processors, so a few more than cores.
+        /// Readers wait for disks more than for processors, so a few more than cores. Clients query as many at a
+        /// time; the others wait in line.
         read_connections: u32 = 4, Count(1..=256);
         /// Commits that may run side by side; 0 = 4 on PostgreSQL and 1 on SQLite, which allows no other.
         ///

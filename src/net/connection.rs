@@ -15,6 +15,7 @@ use std::time::Instant;
 use super::ending::Ending;
 use super::http::{Exchange, Outcome, Router};
 use super::peers::Peer;
+use super::queries::Asker;
 use super::readers::{self, Next, Tick};
 use super::sockets::{ConnectionPermit, Phase};
 use super::websocket::WebSocket;
@@ -65,8 +66,8 @@ impl Connection {
         let (id, socket) = (self.permit.id(), self.socket.clone());
         // An error says that the client is gone already.
         let outbox = router.node().outbox_for_socket(id, socket, Some(reader.clone())).ok()?;
-        self.state =
-            State::Open(Box::new(WebSocket::new(outbox, early, router.node(), router.client_rules())));
+        let (node, rules, queries) = (router.node(), router.client_rules(), router.queries());
+        self.state = State::Open(Box::new(WebSocket::new(outbox, early, node, rules, queries)));
         Some(())
     }
 }
@@ -91,10 +92,11 @@ impl readers::Connection for Connection {
         if phase == Phase::CutOff {
             return Next::End;
         }
+        let asker = Asker { id: self.permit.id(), reader: Some(reader) };
         loop {
             let (peer, stopping) = (&mut self.peer, phase == Phase::Stopping);
             match &mut self.state {
-                State::Head(exchange) => match exchange.turn(&self.socket, peer, stopping) {
+                State::Head(exchange) => match exchange.turn(&self.socket, peer, asker, stopping) {
                     Outcome::Again => return Next::Again,
                     Outcome::Wait(wait) => return Next::Wait(wait),
                     Outcome::Gone => return Next::End,

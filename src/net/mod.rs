@@ -11,6 +11,7 @@ mod connection;
 mod ending;
 mod http;
 mod peers;
+mod queries;
 mod readers;
 mod session;
 mod sockets;

@@ -66,6 +66,13 @@ impl NodeHandle {
         Ok(())
     }
 
+    /// True when [`check_audience`](Self::check_audience) may have to ask the database.
+    pub(super) fn asks_for_members(&self, caller: Caller<'_>, channel: &Channel, audience: Audience) -> bool {
+        let Caller::Client { subscribed, .. } = caller else { return false };
+        (channel.namespace() == DIRECT_NAMESPACE && !subscribed)
+            || (audience == Audience::Members && !self.is_open())
+    }
+
     fn is_member(&self, channel: &Channel, user: &str) -> Result<bool, AccessError> {
         if user.is_empty() {
             return Ok(false);

@@ -34,6 +34,12 @@ impl NodeHandle {
         Ok(history)
     }
 
+    /// True when a right to [`presence`](Self::presence) may have to be read from the database.
+    pub(crate) fn presence_asks(&self, caller: Caller<'_>, channel: &Channel) -> bool {
+        let options = self.namespace(channel);
+        options.is_ok_and(|options| self.asks_for_members(caller, channel, options.read_presence))
+    }
+
     fn check_position(&self, request: &HistoryRequest) -> Result<(), RequestError> {
         let Some(since) = &request.since else { return Ok(()) };
         if !since.epoch.is_empty() && *since.epoch != **self.epoch() {

@@ -167,6 +167,12 @@ impl NodeHandle {
         Ok(CheckedMessage { message, is_stored })
     }
 
+    /// True when [`check_publish`](Self::check_publish) may have to ask the database.
+    pub(crate) fn publish_asks(&self, caller: Caller<'_>, channel: &Channel) -> bool {
+        let options = self.namespace(channel);
+        options.is_ok_and(|options| self.asks_for_members(caller, channel, options.publish))
+    }
+
     /// Passes on the messages that are not stored, then stores the others in one submission, and
     /// returns once every one is durable and on its way, or refused. Outcomes are in the order of the
     /// messages.

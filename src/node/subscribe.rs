@@ -92,6 +92,16 @@ impl NodeHandle {
         Ok(SubscribeRight { channel: channel.clone(), options, grant })
     }
 
+    /// True when [`check_subscribe`](Self::check_subscribe) or [`subscribe`](Self::subscribe) may have to ask the
+    /// database, before anything is read for the answer.
+    pub(crate) fn subscribe_asks(&self, caller: Caller<'_>, channel: &Channel) -> bool {
+        let Ok(options) = self.namespace(channel) else { return false };
+        let by_members = [options.subscribe, options.read_history];
+        let is_client = matches!(caller, Caller::Client { .. });
+        by_members.into_iter().any(|audience| self.asks_for_members(caller, channel, audience))
+            || (is_client && options.persist && !options.auto_create)
+    }
+
     /// Puts a client into a room. The outcome comes as [`SubscribeOptions::answer`] says, before
     /// anything else of the room.
     ///

@@ -17,9 +17,6 @@ const MIB: u64 = 1024 * 1024;
 /// Threads that may come in addition to those of a server at rest.
 const MORE_THREADS: u64 = 20;
 
-/// Most reader threads where a database is asked, as `readers_max` says.
-const READERS: u64 = 64;
-
 /// Time that is allowed beside the deadlines, for a machine that has other things to do.
 const MARGIN: Duration = Duration::from_secs(60);
 
@@ -46,12 +43,6 @@ impl Siege {
     /// Tells the figures of an attack by so many; it had few threads and no more memory than `more_bytes`.
     #[track_caller]
     fn judge(&self, attack: &str, count: usize, took: Duration, more_bytes: u64) {
-        self.judge_with(MORE_THREADS, attack, count, took, more_bytes);
-    }
-
-    /// The same with another bound of threads.
-    #[track_caller]
-    fn judge_with(&self, most: u64, attack: &str, count: usize, took: Duration, more_bytes: u64) {
         let threads = self.watch.threads() - self.base_threads;
         let bytes = self.watch.resident_bytes() - self.base_bytes;
         eprintln!(
@@ -59,7 +50,7 @@ impl Siege {
             took.as_secs_f64(),
             bytes as f64 / MIB as f64,
         );
-        assert!(threads <= most, "{threads} more threads");
+        assert!(threads <= MORE_THREADS, "{threads} more threads");
         assert!(bytes <= more_bytes, "{} MiB more, {} allowed", bytes / MIB, more_bytes / MIB);
     }
 }

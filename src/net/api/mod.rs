@@ -26,6 +26,7 @@ pub(super) use activity::room_metrics;
 pub(super) use key::ApiKey;
 
 use super::http::{Head, Response};
+use super::queries::Kind;
 use super::session::stats;
 use refusal::{Refusal, describe, done};
 
@@ -42,7 +43,7 @@ pub(super) fn authorize(head: &Head, key: &ApiKey) -> Result<(), Response> {
 
 /// Answers one authorized API request.
 pub(super) fn respond(head: &Head, method: &str, body: &[u8], node: &NodeHandle) -> Response {
-    let mode = ErrorMode::from_header(head.header("x-centrifugo-error-mode"));
+    let mode = mode_of(head);
     let mut out = Vec::new();
     match call(method, body, node, &mut out) {
         Ok(()) => Response::json(200, out),
@@ -50,13 +51,34 @@ pub(super) fn respond(head: &Head, method: &str, body: &[u8], node: &NodeHandle)
             Response::text(404, "there is no such API method; see docs/http-api.md")
         }
         Err(Refusal::Malformed(detail)) => Response::text(400, &detail),
-        Err(Refusal::Error(error)) => {
-            let code = error.code.number().to_string();
-            node.metrics().errors_total.with_label_values(&[&code]).inc();
-            let status = api::error(&mut out, mode, &error);
-            Response::json(status, out)
-        }
+        Err(Refusal::Error(error)) => refuse(mode, &error, node),
     }
+}
+
+/// The query that a method takes before its answer. Publishing takes none: it waits for a commit.
+pub(super) fn query(method: &str) -> Option<Kind> {
+    match method {
+        "history" | "contacts" | "room_info" => Some(Kind::Read),
+        "contact_add" | "contact_remove" | "room_create" => Some(Kind::Write),
+        _ => None,
+    }
+}
+
+/// Answers a request that has waited in vain until it might query the database.
+pub(super) fn respond_too_late(head: &Head, node: &NodeHandle) -> Response {
+    let detail = "too many queries wait for the database; nothing was done".to_owned();
+    refuse(mode_of(head), &ApiError { code: ErrorCode::Internal, detail }, node)
+}
+
+fn mode_of(head: &Head) -> ErrorMode {
+    ErrorMode::from_header(head.header("x-centrifugo-error-mode"))
+}
+
+fn refuse(mode: ErrorMode, error: &ApiError, node: &NodeHandle) -> Response {
+    node.metrics().errors_total.with_label_values(&[&error.code.number().to_string()]).inc();
+    let mut out = Vec::new();
+    let status = api::error(&mut out, mode, error);
+    Response::json(status, out)
 }
 
 fn call(method: &str, body: &[u8], node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {

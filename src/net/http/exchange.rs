@@ -19,6 +19,7 @@ use crate::limits::{
     HTTP_RESERVE_HEAD_DEADLINE, TURN_BYTES_MAX,
 };
 use crate::net::peers::{ClientAddress, Peer, ProxyHeader, Refusal};
+use crate::net::queries::{Asker, NoSlot, Place, Slot};
 use crate::net::readers::{Interest, Wait};
 
 /// Bytes read at a time.
@@ -38,6 +39,8 @@ pub(in crate::net) struct Exchange {
     buffer: Vec<u8>,
     stage: Stage,
     deadline: Instant,
+    /// The request under way is here in full and waits until it may query the database.
+    place: Option<Box<Place>>,
     /// The request under way showed the key of the API.
     is_keyed: bool,
     /// Requests answered in this turn.
@@ -98,6 +101,7 @@ impl Exchange {
             buffer: Vec::new(),
             stage: if peer.expects_proxy_header() { Stage::ProxyHeader } else { Stage::Head },
             deadline: Instant::now() + head_patience(peer),
+            place: None,
             is_keyed: false,
             answered: 0,
             taken: 0,
@@ -115,14 +119,20 @@ impl Exchange {
     }
 
     /// Goes on as far as the socket allows now. While the server stops, only an answer is finished.
-    pub(in crate::net) fn turn(&mut self, socket: &TcpStream, peer: &mut Peer, stopping: bool) -> Outcome {
+    pub(in crate::net) fn turn(
+        &mut self,
+        socket: &TcpStream,
+        peer: &mut Peer,
+        asker: Asker<'_>,
+        stopping: bool,
+    ) -> Outcome {
         (self.answered, self.taken) = (0, 0);
         loop {
             let step = match &self.stage {
                 Stage::ProxyHeader | Stage::Head | Stage::Body(..) if stopping => Err(Outcome::Gone),
                 Stage::ProxyHeader => self.read_proxy_header(socket, peer),
                 Stage::Head => self.read_head(socket, peer),
-                Stage::Body(..) => self.read_body(socket, peer),
+                Stage::Body(..) => self.read_body(socket, peer, asker),
                 Stage::Answer { .. } => self.send_answer(socket, peer),
             };
             let pause = match step {
@@ -162,6 +172,8 @@ impl Exchange {
     fn on_deadline(&mut self) -> bool {
         match &self.stage {
             Stage::ProxyHeader | Stage::Answer { .. } => return false,
+            // It is told by the next step.
+            Stage::Body(..) if self.place.is_some() => return true,
             Stage::Head if self.buffer.is_empty() => return false,
             Stage::Head | Stage::Body(..) => {}
         }
@@ -220,11 +232,7 @@ impl Exchange {
                 if is_keyed {
                     peer.known();
                 }
-                if body_bytes == 0 {
-                    self.respond(peer, &request, &[]);
-                    return Ok(());
-                }
-                if request.head.expects_continue() {
+                if body_bytes > 0 && request.head.expects_continue() {
                     ask_for_body(socket)?;
                 }
                 self.stage = Stage::Body(Box::new(request), body_bytes);
@@ -234,9 +242,22 @@ impl Exchange {
         Ok(())
     }
 
-    fn read_body(&mut self, socket: &TcpStream, peer: &mut Peer) -> Result<(), Outcome> {
+    fn read_body(&mut self, socket: &TcpStream, peer: &mut Peer, asker: Asker<'_>) -> Result<(), Outcome> {
         match std::mem::replace(&mut self.stage, Stage::Head) {
             Stage::Body(request, length) if self.buffer.len() >= length => {
+                let _slot = match self.slot(&request, asker) {
+                    Ok(slot) => slot,
+                    Err(NoSlot::TooLate) => {
+                        self.buffer.drain(..length);
+                        let response = self.router.respond_too_late(&request.head);
+                        self.answer_to(&request, &response, request.head.keep_alive());
+                        return Ok(());
+                    }
+                    Err(NoSlot::Wait) => {
+                        self.stage = Stage::Body(request, length);
+                        return Err(Outcome::Wait(Wait::wake(Some(self.deadline))));
+                    }
+                };
                 let rest = self.buffer.split_off(length);
                 let body = std::mem::replace(&mut self.buffer, rest);
                 self.respond(peer, &request, &body);
@@ -247,6 +268,16 @@ impl Exchange {
                 self.fill(socket, peer)
             }
         }
+    }
+
+    /// The slot that a request needs, if it queries the database.
+    fn slot(&mut self, request: &Request, asker: Asker<'_>) -> Result<Option<Slot>, NoSlot> {
+        let Some(kind) = self.router.query(&request.head) else { return Ok(None) };
+        let slot = self.router.queries().ask(kind, &mut self.place, asker);
+        if let Some(place) = &self.place {
+            self.deadline = place.deadline();
+        }
+        slot.map(Some)
     }
 
     fn respond(&mut self, peer: &mut Peer, request: &Request, body: &[u8]) {
@@ -280,6 +311,7 @@ impl Exchange {
 
     fn answer(&mut self, bytes: Vec<u8>, then: Then) {
         debug_assert!(!matches!(self.stage, Stage::Answer { .. }), "one answer a request");
+        self.place = None;
         self.stage = Stage::Answer { bytes, sent: 0, then };
         self.deadline = Instant::now() + HTTP_BODY_DEADLINE;
     }
@@ -371,7 +403,9 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
+    use crate::ids::ConnectionId;
     use crate::net::peers::Peers;
+    use crate::net::queries::Kind;
     use crate::node::tests::rig::{Backend, Rig};
 
     /// What comes of a socket that had a turn when `early` had come, and the next when the deadline had passed and
@@ -390,7 +424,7 @@ mod tests {
                 // They have arrived.
                 socket.peek(&mut [0]).unwrap();
             }
-            exchange.turn(&socket, &mut peer, false)
+            exchange.turn(&socket, &mut peer, Asker { id: ConnectionId(1), reader: None }, false)
         };
         assert!(matches!(turn_after(early, &mut exchange), Outcome::Wait(_)));
         exchange.deadline = Instant::now();
@@ -419,5 +453,55 @@ mod tests {
         let (outcome, answer) = late_turn(b"", b"");
         assert!(matches!(outcome, Outcome::Gone), "{outcome:?}");
         assert_eq!(answer, "");
+    }
+
+    #[test]
+    fn a_request_that_asks_the_database_waits_for_others_queries() {
+        let rig = Rig::new(Backend::Sqlite, "");
+        let router = Arc::new(Router::new(&rig.config, rig.handle().clone()));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let peers = Peers::new(&rig.config.client, 1, rig.handle().metrics().clone());
+        let mut peer = peers.accept(address.ip(), Instant::now()).unwrap();
+        let mut exchange = Exchange::new(router.clone(), &peer);
+        let mut turn = |exchange: &mut Exchange| {
+            exchange.turn(&socket, &mut peer, Asker { id: ConnectionId(1), reader: None }, false)
+        };
+        let answer = || {
+            let mut answer = vec![0; 4096];
+            let count = (&client).read(&mut answer).unwrap();
+            String::from_utf8(answer[..count].to_vec()).unwrap()
+        };
+        let params = r#"{"channel":"room"}"#;
+        let request = |method| {
+            format!("POST /api/{method} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{params}", params.len())
+        };
+        let send = |text: String| {
+            (&client).write_all(text.as_bytes()).unwrap();
+            socket.peek(&mut [0]).unwrap();
+        };
+        let slots: Vec<_> = std::iter::from_fn(|| router.queries().ask_once(Kind::Read)).collect();
+        send(request("presence") + &request("history"));
+        for _ in 0..2 {
+            let outcome = turn(&mut exchange);
+            assert!(
+                matches!(outcome, Outcome::Wait(Wait { interest: None, deadline: Some(_) })),
+                "{outcome:?}"
+            );
+        }
+        assert!(answer().contains(r#"{"result":{"presence":{}}}"#), "others are answered");
+        exchange.place.as_mut().unwrap().expire();
+        exchange.deadline = Instant::now();
+        assert!(matches!(turn(&mut exchange), Outcome::Wait(Wait { interest: Some(_), .. })));
+        let refusal = answer();
+        assert!(refusal.contains(r#"{"error":{"code":100,"#), "{refusal}");
+        send(request("history"));
+        assert!(matches!(turn(&mut exchange), Outcome::Wait(Wait { interest: None, .. })));
+        drop(slots);
+        turn(&mut exchange);
+        let history = answer();
+        assert!(history.contains(r#"{"result":{"publications":[]"#), "{history}");
+        assert!(exchange.place.is_none());
     }
 }

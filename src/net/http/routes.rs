@@ -10,6 +10,7 @@ use super::page;
 use crate::config::Config;
 use crate::net::api::{self, ApiKey};
 use crate::net::client_rules::ClientRules;
+use crate::net::queries::{Kind, Queries};
 use crate::node::{Health, NodeHandle};
 
 /// Path of the WebSocket protocol.
@@ -37,16 +38,18 @@ pub(crate) struct Router {
     client_rules: Arc<ClientRules>,
     api_key: ApiKey,
     origins: Origins,
+    queries: Arc<Queries>,
 }
 
 impl Router {
     /// A router to a node, under the rules that the configuration sets.
     pub(crate) fn new(config: &Config, node: Arc<NodeHandle>) -> Self {
         Self {
-            node,
             client_rules: Arc::new(ClientRules::new(config)),
+            queries: Arc::new(Queries::new(config, node.metrics())),
             api_key: ApiKey::new(config),
             origins: Origins { allowed: config.client.allowed_origins.clone() },
+            node,
         }
     }
 
@@ -58,6 +61,11 @@ impl Router {
     /// The rules of WebSocket connections.
     pub(in crate::net) fn client_rules(&self) -> &Arc<ClientRules> {
         &self.client_rules
+    }
+
+    /// Who may query the database now.
+    pub(in crate::net) fn queries(&self) -> &Arc<Queries> {
+        &self.queries
     }
 
     /// Decides what becomes of a request by its head alone.
@@ -89,6 +97,16 @@ impl Router {
             Some(method) => api::respond(head, method, body, &self.node),
             None => self.respond_to_path(head),
         }
+    }
+
+    /// The query that a request takes before its answer.
+    pub(super) fn query(&self, head: &Head) -> Option<Kind> {
+        api_method(head).and_then(api::query)
+    }
+
+    /// The answer to a request that has waited in vain until it might query the database.
+    pub(super) fn respond_too_late(&self, head: &Head) -> Response {
+        api::respond_too_late(head, &self.node)
     }
 
     pub(super) fn count(&self, status: u16) {

@@ -59,6 +59,7 @@ impl Session {
         let id = self.joining.as_ref().map_or(0, |joining| joining.id);
         match self.go_on_connecting() {
             Ok(()) if self.joining.is_some() => Flow::Wait(0),
+            Err(CommandError::Wait) => Flow::Wait(0),
             Ok(()) => Flow::Continue,
             Err(CommandError::Close(code)) => Flow::Disconnect(code),
             Err(CommandError::Error(code)) => {

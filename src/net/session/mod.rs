@@ -15,6 +15,7 @@ mod query;
 mod rate;
 mod refresh;
 mod rpc;
+mod slot;
 mod subscribe;
 
 pub(super) use outcome::Flow;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client_rules::ClientRules;
+use super::queries::{Place, Queries};
 use crate::clock;
 use crate::ids::Channel;
 use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
@@ -46,6 +48,11 @@ pub(super) struct Session {
     node: Arc<NodeHandle>,
     rules: Arc<ClientRules>,
     outbox: Arc<Outbox>,
+    queries: Arc<Queries>,
+    /// The command that comes next waits until it may query the database.
+    place: Option<Box<Place>>,
+    /// It was begun before, and counts as one command.
+    is_repeated: bool,
     /// Present once connected, or about to be.
     client: Option<Client>,
     /// Connect waits for the positions of server-side subscriptions.
@@ -65,12 +72,20 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(outbox: Arc<Outbox>, node: Arc<NodeHandle>, rules: Arc<ClientRules>) -> Self {
+    pub(super) fn new(
+        outbox: Arc<Outbox>,
+        node: Arc<NodeHandle>,
+        rules: Arc<ClientRules>,
+        queries: Arc<Queries>,
+    ) -> Self {
         let rate = RateLimit::new(rules.client.commands_per_second_max, Instant::now());
         Self {
             node,
             rules,
             outbox,
+            queries,
+            place: None,
+            is_repeated: false,
             client: None,
             joining: None,
             expiries: Expiries::default(),
@@ -103,8 +118,10 @@ impl Session {
                 Ok(command) => self.on_command(command),
                 Err(bad) => self.on_bad(bad),
             };
-            if flow != Flow::Continue {
-                return flow;
+            match flow {
+                Flow::Continue => {}
+                Flow::Wait(_) => return Flow::Wait(position),
+                flow => return flow,
             }
         }
         Flow::Continue
@@ -205,9 +222,11 @@ impl Session {
         self.client.is_some()
     }
 
-    /// The moment by which a connect under way must be answered.
-    pub(super) fn joining_deadline(&self) -> Option<Instant> {
-        self.joining.as_ref().map(|joining| joining.deadline)
+    /// The moment by which a connect under way must be answered, or a command be carried out that waits for others'
+    /// queries.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let joining = self.joining.as_ref().map(|joining| joining.deadline);
+        joining.or_else(|| self.place.as_ref().map(|place| place.deadline()))
     }
 
     /// A number that differs between connections, to spread their pings.
@@ -226,13 +245,15 @@ impl Session {
     }
 
     fn on_command(&mut self, Command { id, method }: Command) -> Flow {
-        self.node.metrics().commands_total.with_label_values(&[method.as_str()]).inc();
-        if matches!(method, Method::Pong) {
-            self.saw_pong = true;
-            return Flow::Continue;
-        }
-        if !self.rate.allows(Instant::now()) {
-            return self.fail(id, ErrorCode::TooManyRequests);
+        if !std::mem::take(&mut self.is_repeated) {
+            self.node.metrics().commands_total.with_label_values(&[method.as_str()]).inc();
+            if matches!(method, Method::Pong) {
+                self.saw_pong = true;
+                return Flow::Continue;
+            }
+            if !self.rate.allows(Instant::now()) {
+                return self.fail(id, ErrorCode::TooManyRequests);
+            }
         }
         let connecting = matches!(method, Method::Connect(_));
         if self.is_connected() == connecting {
@@ -242,6 +263,10 @@ impl Session {
             Ok(()) => {
                 debug_assert!(self.is_connected(), "a command that succeeds is connect or comes after it");
                 Flow::Continue
+            }
+            Err(CommandError::Wait) => {
+                self.is_repeated = true;
+                Flow::Wait(0)
             }
             Err(CommandError::Close(code)) => Flow::Disconnect(code),
             Err(CommandError::Error(code)) => {

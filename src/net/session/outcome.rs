@@ -1,5 +1,6 @@
 //! Outcomes of commands: the refusals of a session, and the next step of its connection.
 
+use crate::net::queries::NoSlot;
 use crate::node::{AccessError, PublishError, RequestError, SubscribeError};
 use crate::protocol::code::{CloseCode, ErrorCode};
 
@@ -9,8 +10,8 @@ use crate::protocol::code::{CloseCode, ErrorCode};
 pub(in crate::net) enum Flow {
     /// Goes on.
     Continue,
-    /// The turn is full, or the client has to read first: the commands from this byte of the frame on are for
-    /// another turn.
+    /// The turn is full, or the client has to read first, or others are to query the database: the commands from
+    /// this byte of the frame on are for another turn.
     Wait(usize),
     /// Closes with this code.
     Disconnect(CloseCode),
@@ -26,11 +27,22 @@ pub(super) enum CommandError {
     Error(ErrorCode),
     /// The connection is closed with this code.
     Close(CloseCode),
+    /// None yet: the command is to be carried out anew when the connection may query the database.
+    Wait,
 }
 
 impl From<ErrorCode> for CommandError {
     fn from(code: ErrorCode) -> Self {
         Self::Error(code)
+    }
+}
+
+impl From<NoSlot> for CommandError {
+    fn from(no: NoSlot) -> Self {
+        match no {
+            NoSlot::Wait => Self::Wait,
+            NoSlot::TooLate => Self::Error(ErrorCode::Internal),
+        }
     }
 }
 

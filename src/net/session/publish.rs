@@ -42,7 +42,9 @@ impl Session {
     }
 
     /// Checks a message in the name of this client, as it is known in the room.
-    fn check_publish(&self, draft: Draft) -> Result<CheckedMessage, CommandError> {
+    fn check_publish(&mut self, draft: Draft) -> Result<CheckedMessage, CommandError> {
+        let caller = self.caller(&draft.channel);
+        let _slot = self.slot_if(self.node.publish_asks(caller, &draft.channel))?;
         let (caller, info) = self.client()?.in_channel(&draft.channel);
         Ok(self.node.check_publish(caller, Draft { info: Some(info), ..draft })?)
     }

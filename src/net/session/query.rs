@@ -3,6 +3,7 @@
 use super::Session;
 use super::outcome::CommandError;
 use crate::ids::Channel;
+use crate::net::queries::Kind;
 use crate::node::Presence;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::HistoryRequest;
@@ -24,12 +25,15 @@ impl Session {
         Ok(())
     }
 
-    fn ask_presence(&self, channel: &Channel) -> Result<Presence, CommandError> {
+    fn ask_presence(&mut self, channel: &Channel) -> Result<Presence, CommandError> {
+        let _slot = self.slot_if(self.node.presence_asks(self.caller(channel), channel))?;
         Ok(self.node.presence(self.caller(channel), channel)?)
     }
 
     pub(super) fn history(&mut self, id: u32, request: &HistoryRequest) -> Result<(), CommandError> {
+        let slot = self.slot(Kind::Read)?;
         let history = self.node.history(self.caller(&request.channel), request)?;
+        drop(slot);
         let publications: PublicationList = history.publications.iter().collect();
         let node = self.node.clone();
         let result = HistoryResult { publications: &publications, epoch: node.epoch(), offset: history.head };

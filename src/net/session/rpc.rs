@@ -5,6 +5,7 @@
 
 use super::Session;
 use super::outcome::CommandError;
+use crate::net::queries::Kind;
 use crate::protocol::api::decode_rpc;
 use crate::protocol::api::params::{RoomsReadParams, RpcPublishParams, UserParams};
 use crate::protocol::api::results::{ContactResult, ContactsResult, Done, ReadResult, UnreadResult};
@@ -42,6 +43,7 @@ impl Session {
 
     fn add_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
+        let _slot = self.slot(Kind::Write)?;
         let contact = self.node.add_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &contact));
         Ok(())
@@ -49,12 +51,14 @@ impl Session {
 
     fn remove_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
+        let _slot = self.slot(Kind::Write)?;
         self.node.remove_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &Done));
         Ok(())
     }
 
     fn list_contacts(&mut self, id: u32) -> Result<(), CommandError> {
+        let _slot = self.slot(Kind::Read)?;
         let contacts: Vec<ContactResult> = self.node.contacts(self.user()?)?;
         self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
         Ok(())
@@ -62,6 +66,7 @@ impl Session {
 
     fn set_read(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: RoomsReadParams = decode_rpc(data)?;
+        let _slot = self.slot(Kind::Write)?;
         let result: ReadResult =
             self.node.set_read(self.caller(&params.channel), &params.channel, params.seq)?;
         self.reply(|out| reply::rpc_result(out, id, &result));
@@ -69,6 +74,7 @@ impl Session {
     }
 
     fn list_unread(&mut self, id: u32) -> Result<(), CommandError> {
+        let _slot = self.slot(Kind::Read)?;
         let rooms = self.node.unread(self.user()?)?;
         self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
         Ok(())

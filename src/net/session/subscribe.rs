@@ -19,6 +19,7 @@ impl Session {
         }
         let channel = request.channel.clone();
         let token = request.token.as_deref().filter(|token| !token.is_empty());
+        let _slot = self.slot_if(self.node.subscribe_asks(self.caller(&channel), &channel))?;
         let right = self.node.check_subscribe(self.caller(&channel), &channel, token.is_some())?;
         let grant = token.map(|token| self.verify_subscription(token, &channel)).transpose()?;
         let expires_at = grant.as_ref().and_then(VerifiedSubscription::expires_at);

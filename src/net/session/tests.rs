@@ -14,6 +14,7 @@ use tungstenite::protocol::{Message, Role};
 use super::*;
 use crate::auth::issue::{TokenRequest, issue};
 use crate::ids::ConnectionId;
+use crate::net::queries::{Kind, Slot};
 use crate::node::ClientSelector;
 use crate::node::tests::rig::{Backend, Rig, SECURED};
 
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Talk {
     rig: Rig,
     session: Session,
+    queries: Arc<Queries>,
     client: WebSocket<TcpStream>,
     heard: VecDeque<Value>,
 }
@@ -37,9 +39,10 @@ impl Talk {
         let (socket, _) = listener.accept().unwrap();
         let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), Arc::new(socket), None).unwrap();
         let rules = Arc::new(ClientRules::new(&rig.config));
-        let session = Session::new(outbox, rig.handle().clone(), rules);
+        let queries = Arc::new(Queries::new(&rig.config, rig.handle().metrics()));
+        let session = Session::new(outbox, rig.handle().clone(), rules, queries.clone());
         let client = WebSocket::from_raw_socket(client, Role::Client, None);
-        Self { rig, session, client, heard: VecDeque::new() }
+        Self { rig, session, queries, client, heard: VecDeque::new() }
     }
 
     /// A session of the anonymous user that may do anything.
@@ -119,6 +122,16 @@ impl Talk {
         let reply = self.ask(&json!({ "id": 1, "subscribe": { "channel": channel } }));
         assert!(reply["subscribe"].is_object(), "{reply}");
         self.hear(); // Its own join.
+    }
+
+    /// Takes every slot, as others do who query a slow database.
+    fn take_slots(&self) -> Vec<Slot> {
+        let of = |kind| std::iter::from_fn(move || self.queries.ask_once(kind));
+        of(Kind::Read).chain(of(Kind::Write)).collect()
+    }
+
+    fn commands_total(&self, method: &str) -> u64 {
+        self.rig.handle().metrics().commands_total.with_label_values(&[method]).get()
     }
 
     fn expect_nothing(&mut self) {
@@ -445,4 +458,82 @@ fn an_expiry_between_two_turns_is_told_at_once() {
     assert_eq!(talk.session.on_expiry(), Flow::Continue);
     assert_eq!(talk.hear()["push"]["unsubscribe"]["code"], 2501);
     talk.session.leave_all();
+}
+
+#[test]
+fn a_command_that_asks_the_database_waits_for_others_queries() {
+    let rpc = |method: &str, data: Value| json!({ "id": 2, "rpc": { "method": method, "data": data } });
+    let to = |method: &str, channel: &str| json!({ "id": 2, method: { "channel": channel, "data": 1 } });
+    for command in [
+        to("history", "lobby"),
+        to("subscribe", "direct:a"),
+        to("subscribe", "made:a"),
+        to("subscribe", "club:a"),
+        to("publish", "direct:a"),
+        to("publish", "club:a"),
+        to("presence", "direct:a"),
+        to("presence_stats", "club:a"),
+        rpc("publish", json!({ "channel": "club:a", "data": 1 })),
+        rpc("contacts.add", json!({ "user": "bob" })),
+        rpc("contacts.remove", json!({ "user": "bob" })),
+        rpc("contacts.list", json!({})),
+        rpc("rooms.read", json!({ "channel": "lobby", "seq": 1 })),
+        rpc("rooms.unread", json!({})),
+    ] {
+        let club =
+            "[namespace.club]\nsubscribe = 'members'\npublish = 'members'\nread_presence = 'members'\n";
+        let mut talk = Talk::of("ann", &format!("[namespace.made]\nauto_create = false\n{club}"));
+        talk.subscribe("lobby");
+        let method = ["history", "subscribe", "publish", "presence", "presence_stats", "rpc"]
+            .into_iter()
+            .find(|method| command[method].is_object())
+            .unwrap();
+        let (before, slots) = (talk.commands_total(method), talk.take_slots());
+        for _ in 0..2 {
+            assert_eq!(talk.session.on_text(&command.to_string()), Flow::Wait(0), "{command}");
+            talk.session.end_turn();
+            assert!(talk.session.is_in_line() && talk.session.deadline().is_some(), "{command}");
+        }
+        talk.expect_nothing();
+        drop(slots);
+        assert_eq!(talk.ask(&command)["id"], 2);
+        assert!(!talk.session.is_in_line());
+        assert_eq!(talk.commands_total(method), before + 1, "{command} is one command");
+        assert!(talk.queries.ask_once(Kind::Read).is_some() && talk.queries.ask_once(Kind::Write).is_some());
+    }
+}
+
+#[test]
+fn a_command_that_asks_nothing_waits_for_nobodys_queries() {
+    let mut talk = Talk::of("ann", "");
+    talk.subscribe("lobby");
+    let _slots = talk.take_slots();
+    for (method, channel) in
+        [("publish", "lobby"), ("presence", "lobby"), ("subscribe", "hall"), ("unsubscribe", "lobby")]
+    {
+        let command = json!({ "id": 3, method: { "channel": channel, "data": 1 } });
+        assert_eq!(talk.say(&command), Flow::Continue, "{command}");
+        while talk.hear()["id"] != 3 {}
+    }
+}
+
+#[test]
+fn nobody_stands_in_line_with_publishes_on_their_way() {
+    let mut talk = Talk::of("ann", "[namespace.club]\npublish = 'members'\n");
+    talk.subscribe("lobby");
+    let slots = talk.take_slots();
+    let publish = json!({ "id": 2, "publish": { "channel": "lobby", "data": 1 } }).to_string();
+    let asks = json!({ "id": 3, "publish": { "channel": "club:a", "data": 1 } }).to_string();
+    let text = format!("{publish}\n{asks}");
+    assert_eq!(talk.session.on_text(&text), Flow::Wait(publish.len() + 1));
+    assert!(!talk.session.is_in_line(), "it would keep a slot while it waits for its commit");
+    talk.session.end_turn();
+    talk.session.take_work().unwrap()();
+    while talk.session.wake_when_committed() {}
+    assert_eq!(talk.session.on_text(&asks), Flow::Wait(0));
+    assert!(talk.session.is_in_line());
+    talk.session.leave_line();
+    drop(slots);
+    assert_eq!(talk.say_text(&asks), Flow::Continue);
+    while talk.hear()["id"] != 3 {}
 }

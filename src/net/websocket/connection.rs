@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::net::client_rules::ClientRules;
 use crate::net::ending::{Ending, GOODBYE};
 use crate::net::peers::Peer;
+use crate::net::queries::Queries;
 use crate::net::readers::{Next, Tick, Wait};
 use crate::net::session::{Flow, Session};
 use crate::node::NodeHandle;
@@ -97,6 +98,7 @@ impl WebSocket {
         early: Vec<u8>,
         node: &Arc<NodeHandle>,
         rules: &Arc<ClientRules>,
+        queries: &Arc<Queries>,
     ) -> Self {
         let client = &rules.client;
         let message_bytes_max = client.message_bytes_max.min(CONNECT_MESSAGE_BYTES_MAX);
@@ -108,7 +110,7 @@ impl WebSocket {
                 client.ping_interval,
                 client.pong_timeout,
             ),
-            session: Session::new(outbox.clone(), node.clone(), rules.clone()),
+            session: Session::new(outbox.clone(), node.clone(), rules.clone(), queries.clone()),
             unread: None,
             capacity_by: None,
             refused_until: None,
@@ -202,6 +204,7 @@ impl WebSocket {
         match stop {
             Stop::Idle | Stop::Full if self.outbox.wake_at_capacity() => self.await_capacity(),
             Stop::Idle | Stop::Full if self.waits_for_commit() => self.await_wake(),
+            Stop::Full if self.session.is_in_line() => self.await_wake(),
             Stop::Full => Some(Next::Again),
             Stop::Idle => Some(Next::Wait(Wait::bytes(self.deadline()))),
             Stop::NoCapacity => self.await_capacity(),
@@ -238,7 +241,8 @@ impl WebSocket {
         (self.unread.is_some() || self.session.is_in_flight_full()) && self.session.wake_when_committed()
     }
 
-    /// Parks until a wake-up: publishes are stored, or subscriptions answered. Timers go on.
+    /// Parks until a wake-up: publishes are stored, subscriptions answered, or the database may be queried. Timers
+    /// go on.
     fn await_wake(&mut self) -> Option<Next> {
         match self.do_what_is_due(&Stop::Full) {
             Ok(()) => Some(Next::Wait(Wait::wake(self.deadline()))),
@@ -263,6 +267,8 @@ impl WebSocket {
 
     /// Parks until the client has read enough of what it asked for: it fills no memory by asking more.
     fn await_capacity(&mut self) -> Option<Next> {
+        // The slot that it is called to is for somebody who reads.
+        self.session.leave_line();
         let now = Instant::now();
         let by = *self.capacity_by.get_or_insert(now + self.rules.client.stall_timeout);
         if by <= now {
@@ -278,7 +284,7 @@ impl WebSocket {
     fn deadline(&self) -> Option<Instant> {
         let all =
             [self.timers.next(), self.input.stream.message_deadline(), self.capacity_by, self.refused_until];
-        let all = all.into_iter().chain([self.session.joining_deadline()]);
+        let all = all.into_iter().chain([self.session.deadline()]);
         all.into_iter().flatten().min()
     }
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use diesel::Connection;
 use diesel::connection::SimpleConnection;
 
-use super::{MIB, Siege, connect};
+use super::{MARGIN, MIB, Siege, connect};
 use crate::crowd::Crowd;
 use crate::form::short_or_long;
 use crate::support::server::TestServer;
-use crate::support::{TempDir, postgres};
+use crate::support::{TempDir, eventually, postgres};
 use crate::swarm::{StopOnDrop, percentile};
 
 /// As the settings of the server say.
@@ -84,6 +84,116 @@ fn a_slow_database_delays_no_ping() {
     assert!(acks > 0 && typing.0 > 0 && health.0 > 0, "somebody stood still");
     assert!(typing.1.max(health.1) < LONGEST_WAIT, "{typing:?}, {health:?}");
     assert!(p99 < 2_000, "pings are {p99} ms late");
+}
+
+/// Nobody can read messages, and everybody asks for some.
+#[test]
+fn a_locked_table_takes_no_thread_of_those_who_ask_for_history() {
+    let question = r#""history":{"channel":"room","limit":10}"#;
+    stand_still_on_postgres("messages", question, ("history", r#"{"channel":"room","limit":10}"#), None);
+}
+
+/// Nobody can read who belongs to which room. All the others go on, and their messages are stored.
+#[test]
+fn a_locked_table_takes_no_thread_of_those_who_ask_for_contacts() {
+    let question = r#""rpc":{"method":"rooms.unread"}"#;
+    stand_still_on_postgres("members", question, ("room_info", r#"{"channel":"room"}"#), Some("room"));
+}
+
+/// SQLite's writer is locked, and everybody wants to change something.
+#[test]
+fn a_locked_file_takes_no_thread_of_those_who_change_contacts() {
+    let question = r#""rpc":{"method":"contacts.add","data":{"user":"bob"}}"#;
+    let siege = Siege::with(STAND_STILL);
+    siege.server.connect("writer").publish("room", "1");
+    let lock = Box::new(siege.server.lock_sqlite());
+    stand_still(&siege, lock, question, ("contact_add", r#"{"user":"ann","contact":"bob"}"#), None);
+}
+
+/// Queries at a time, as many as there are connections that read.
+const SLOTS: usize = 4;
+
+const STAND_STILL: &str = "[client]\nping_interval = \"1s\"\npong_timeout = \"900ms\"\n";
+
+fn stand_still_on_postgres(table: &str, question: &str, request: (&str, &str), stored: Option<&str>) {
+    let url = postgres::shared().database();
+    let siege = Siege::of(TestServer::at(url.clone(), TempDir::new(), STAND_STILL));
+    siege.server.connect("writer").publish("room", "1");
+    let mut lock = Box::new(diesel::PgConnection::establish(&url).unwrap());
+    lock.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).unwrap();
+    stand_still(&siege, lock, question, request, stored);
+}
+
+/// Many ask what the database does not tell while `lock` lives, by WebSocket and by HTTP. Each waits without a thread
+/// and hears after four seconds that it was in vain, but for the few who ask the database meanwhile; others go on,
+/// also one who publishes to a `stored` room.
+fn stand_still(
+    siege: &Siege,
+    lock: Box<dyn SimpleConnection>,
+    question: &str,
+    (method, params): (&str, &str),
+    stored: Option<&str>,
+) {
+    let count = short_or_long(200, 1_000);
+    let server = &siege.server;
+    let (mut crowd, mut callers) = (Crowd::default(), Crowd::default());
+    crowd.open(server, count, true);
+    crowd.upgrade(server);
+    crowd.ask(1, connect);
+    callers.open(server, count / 10, true);
+    let all = count + callers.peers.len();
+    let (stop, began) = (AtomicBool::new(false), Instant::now());
+    crowd.peers.iter_mut().for_each(|peer| peer.send_text(&format!(r#"{{"id":2,{question}}}"#)));
+    let length = params.len();
+    let request = format!("POST /api/{method} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{params}");
+    callers.peers.iter_mut().for_each(|peer| peer.send(request.as_bytes()));
+    let (mut refused, mut pings, mut answers) = (0, 0, 0);
+    let (typing, health, publishing) = thread::scope(|scope| {
+        let typing = scope.spawn(|| type_until(&stop, server));
+        let health = scope.spawn(|| repeat_until(&stop, || drop(server.get("/health"))));
+        let publishing = stored.map(|room| {
+            let mut client = server.connect("publisher");
+            let stop = &stop;
+            scope.spawn(move || repeat_until(stop, || client.publish(room, "1")))
+        });
+        let stopping = StopOnDrop(&stop);
+        crowd.run_until("all but those who ask are told that it is in vain", |crowd| {
+            for peer in &mut crowd.peers {
+                let mut pinged = 0;
+                peer.take_frames(|line| {
+                    pinged += usize::from(line == "{}");
+                    refused += usize::from(line.contains(r#"{"code":100,"#));
+                });
+                (0..pinged).for_each(|_| peer.send_text("{}"));
+                pings += pinged;
+                assert_eq!((peer.ended, peer.closed), (false, None), "who waits is not hung up on");
+            }
+            callers.turn();
+            let heads = callers.peers.iter_mut().filter_map(|peer| peer.received.next_head());
+            answers += heads.inspect(|head| assert!(head.starts_with("HTTP/1.1 200 "), "{head}")).count();
+            refused + answers >= all - SLOTS
+        });
+        drop(stopping);
+        let publishing = publishing.map(|publishing| publishing.join().unwrap());
+        (typing.join().unwrap(), health.join().unwrap(), publishing)
+    });
+    let took = began.elapsed();
+    eprintln!(
+        "readers, {method} locked: pings={pings} typing={typing:?} health={health:?} publishing={publishing:?}"
+    );
+    siege.judge(&format!("{method} locked"), all, took, 16 * MIB);
+    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(4) + MARGIN, "{took:?}");
+    // On a slow machine SQLite gives up on a few first.
+    assert!(server.metric("queries_refused_total") as usize >= all - 3 * SLOTS);
+    assert_eq!(server.metric("readers_exhausted_total"), 0);
+    assert!(pings >= count && typing.0 > 0 && health.0 > 0, "somebody stood still");
+    let slowest = typing.1.max(publishing.map_or(Duration::ZERO, |(_, slowest)| slowest));
+    assert!(slowest < LONGEST_WAIT, "{slowest:?}");
+    drop(lock);
+    eventually("nobody waits", || server.metric("queries_waiting") == 0);
+    eventually("the database answers", || server.get("/health").status == 200);
+    let answer = server.connect("late").ask(&format!("{{{question}}}"));
+    assert!(!answer.contains("error"), "{answer}");
 }
 
 /// How much later than an interval after the one before a ping came.

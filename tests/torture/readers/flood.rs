@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{MARGIN, MIB, MORE_THREADS, READERS, Siege, connect, expect_closed, expect_only_the_asker};
+use super::{MARGIN, MIB, Siege, connect, expect_closed, expect_only_the_asker};
 use crate::crowd::Crowd;
 use crate::form::short_or_long;
 use crate::support::server::TestServer;
@@ -56,14 +56,7 @@ fn clients_that_ask_for_history_and_do_not_read_hold_no_thread() {
     eprintln!("readers, history: acked_meanwhile={acked} slowest_ack_ms={}", slowest.as_millis());
     // A frame of commands, the budget, and beyond it as many answers as fill a frame and one page.
     let each = (2 * frame.len() + (64 + 128 + 512) * 1024) as u64;
-    // Each that asks has a thread while its page is read.
-    siege.judge_with(
-        READERS + MORE_THREADS,
-        "history that is not read",
-        count,
-        took,
-        16 * MIB + count as u64 * each,
-    );
+    siege.judge("history that is not read", count, took, 16 * MIB + count as u64 * each);
     assert!(took < Duration::from_secs(4 + 5) + MARGIN, "{took:?}");
     assert_eq!(server.metric(r#"disconnects_total{code="3008"}"#), count as u64);
     eventually("their bytes are given back", || server.metric("outbox_bytes") == 0);
@@ -157,13 +150,7 @@ fn answers_that_are_not_read_hold_no_thread_and_end() {
     }
     let took = began.elapsed();
     eprintln!("readers, answers: acked_meanwhile={acked} slowest_ack_ms={}", slowest.as_millis());
-    siege.judge_with(
-        READERS + MORE_THREADS,
-        "answers that are not read",
-        count,
-        took,
-        16 * MIB + count as u64 * 1024 * 1024,
-    );
+    siege.judge("answers that are not read", count, took, 16 * MIB + count as u64 * 1024 * 1024);
     assert!(took < Duration::from_secs(30 + 5) + MARGIN, "{took:?}");
 }
 
