@@ -223,6 +223,22 @@ fn positions_hold_over_a_restart() {
 }
 
 #[test]
+fn a_file_has_one_node_until_that_stops() {
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
+    let subscription = node.subscribe(&lobby(), None).unwrap();
+    let refusal = Node::open(&config(&folder)).unwrap_err().to_string();
+    assert!(refusal.contains(&format!("the process {} serves it", std::process::id())), "{refusal}");
+    publish(&node, 1);
+    node.stop();
+    // Although a subscription still knows the node.
+    let node = Node::open(&config(&folder)).unwrap();
+    publish(&node, 1);
+    node.stop();
+    drop(subscription);
+}
+
+#[test]
 fn a_callback_runs_until_it_returns_false() {
     let folder = TempDir::new();
     let node = Node::open(&config(&folder)).unwrap();

@@ -20,6 +20,8 @@ mod handoff;
 mod log;
 #[path = "store/migrations.rs"]
 mod migrations;
+#[path = "store/opening.rs"]
+mod opening;
 #[path = "support/postgres.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of the server")]
 mod postgres;
@@ -42,11 +44,19 @@ type Check = (&'static str, fn(&Backend));
 
 /// Everything that holds on both databases.
 fn conformance() -> Vec<Check> {
-    [log::CHECKS, concurrency::CHECKS, retention::CHECKS, contacts::CHECKS, handoff::CHECKS, failures::CHECKS]
-        .concat()
-        .into_iter()
-        .chain(docs::CHECKS.iter().copied())
-        .collect()
+    [
+        log::CHECKS,
+        opening::CHECKS,
+        concurrency::CHECKS,
+        retention::CHECKS,
+        contacts::CHECKS,
+        handoff::CHECKS,
+        failures::CHECKS,
+    ]
+    .concat()
+    .into_iter()
+    .chain(docs::CHECKS.iter().copied())
+    .collect()
 }
 
 /// Runs every check and names the ones that failed.
@@ -79,6 +89,19 @@ fn postgres_conforms() {
 fn sqlite_survives_a_full_and_a_vanished_database() {
     let directory = SqliteDirectory::new();
     run(failures::SQLITE_CHECKS, || directory.fresh());
+}
+
+#[test]
+fn sqlite_files_have_one_server_and_one_user() {
+    let directory = SqliteDirectory::new();
+    run(opening::SQLITE_CHECKS, || directory.fresh());
+}
+
+#[test]
+fn postgres_has_an_encoding_and_schemas() {
+    let cluster = Cluster::start();
+    run(opening::POSTGRES_CHECKS, || Backend::Postgres(cluster.database()));
+    opening::only_utf8(&cluster);
 }
 
 #[test]

@@ -220,6 +220,8 @@ impl Node {
             }
         }
         self.drainer.stop();
+        // A subscription that the program still holds keeps the store in memory.
+        self.handle.store.release();
     }
 }
 

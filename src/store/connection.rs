@@ -10,16 +10,8 @@ use std::path::{Path, PathBuf};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection as _, ConnectionError, PgConnection, QueryResult, SqliteConnection};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::config::{Database, DatabaseUrl, Durability};
-use crate::store::error::OpenError;
-
-const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
-const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
-
-/// Number of the advisory lock that lets only one server migrate a PostgreSQL database at a time.
-const MIGRATION_LOCK: i64 = 0x526f_6f6d_6361_7374;
 
 /// Time a SQLite statement waits for another process that holds the file, in milliseconds.
 const SQLITE_BUSY_MS: u32 = 5_000;
@@ -153,15 +145,6 @@ impl Target {
 }
 
 impl Connection {
-    /// Brings the database to the schema of this version.
-    pub(super) fn migrate(&mut self) -> Result<(), OpenError> {
-        let migrated = match self {
-            Self::Sqlite(connection) => connection.run_pending_migrations(SQLITE_MIGRATIONS).map(drop),
-            Self::Postgres(connection) => migrate_postgres(connection),
-        };
-        migrated.map_err(|error| OpenError::Migrate(error.to_string()))
-    }
-
     /// Starts a transaction that will write. On SQLite it takes the write lock at once, since a
     /// lock that is taken later can fail instead of wait.
     pub(super) fn begin(&mut self) -> QueryResult<()> {
@@ -200,15 +183,6 @@ impl Connection {
         }
         done
     }
-}
-
-fn migrate_postgres(
-    connection: &mut PgConnection,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-    connection.batch_execute(&format!("SELECT pg_advisory_lock({MIGRATION_LOCK})"))?;
-    let migrated = connection.run_pending_migrations(POSTGRES_MIGRATIONS).map(drop);
-    connection.batch_execute(&format!("SELECT pg_advisory_unlock({MIGRATION_LOCK})"))?;
-    migrated
 }
 
 /// The file name in a form that SQLite cannot take for a URI.

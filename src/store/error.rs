@@ -11,6 +11,9 @@ pub enum OpenError {
     Connect(String),
     /// It was reached, but could not be brought to the schema of this version.
     Migrate(String),
+    /// It is none that this server may use: another server has it, it is of a newer version, it belongs to
+    /// another program, or it cannot hold every text. Nothing was written into it.
+    Refused(String),
 }
 
 impl fmt::Display for OpenError {
@@ -18,6 +21,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::Connect(reason) => write!(f, "the database cannot be opened: {reason}"),
             Self::Migrate(reason) => write!(f, "the database cannot be migrated: {reason}"),
+            Self::Refused(reason) => write!(f, "the database cannot be used: {reason}"),
         }
     }
 }

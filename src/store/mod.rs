@@ -4,6 +4,7 @@
 //! everything else reads the log or keeps lists beside it. All calls block. The store knows
 //! nothing of listeners or connections, and no other module knows SQL.
 
+mod claim;
 mod connection;
 mod error;
 mod file;
@@ -12,6 +13,7 @@ mod history;
 mod lane;
 mod message;
 mod models;
+mod opening;
 mod prune;
 mod readers;
 mod rooms;
@@ -23,8 +25,10 @@ use crate::config::Database;
 use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
 use crate::publication::{Publication, Retention};
+use crate::sync::{Mutex, lock};
 
-use connection::{Connection, Purpose, Target};
+use claim::Claim;
+use connection::{Connection, Target};
 use health::Monitor;
 use lane::Lanes;
 use readers::Readers;
@@ -51,6 +55,8 @@ pub struct Store {
     readers: Readers,
     monitor: Arc<Monitor>,
     metrics: Arc<Metrics>,
+    /// Keeps other servers from a SQLite file; the last to go, after every connection.
+    claim: Mutex<Option<Claim>>,
 }
 
 impl Store {
@@ -58,13 +64,11 @@ impl Store {
     /// when it does not exist; a PostgreSQL database has to.
     ///
     /// # Errors
-    /// [`OpenError`] says whether it could not be reached or not be migrated.
+    /// [`OpenError`] says whether it could not be reached, not be migrated, or must not be used.
     pub fn open(config: &Database, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let target = Target::new(config);
-        let mut first = target
-            .connect(Purpose::Write)
-            .map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
-        first.migrate()?;
+        let claim = target.path().map(Claim::new).transpose()?;
+        let mut first = opening::open(&target)?;
         let epoch = models::meta::epoch(&mut first).map_err(|error| OpenError::Migrate(error.to_string()))?;
         let monitor = Arc::new(Monitor::new(metrics.clone()));
         Ok(Self {
@@ -74,6 +78,7 @@ impl Store {
             readers: Readers::new(target, config.read_connections, monitor.clone()),
             monitor,
             metrics,
+            claim: Mutex::new(claim),
         })
     }
 
@@ -177,6 +182,12 @@ impl Store {
             let _ = self.readers.read(models::meta::epoch_if_any);
         }
         self.monitor.health()
+    }
+
+    /// Lets another server have a SQLite file, although somebody may still hold this store. The caller writes
+    /// no more.
+    pub(crate) fn release(&self) {
+        lock(&self.claim).take();
     }
 
     /// Runs a change that is no message in a transaction of its own: on SQLite by its one writer,

@@ -61,6 +61,42 @@ fn a_server_without_its_database_does_not_start() {
     assert!(!output.stderr.is_empty() && !String::from_utf8_lossy(&output.stderr).contains("panicked"));
 }
 
+/// What a start says that must fail.
+fn refusal(server: &TestServer) -> String {
+    let database = format!("sqlite:{}", server.folder.0.join("chat.db").display());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_roomcast"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--database", &database])
+        .current_dir(&server.folder.0)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_file_has_one_server() {
+    let mut server = TestServer::start();
+    server.connect("ann").publish_numbers("room", 1..=3);
+    let told = refusal(&server);
+    assert!(told.contains(&format!("the process {} serves it", server.pid())), "{told}");
+    server.connect("ann").publish_numbers("room", 4..=4);
+    // The claim ends with the process, however that ends.
+    server.kill9();
+    server.run();
+    server.connect("ann").publish_numbers("room", 5..=5);
+}
+
+#[test]
+fn a_newer_database_is_refused_with_words() {
+    let mut server = TestServer::start();
+    assert_eq!(server.stop(), Some(0));
+    let newer = "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')";
+    server.sqlite().batch_execute(newer).unwrap();
+    let told = refusal(&server);
+    assert!(told.starts_with("roomcast: the database cannot be used: "), "{told}");
+    assert!(told.contains("newer version of Roomcast"), "{told}");
+}
+
 /// A trigger stands for every failure inside SQLite.
 #[test]
 fn sqlite_refuses_and_recovers() {

@@ -56,9 +56,9 @@ fn dense(backend: &Backend) {
     assert_eq!(metrics.commit_failures_total.get(), 0);
 }
 
-/// As two servers on one database do it: on PostgreSQL at once, on SQLite one waits for the other.
+/// As two servers on one database do it, where there may be two.
 fn two_stores(backend: &Backend) {
-    let stores = [backend.open(), backend.open()];
+    let stores = backend.open_twice();
     let answers: Mutex<Vec<Seq>> = Mutex::default();
     in_threads(4, |thread| {
         for round in 0..20 {
@@ -77,7 +77,7 @@ fn two_stores(backend: &Backend) {
 
 /// In a room that comes into being by it and in one that exists, always all threads at once.
 fn same_key(backend: &Backend) {
-    let stores = [backend.open(), backend.open()];
+    let stores = backend.open_twice();
     let at_once = Barrier::new(THREADS);
     let answers: Mutex<BTreeMap<usize, Vec<Result<Appended, AppendError>>>> = Mutex::default();
     in_threads(THREADS, |thread| {

@@ -67,6 +67,21 @@ impl Backend {
         self.open_measured(Arc::new(Metrics::new()))
     }
 
+    /// Two stores, as two servers have them. A SQLite file has one server: there it is the same store.
+    pub(crate) fn open_twice(&self) -> [Arc<Store>; 2] {
+        let first = Arc::new(self.open());
+        match self {
+            Self::Sqlite(_) => [Arc::clone(&first), first],
+            Self::Postgres(_) => [first, Arc::new(self.open())],
+        }
+    }
+
+    /// The refusal to open it.
+    pub(crate) fn refusal(&self) -> String {
+        let refused = Store::open(&self.config(), Arc::new(Metrics::new()));
+        refused.expect_err("it is refused").to_string()
+    }
+
     pub(crate) fn open_measured(&self, metrics: Arc<Metrics>) -> Store {
         Store::open(&self.config(), metrics).unwrap()
     }

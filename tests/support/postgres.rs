@@ -55,10 +55,17 @@ impl Cluster {
 
     /// A fresh database; its URL.
     pub fn database(&self) -> String {
+        self.database_with(&[])
+    }
+
+    /// A fresh database made with more options of `createdb`; its URL.
+    pub fn database_with(&self, options: &[&str]) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let port = self.port.to_string();
-        run(Command::new(tool("createdb")).args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", &name]));
+        let mut createdb = Command::new(tool("createdb"));
+        createdb.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+        run(createdb.args(options).arg(&name));
         // The default of 5 seconds is too short for a machine that runs many tests beside other work.
         format!("postgres://postgres@127.0.0.1:{port}/{name}?connect_timeout=60")
     }

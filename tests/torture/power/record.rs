@@ -130,7 +130,8 @@ impl<'a> Reader<'a> {
 
     fn named(&self, path: &str) -> Option<String> {
         let name = path.strip_prefix(self.folder)?.trim_start_matches('/');
-        let of_database = name == FOLDER || (name.starts_with("chat.db") && !name.ends_with("-shm"));
+        let is_lasting = !name.ends_with("-shm") && !name.ends_with("-lock");
+        let of_database = name == FOLDER || (name.starts_with("chat.db") && is_lasting);
         of_database.then(|| name.to_owned())
     }
 }

@@ -1,0 +1,188 @@
+//! Opens a database for the first time in a process: looks what it is before anything is written into it,
+//! then brings it to the schema of this version.
+//!
+//! A database of a newer version, one of another program, and one that cannot hold every text are refused
+//! with words. Looking and migrating are one transaction, so a start that fails leaves nothing behind, and
+//! of two servers that start at once on PostgreSQL one waits for the other.
+
+use std::error::Error;
+
+use diesel::Connection as _;
+use diesel::migration::MigrationSource;
+use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Text};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use crate::store::connection::{Connection, Purpose, Target, on_either};
+use crate::store::error::OpenError;
+use crate::store::schema::{contacts, members, messages, meta, rooms, users};
+
+const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// Number of the advisory lock that lets only one server migrate a PostgreSQL database at a time.
+const MIGRATION_LOCK: i64 = 0x526f_6f6d_6361_7374;
+
+/// The table in which migrations are noted. Other programs that use diesel have one too.
+const NOTED: &str = "__diesel_schema_migrations";
+
+/// The tables of every version so far.
+const TABLES: [&str; 6] = ["contacts", "members", "messages", "meta", "rooms", "users"];
+
+/// The reason why a transaction that looks and migrates was given up.
+struct Failure(OpenError);
+
+impl From<diesel::result::Error> for Failure {
+    fn from(error: diesel::result::Error) -> Self {
+        Self(OpenError::Migrate(error.to_string()))
+    }
+}
+
+impl From<Box<dyn Error + Send + Sync>> for Failure {
+    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
+        Self(OpenError::Migrate(error.to_string()))
+    }
+}
+
+impl Failure {
+    fn refused(reason: String) -> Self {
+        Self(OpenError::Refused(reason))
+    }
+}
+
+/// A connection for writing to a database that is of this version.
+pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
+    let connect = |purpose| {
+        let failed = |error| OpenError::Connect(format!("{}: {error}", target.name()));
+        target.connect(purpose).map_err(failed)
+    };
+    if target.is_sqlite() {
+        // First without the settings of a writer, which change the file.
+        if let Connection::Sqlite(mut looking) = connect(Purpose::Read)? {
+            look_at_sqlite(&mut looking).map_err(|failure| about(target, failure))?;
+        }
+    }
+    let mut connection = connect(Purpose::Write)?;
+    let migrated = match &mut connection {
+        Connection::Sqlite(sqlite) => sqlite.immediate_transaction(|sqlite| {
+            look_at_sqlite(sqlite)?;
+            sqlite.run_pending_migrations(SQLITE_MIGRATIONS).map(drop)?;
+            Ok(())
+        }),
+        Connection::Postgres(postgres) => postgres.transaction(|postgres| {
+            look_at_postgres(postgres)?;
+            postgres.run_pending_migrations(POSTGRES_MIGRATIONS).map(drop)?;
+            Ok(())
+        }),
+    };
+    migrated.map_err(|failure| about(target, failure))?;
+    look_at_columns(&mut connection).map_err(|error| {
+        let name = target.name();
+        OpenError::Refused(format!("{name}: its tables are not those of this version of Roomcast: {error}"))
+    })?;
+    Ok(connection)
+}
+
+/// Puts the name of the database into a refusal.
+fn about(target: &Target, failure: Failure) -> OpenError {
+    match failure.0 {
+        OpenError::Refused(reason) => OpenError::Refused(format!("{}: {reason}", target.name())),
+        other => other,
+    }
+}
+
+fn look_at_sqlite(connection: &mut SqliteConnection) -> Result<(), Failure> {
+    let found: Vec<String> = diesel::dsl::sql::<Text>(
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+         ORDER BY name",
+    )
+    .load(connection)?;
+    let noted = noted(connection, &found)?;
+    let known = versions(MigrationSource::<diesel::sqlite::Sqlite>::migrations(&SQLITE_MIGRATIONS)?);
+    let others: Vec<String> = found.into_iter().filter(|name| name != NOTED).collect();
+    judge(&known, &noted, &others, "; name another file, Roomcast will create it")
+}
+
+fn look_at_postgres(connection: &mut PgConnection) -> Result<(), Failure> {
+    diesel::sql_query(format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).execute(connection)?;
+    let one = |query: &str, connection: &mut PgConnection| {
+        diesel::dsl::sql::<Nullable<Text>>(query).get_result::<Option<String>>(connection)
+    };
+    let encoding = one("SELECT current_setting('server_encoding')", connection)?.unwrap_or_default();
+    if encoding != "UTF8" {
+        return Err(Failure::refused(format!(
+            "its encoding is {encoding}, in which not every message can be stored; Roomcast needs a database \
+             that was made with ENCODING 'UTF8' (TEMPLATE template0, where the default is another)"
+        )));
+    }
+    let Some(schema) = one("SELECT current_schema()::text", connection)? else {
+        return Err(Failure::refused(
+            "no schema of its search_path exists, or none may be used; CREATE SCHEMA makes one".to_owned(),
+        ));
+    };
+    let found: Vec<String> = diesel::dsl::sql::<Text>(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = current_schema() ORDER BY 1",
+    )
+    .load(connection)?;
+    let noted = noted(connection, &found)?;
+    let known = versions(MigrationSource::<diesel::pg::Pg>::migrations(&POSTGRES_MIGRATIONS)?);
+    // A schema that has other tables beside ours is fine, as long as each can have its names.
+    let in_the_way: Vec<String> = found.into_iter().filter(|name| TABLES.contains(&name.as_str())).collect();
+    let advice = format!(
+        " in the schema {schema:?}; give Roomcast a schema of its own: CREATE SCHEMA roomcast, and \
+         ?options=-csearch_path%3Droomcast at the end of database.url"
+    );
+    judge(&known, &noted, &in_the_way, &advice)
+}
+
+/// The versions noted in a schema with these tables.
+fn noted<C>(connection: &mut C, found: &[String]) -> QueryResult<Vec<String>>
+where
+    C: diesel::connection::LoadConnection,
+    diesel::expression::SqlLiteral<Text>: for<'q> diesel::query_dsl::LoadQuery<'q, C, String>,
+{
+    if !found.iter().any(|name| name == NOTED) {
+        return Ok(Vec::new());
+    }
+    let query = format!("SELECT version FROM {NOTED} ORDER BY version");
+    diesel::dsl::sql::<Text>(&query).load(connection)
+}
+
+fn versions<DB: diesel::backend::Backend>(
+    migrations: Vec<Box<dyn diesel::migration::Migration<DB>>>,
+) -> Vec<String> {
+    migrations.iter().map(|migration| migration.name().version().to_string()).collect()
+}
+
+/// Decides by the versions that this program knows, those noted in the database, and the tables that are
+/// there although no version of ours is noted.
+fn judge(known: &[String], noted: &[String], tables: &[String], advice: &str) -> Result<(), Failure> {
+    let is_ours = noted.iter().any(|version| known.contains(version));
+    let newer = noted.iter().filter(|version| !known.contains(version)).max();
+    match newer {
+        None if is_ours || tables.is_empty() => Ok(()),
+        None => {
+            Err(Failure::refused(format!("it has tables of another program ({}){advice}", tables.join(", "))))
+        }
+        Some(newer) if is_ours => Err(Failure::refused(format!(
+            "it is of a newer version of Roomcast: its schema is {newer}, and {} is the newest that this version \
+             knows; start the newer version, or restore a backup from before",
+            known.iter().max().map_or("none", String::as_str)
+        ))),
+        Some(_) => Err(Failure::refused(format!("it has migrations of another program ({NOTED}){advice}"))),
+    }
+}
+
+/// Asks for every column, so that tables that only bear our names are found now and not by a message.
+fn look_at_columns(connection: &mut Connection) -> QueryResult<()> {
+    on_either!(connection, c => {
+        contacts::table.select(contacts::all_columns).limit(0).execute(c)?;
+        members::table.select(members::all_columns).limit(0).execute(c)?;
+        messages::table.select(messages::all_columns).limit(0).execute(c)?;
+        meta::table.select(meta::all_columns).limit(0).execute(c)?;
+        rooms::table.select(rooms::all_columns).limit(0).execute(c)?;
+        users::table.select(users::all_columns).limit(0).execute(c)?;
+    });
+    Ok(())
+}
