@@ -147,6 +147,8 @@ metrics! {
     commit_wait_seconds: histogram[SECONDS],
     /// Messages removed by retention.
     pruned_messages_total: counter,
+    /// Bytes of the write-ahead file of a SQLite database.
+    store_wal_bytes: gauge,
     /// 1 while the database answers, 0 while it fails.
     store_up: gauge,
     /// Seconds from a command's arrival to its ack being handed to the outbox.

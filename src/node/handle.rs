@@ -89,6 +89,12 @@ impl NodeHandle {
         &self.metrics
     }
 
+    /// Everything that is counted now, in the Prometheus text format.
+    pub(crate) fn render_metrics(&self) -> String {
+        self.store.measure();
+        self.metrics.render()
+    }
+
     /// State of the database connection.
     pub(crate) fn health(&self) -> Health {
         self.store.health()

@@ -7,11 +7,15 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection as _, ConnectionError, PgConnection, QueryResult, SqliteConnection};
 
 use crate::config::{Database, DatabaseUrl, Durability};
+use crate::metrics::Metrics;
+use crate::store::error::OpenError;
+use crate::store::file::DatabaseFiles;
 
 /// Time a SQLite statement waits for another process that holds the file, in milliseconds.
 const SQLITE_BUSY_MS: u32 = 5_000;
@@ -63,11 +67,17 @@ const SQLITE_WAL_PAGES: u32 = 4000;
 /// message then reads pages back.
 const SQLITE_WRITER_CACHE_KIB: u32 = 16 * 1024;
 
+/// Bytes of the write-ahead log that stay on the disk: one that grew beyond them, because somebody read old
+/// pages for long, is cut when SQLite begins it anew.
+const SQLITE_WAL_KEPT_BYTES: u32 = 64 * 1024 * 1024;
+
 /// The database to connect to.
 #[derive(Clone)]
 pub(super) struct Target {
     url: DatabaseUrl,
     durability: Durability,
+    /// The files of an open SQLite database.
+    files: Option<Arc<DatabaseFiles>>,
 }
 
 impl fmt::Debug for Target {
@@ -79,7 +89,7 @@ impl fmt::Debug for Target {
 
 impl Target {
     pub(super) fn new(config: &Database) -> Self {
-        Self { url: config.url.clone(), durability: config.durability }
+        Self { url: config.url.clone(), durability: config.durability, files: None }
     }
 
     pub(super) fn is_sqlite(&self) -> bool {
@@ -102,6 +112,28 @@ impl Target {
         }
     }
 
+    /// Has the files of a SQLite database, which is open, watched from now on.
+    pub(super) fn watch_files(&mut self, metrics: &Arc<Metrics>) -> Result<(), OpenError> {
+        let Some(path) = self.path() else { return Ok(()) };
+        let unopened = |error: String| OpenError::Connect(format!("{}: {error}", path.display()));
+        let anchor = self.connect_sqlite(path, Purpose::Read).map_err(|error| unopened(error.to_string()))?;
+        let files = DatabaseFiles::watch(path, anchor, metrics.clone());
+        self.files = Some(Arc::new(files.map_err(|error| unopened(error.to_string()))?));
+        Ok(())
+    }
+
+    /// Tells which file of a SQLite database is not in its place any more, if there is one.
+    pub(super) fn check_files(&self) -> Result<(), String> {
+        self.files.as_ref().map_or(Ok(()), |files| files.check())
+    }
+
+    /// Brings the metrics of a SQLite database's files up to date.
+    pub(super) fn measure_files(&self) {
+        if let Some(files) = &self.files {
+            files.measure();
+        }
+    }
+
     /// Opens a connection with all its settings.
     pub(super) fn connect(&self, purpose: Purpose) -> Result<Connection, ConnectionError> {
         match &self.url {
@@ -119,7 +151,8 @@ impl Target {
         let rest = match purpose {
             Purpose::Write => format!(
                 "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; \
-                 PRAGMA wal_autocheckpoint = {SQLITE_WAL_PAGES}; PRAGMA cache_size = -{SQLITE_WRITER_CACHE_KIB};"
+                 PRAGMA wal_autocheckpoint = {SQLITE_WAL_PAGES}; PRAGMA cache_size = -{SQLITE_WRITER_CACHE_KIB}; \
+                 PRAGMA journal_size_limit = {SQLITE_WAL_KEPT_BYTES};"
             ),
             Purpose::Read => "PRAGMA query_only = ON;".to_owned(),
         };

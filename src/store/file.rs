@@ -1,22 +1,158 @@
-//! Notices that a SQLite file was moved, deleted or replaced under a running server.
+//! Notices that a file of a SQLite database was moved, deleted or replaced under a running server.
 //!
-//! SQLite itself would go on writing into the file that has no name any more, and every message
-//! acked since would be lost with the process.
+//! SQLite itself would go on writing into the file that has no name any more, and every message acked since
+//! would be lost with the process. That holds for the database, for its write-ahead file (`-wal`), in which
+//! the newest commits are, and for the index of that (`-shm`), by which other programs find them.
 
-use std::fs;
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Which file a path leads to.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct FileIdentity {
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::Integer;
+
+use crate::metrics::Metrics;
+use crate::sync::{Mutex, lock};
+
+/// The files of an open database.
+pub(super) struct DatabaseFiles {
+    database: WatchedFile,
+    log: WatchedFile,
+    index: WatchedFile,
+    /// As long as it is open, SQLite keeps the write-ahead file, whichever other connections are replaced. It
+    /// can still read that file when it has no name any more.
+    anchor: Mutex<SqliteConnection>,
+    /// What was in a write-ahead file that is gone is in the database.
+    is_saved: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+/// A file that has to stay where it is.
+struct WatchedFile {
+    path: PathBuf,
     device: u64,
     inode: u64,
 }
 
-impl FileIdentity {
-    /// The file that is at that path now, if there is one.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|file| Self { device: file.dev(), inode: file.ino() })
+/// What is where a file should be.
+enum Found {
+    /// The file itself.
+    Itself(Metadata),
+    /// Nothing, or an empty file: whoever opens the database next makes one.
+    Nothing,
+    /// Another file.
+    Another,
+}
+
+impl WatchedFile {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let file = fs::metadata(&path)?;
+        Ok(Self { device: file.dev(), inode: file.ino(), path })
     }
+
+    fn find(&self) -> Found {
+        match fs::metadata(&self.path) {
+            Ok(file) if file.dev() == self.device && file.ino() == self.inode => Found::Itself(file),
+            Ok(file) if file.len() > 0 => Found::Another,
+            _ => Found::Nothing,
+        }
+    }
+
+    fn gone(&self) -> String {
+        format!("{} was moved or deleted", self.path.display())
+    }
+}
+
+impl DatabaseFiles {
+    /// Watches the files of a database, and keeps them there by `anchor`, a connection to it.
+    pub(super) fn watch(
+        path: &Path,
+        mut anchor: SqliteConnection,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        // The first read opens the other two files.
+        anchor.batch_execute("SELECT 1 FROM sqlite_master LIMIT 1").map_err(io::Error::other)?;
+        // SQLite puts them beside the file itself, not beside a link to it.
+        let path = fs::canonicalize(path)?;
+        let beside = |suffix| {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            WatchedFile::new(name.into())
+        };
+        let files = Self {
+            log: beside("-wal")?,
+            index: beside("-shm")?,
+            database: WatchedFile::new(path)?,
+            anchor: Mutex::new(anchor),
+            is_saved: AtomicBool::new(false),
+            metrics,
+        };
+        files.measure();
+        Ok(files)
+    }
+
+    /// Tells which file is not in its place any more. Messages that are only in a write-ahead file that was
+    /// deleted are saved first.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if !matches!(self.database.find(), Found::Itself(_)) {
+            return Err(self.database.gone());
+        }
+        match self.log.find() {
+            Found::Itself(file) => self.note_size(&file),
+            Found::Nothing => return Err(self.save()),
+            Found::Another => {
+                return Err(format!("{} was replaced by another file", self.log.path.display()));
+            }
+        }
+        if !matches!(self.index.find(), Found::Itself(_)) {
+            return Err(format!("{}; restart the server", self.index.gone()));
+        }
+        self.is_saved.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Brings the size of the write-ahead file in the metrics up to date.
+    pub(super) fn measure(&self) {
+        if let Found::Itself(file) = self.log.find() {
+            self.note_size(&file);
+        }
+    }
+
+    fn note_size(&self, log: &Metadata) {
+        self.metrics.store_wal_bytes.set(i64::try_from(log.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Copies into the database what the write-ahead file held that has no name any more. Returns what there
+    /// is to say.
+    fn save(&self) -> String {
+        let gone = self.log.gone();
+        if !self.is_saved.load(Ordering::Relaxed) {
+            match copy_log(&mut lock(&self.anchor)) {
+                Ok(true) => self.is_saved.store(true, Ordering::Relaxed),
+                Ok(false) => return format!("{gone}; its last commits are being read, and saved after that"),
+                Err(error) => return format!("{gone}; its last commits cannot be saved: {error}"),
+            }
+        }
+        format!("{gone}; what was acknowledged is saved in the database; restart the server")
+    }
+}
+
+/// Copies the write-ahead log into the database without waiting for anybody. False when a reader that still
+/// needs the old pages kept some from being copied.
+fn copy_log(anchor: &mut SqliteConnection) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Copied {
+        #[diesel(sql_type = Integer)]
+        busy: i32,
+        #[diesel(sql_type = Integer)]
+        log: i32,
+        #[diesel(sql_type = Integer)]
+        checkpointed: i32,
+    }
+    let copied: Copied = diesel::sql_query("PRAGMA wal_checkpoint(PASSIVE)").get_result(anchor)?;
+    Ok(copied.busy == 0 && copied.log == copied.checkpointed)
 }

@@ -29,7 +29,7 @@ use crate::sync::{Mutex, lock};
 
 use claim::Claim;
 use connection::{Connection, Target};
-use health::Monitor;
+use health::{Monitor, Side};
 use lane::Lanes;
 use readers::Readers;
 
@@ -50,7 +50,7 @@ pub(crate) use prune::Pruned;
 #[derive(Debug)]
 pub struct Store {
     epoch: String,
-    is_sqlite: bool,
+    target: Target,
     lanes: Lanes,
     readers: Readers,
     monitor: Arc<Monitor>,
@@ -66,16 +66,17 @@ impl Store {
     /// # Errors
     /// [`OpenError`] says whether it could not be reached, not be migrated, or must not be used.
     pub fn open(config: &Database, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let target = Target::new(config);
+        let mut target = Target::new(config);
         let claim = target.path().map(Claim::new).transpose()?;
         let mut first = opening::open(&target)?;
         let epoch = models::meta::epoch(&mut first).map_err(|error| OpenError::Migrate(error.to_string()))?;
+        target.watch_files(&metrics)?;
         let monitor = Arc::new(Monitor::new(metrics.clone()));
         Ok(Self {
             epoch,
-            is_sqlite: target.is_sqlite(),
             lanes: Lanes::new(config, &target, first, monitor.clone(), metrics.clone()),
-            readers: Readers::new(target, config.read_connections, monitor.clone()),
+            readers: Readers::new(target.clone(), config.read_connections, monitor.clone()),
+            target,
             monitor,
             metrics,
             claim: Mutex::new(claim),
@@ -174,9 +175,16 @@ impl Store {
         Ok(Pruned { rows, finished: plan.finished })
     }
 
+    /// Brings the metrics that nothing else moves up to date.
+    pub(crate) fn measure(&self) {
+        self.target.measure_files();
+    }
+
     /// The health of the database. While it is down, asking tries it now and then.
     pub fn health(&self) -> Health {
-        if self.monitor.wants_trial() {
+        if let Err(reason) = self.target.check_files() {
+            self.monitor.failed(Side::Write, &reason);
+        } else if self.monitor.wants_trial() {
             self.lanes.probe();
             // The outcome is what counts, and the monitor has seen it.
             let _ = self.readers.read(models::meta::epoch_if_any);
@@ -193,6 +201,6 @@ impl Store {
     /// Runs a change that is no message in a transaction of its own: on SQLite by its one writer,
     /// on PostgreSQL beside the lanes.
     fn write<T>(&self, work: impl Fn(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if self.is_sqlite { self.lanes.write_beside(work) } else { self.readers.write(work) }
+        if self.target.is_sqlite() { self.lanes.write_beside(work) } else { self.readers.write(work) }
     }
 }

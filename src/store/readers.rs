@@ -38,10 +38,8 @@ impl r2d2::ManageConnection for Opener {
     type Error = ConnectionError;
 
     fn connect(&self) -> Result<Pooled, ConnectionError> {
-        if self.target.path().is_some_and(|path| !path.exists()) {
-            // SQLite would create an empty one.
-            return Err(ConnectionError::BadConnection("the database file is gone".to_owned()));
-        }
+        // SQLite would create what is missing.
+        self.target.check_files().map_err(ConnectionError::BadConnection)?;
         self.target.connect(Purpose::Read).map(|connection| Pooled(Some(connection)))
     }
 

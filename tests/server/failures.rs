@@ -97,6 +97,29 @@ fn a_newer_database_is_refused_with_words() {
     assert!(told.contains("newer version of Roomcast"), "{told}");
 }
 
+#[test]
+fn a_deleted_wal_loses_nothing() {
+    let mut server = TestServer::start();
+    let (mut ann, mut bob) = (server.connect("ann"), server.connect("bob"));
+    bob.join("room");
+    ann.publish_numbers("room", 1..=10);
+    bob.expect_numbers(1..=10);
+    assert!(server.metric("store_wal_bytes") > 0);
+    std::fs::remove_file(server.folder.0.join("chat.db-wal")).unwrap();
+    assert_eq!(ann.ask(PUBLISH), TEMPORARY);
+    assert_eq!(ann.ask(PUBLISH), TEMPORARY);
+    let health = server.get("/health");
+    let told = "chat.db-wal was moved or deleted; what was acknowledged is saved in the database; restart the server";
+    assert!(health.status == 503 && health.body.contains(told), "{}", health.body);
+    assert_eq!(server.metric("store_up"), 0);
+    bob.expect_silence("room");
+    assert_eq!(server.log().matches("the database does not work").count(), 1, "{}", server.log());
+    server.kill9();
+    server.run();
+    server.connect("ann").publish_numbers("room", 11..=12);
+    assert_eq!(server.get("/health").status, 200);
+}
+
 /// A trigger stands for every failure inside SQLite.
 #[test]
 fn sqlite_refuses_and_recovers() {

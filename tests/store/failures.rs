@@ -1,8 +1,11 @@
 //! A store that fails: clear answers, nothing half done, and back by itself.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection;
 use roomcast::internals::{Appended, CommitSink, Health, Store, StoreError};
 use roomcast::{AppendError, Metrics};
 
@@ -15,7 +18,13 @@ use crate::vocabulary::*;
 pub(crate) const CHECKS: &[Check] =
     &[("a commit that fails is told to all and handed to nobody", failed_commit)];
 
-pub(crate) const SQLITE_CHECKS: &[Check] = &[("a file that vanishes is noticed", vanished_file)];
+pub(crate) const SQLITE_CHECKS: &[Check] = &[
+    ("a file that vanishes is noticed", vanished_file),
+    ("a write-ahead file that vanishes is noticed, and what it held is saved", vanished_log),
+    ("a write-ahead file that is replaced is noticed", replaced_log),
+    ("an index that vanishes is noticed", vanished_index),
+    ("a write-ahead file that grew is cut", cut_log),
+];
 
 fn unavailable(store: &Store, sink: &dyn CommitSink, count: usize) {
     let messages = (0..count).map(|_| message_of("ann", "a", "lost")).collect();
@@ -60,6 +69,101 @@ fn vanished_file(backend: &Backend) {
     std::fs::rename(&elsewhere, path).unwrap();
     await_up(&store);
     assert_eq!(append(&store, message("a", "2")), Ok(Appended::New(2)));
+}
+
+/// The name of a file beside the database.
+fn beside(backend: &Backend, suffix: &str) -> PathBuf {
+    let Backend::Sqlite(path) = backend else { panic!("SQLite only") };
+    let mut name = path.clone().into_os_string();
+    name.push(suffix);
+    name.into()
+}
+
+/// What would be there after `kill -9` at this moment, from the files that have names.
+fn rows_after_a_crash(backend: &Backend) -> i64 {
+    let copy = beside(backend, "-copy");
+    for suffix in ["", "-wal"] {
+        let to = beside(&Backend::Sqlite(copy.clone()), suffix);
+        let _ = fs::remove_file(&to);
+        if beside(backend, suffix).exists() {
+            fs::copy(beside(backend, suffix), to).unwrap();
+        }
+    }
+    Backend::Sqlite(copy).number("SELECT count(*) FROM messages")
+}
+
+fn vanished_log(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 10);
+    let log = beside(backend, "-wal");
+    fs::remove_file(&log).unwrap();
+    assert!(is_down(&store), "seen without a publish");
+    unavailable(&store, &Discard, 2);
+    assert!(matches!(store.add_contact("ann", "bob"), Err(StoreError::Unavailable(_))));
+    let Health::Down { reason, .. } = store.health() else { panic!("it is down") };
+    assert!(reason.contains("-wal was moved or deleted; what was acknowledged is saved"), "{reason}");
+    assert!(!log.exists(), "nobody makes an empty one");
+    assert_eq!(rows_after_a_crash(backend), 10);
+    assert_eq!(history(&store, "a", all(), KEEP_ALL).len(), 10, "it still reads");
+    drop(store);
+    let store = backend.open();
+    assert_eq!(append(&store, message("a", "11")), Ok(Appended::New(11)));
+    assert_eq!(store.health(), Health::Up);
+    // One that comes back counts again.
+    fs::rename(&log, beside(backend, "-moved")).unwrap();
+    assert!(is_down(&store));
+    fs::rename(beside(backend, "-moved"), &log).unwrap();
+    await_up(&store);
+    assert_eq!(append(&store, message("a", "12")), Ok(Appended::New(12)));
+    fs::remove_file(&log).unwrap();
+    unavailable(&store, &Discard, 1);
+    assert_eq!(rows_after_a_crash(backend), 12);
+}
+
+fn replaced_log(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 10);
+    let log = beside(backend, "-wal");
+    fs::copy(&log, beside(backend, "-copy")).unwrap();
+    fs::rename(beside(backend, "-copy"), &log).unwrap();
+    unavailable(&store, &Discard, 1);
+    let Health::Down { reason, .. } = store.health() else { panic!("it is down") };
+    assert!(reason.contains("-wal was replaced"), "{reason}");
+}
+
+fn vanished_index(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 10);
+    fs::remove_file(beside(backend, "-shm")).unwrap();
+    unavailable(&store, &Discard, 1);
+    assert!(is_down(&store));
+    drop(store);
+    assert_eq!(append(&backend.open(), message("a", "11")), Ok(Appended::New(11)));
+}
+
+/// Somebody reads old pages for long, so that the log cannot begin anew.
+fn cut_log(backend: &Backend) {
+    const LIMIT: u64 = 64 * 1024 * 1024;
+    let metrics = Arc::new(Metrics::new());
+    let store = backend.open_measured(Arc::clone(&metrics));
+    append(&store, message("a", "1")).unwrap();
+    let mut reader = backend.sqlite();
+    reader.batch_execute("BEGIN; SELECT count(*) FROM messages").unwrap();
+    let large = format!("\"{}\"", "x".repeat(500_000));
+    let size = || fs::metadata(beside(backend, "-wal")).unwrap().len();
+    while size() <= LIMIT + LIMIT / 4 {
+        let sent = (0..16).map(|_| message("a", &large)).collect();
+        assert!(store.append(sent, &Discard).iter().all(Result::is_ok));
+    }
+    append(&store, message("a", "1")).unwrap();
+    assert!(metrics.store_wal_bytes.get() as u64 > LIMIT);
+    reader.batch_execute("COMMIT").unwrap();
+    // One copies the log into the database, the next begins it anew, the third sees that.
+    for _ in 0..3 {
+        append(&store, message("a", "1")).unwrap();
+    }
+    assert!(size() <= LIMIT, "{} MiB", size() >> 20);
+    assert_eq!(metrics.store_wal_bytes.get() as u64, size());
 }
 
 /// The server is stopped, which every call notices at once, and started again.

@@ -143,7 +143,7 @@ fn metrics(head: &Head, node: &NodeHandle) -> Response {
             }
         },
     };
-    let text = node.metrics().render() + &rooms;
+    let text = node.render_metrics() + &rooms;
     Response::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 

@@ -16,7 +16,6 @@ use crate::ids::Channel;
 use crate::publication::Publication;
 use crate::store::connection::{Connection, Purpose, Target};
 use crate::store::error::{Fault, StoreError};
-use crate::store::file::FileIdentity;
 use crate::store::health::{Monitor, Side};
 use crate::store::message::NewMessage;
 use crate::store::models::message;
@@ -40,7 +39,6 @@ pub(super) struct Writer {
     target: Target,
     connection: Option<Connection>,
     reconnect_at: Option<Instant>,
-    file: Option<FileIdentity>,
     known_users: HashSet<Arc<str>>,
     /// Per room the numbers that a commit of unknown outcome would have used.
     in_doubt: Vec<Grown>,
@@ -51,12 +49,10 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(target: Target, connection: Option<Connection>, monitor: Arc<Monitor>) -> Self {
-        let file = target.path().and_then(FileIdentity::of);
         Self {
             target,
             connection,
             reconnect_at: None,
-            file,
             known_users: HashSet::default(),
             in_doubt: Vec::new(),
             last_ms: 0,
@@ -135,11 +131,7 @@ impl Writer {
 
     /// An open connection, or why there is none.
     fn take_connection(&mut self) -> Result<Connection, String> {
-        if let (Some(path), Some(file)) = (self.target.path(), &self.file)
-            && FileIdentity::of(path).as_ref() != Some(file)
-        {
-            return Err("the database file was moved or deleted".to_owned());
-        }
+        self.target.check_files()?;
         if let Some(connection) = self.connection.take() {
             return Ok(connection);
         }
