@@ -179,7 +179,7 @@ pub mod internals {
     pub use crate::config::keys;
     pub use crate::engine::{Answer, Engine, EngineParts, Extra, JoinRequest, Listener, Log, LogUnavailable};
     pub use crate::ids::ConnectionId;
-    pub use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX, PRUNE_ROWS_PER_STEP, READER_STACK_BYTES};
+    pub use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX, READER_STACK_BYTES};
     pub use crate::outbox::{Drainer, Outbox, Packet, Push};
     pub use crate::protocol::code::ErrorCode;
     pub use crate::protocol::command::decode_frame;

@@ -130,10 +130,6 @@ pub(crate) const HTTP_REQUESTS_PER_TURN_MAX: usize = 16;
 /// of a commit leader need the room.
 pub const READER_STACK_BYTES: usize = 256 * 1024;
 
-/// Most rows that one step of the retention pruner deletes, so that it never holds the
-/// writer for long.
-pub const PRUNE_ROWS_PER_STEP: i64 = 500;
-
 /// Most entries of a list that is returned at once: contacts, members, unread rooms.
 pub(crate) const LIST_ROWS_MAX: i64 = 10_000;
 

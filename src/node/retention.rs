@@ -1,9 +1,10 @@
 //! Removes what namespaces no longer keep, in small steps beside the traffic.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
@@ -16,8 +17,21 @@ use crate::store::{PruneWalk, Pruned, Store};
 /// round only gives the space back.
 const ROUND_EVERY: Duration = Duration::from_secs(30);
 
-/// Pause between two steps of one round, so that commits come in between.
-const STEP_PAUSE: Duration = Duration::from_millis(20);
+/// Messages stored since a round began that make the next one due at once: they may have replaced as many.
+const ROUND_AFTER_MESSAGES: u64 = 1000;
+
+/// Time between two looks at how many messages were stored.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A round is followed by a pause of so many times its length, so that looking at very many rooms never takes
+/// more than a fifth of a core.
+const PAUSE_PER_ROUND: u32 = 4;
+
+/// Time for which a step may keep the writer from others, about.
+const STEP_HOLDS: Duration = Duration::from_millis(20);
+
+/// Rows of the smallest and of the largest step.
+const STEP_ROWS: RangeInclusive<usize> = 250..=16_000;
 
 /// The thread.
 #[derive(Debug)]
@@ -50,17 +64,53 @@ impl Pruner {
     }
 }
 
+/// The size of steps: they grow while rows are left and the writer is hardly held up.
+#[derive(Debug)]
+struct Steps {
+    rows: usize,
+}
+
+impl Steps {
+    fn new() -> Self {
+        Self { rows: *STEP_ROWS.start() }
+    }
+
+    /// Learns from a step; the pause behind it. The rows that are left get most of the writer's time, in
+    /// turns with commits, or a server at its limit would never be rid of them.
+    fn after(&mut self, pruned: &Pruned) -> Duration {
+        debug_assert!(STEP_ROWS.contains(&self.rows), "steps are bounded");
+        if pruned.held > 2 * STEP_HOLDS {
+            self.rows = (self.rows / 2).max(*STEP_ROWS.start());
+        } else if pruned.held < STEP_HOLDS && pruned.rows * 2 > self.rows {
+            self.rows = (self.rows * 2).min(*STEP_ROWS.end());
+        }
+        (pruned.held / 4).max(Duration::from_millis(1))
+    }
+}
+
 fn run(store: &Store, namespaces: &Namespaces, stopped: &Receiver<()>) {
     let rule = |channel: &Channel| rule_of(namespaces, channel);
+    let is_over = |pause| stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected);
     let mut walk = PruneWalk::default();
+    let mut steps = Steps::new();
     loop {
-        let pause = match store.prune(&mut walk, &rule) {
-            Ok(Pruned { finished: false, .. }) => STEP_PAUSE,
-            // The store has said why it failed; the next round tries again.
-            Ok(Pruned { finished: true, .. }) | Err(_) => ROUND_EVERY,
-        };
-        if stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+        let (started, stored) = (Instant::now(), store.stored_total());
+        let mut round = store.prune(&mut walk, steps.rows, &rule);
+        while let Ok(pruned @ Pruned { finished: false, .. }) = &round {
+            if is_over(steps.after(pruned)) {
+                return;
+            }
+            round = store.prune(&mut walk, steps.rows, &rule);
+        }
+        // When the store has failed, it has said why; the next round tries again.
+        let earliest = if round.is_ok() { started.elapsed() * PAUSE_PER_ROUND } else { ROUND_EVERY };
+        if is_over(earliest.min(ROUND_EVERY)) {
             return;
+        }
+        while started.elapsed() < ROUND_EVERY && store.stored_total() - stored < ROUND_AFTER_MESSAGES {
+            if is_over(LOOK_EVERY) {
+                return;
+            }
         }
     }
 }
@@ -74,7 +124,8 @@ fn rule_of(namespaces: &Namespaces, channel: &Channel) -> Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::tests::rig::{Backend, Rig, channel};
+    use crate::node::Caller;
+    use crate::node::tests::rig::{Backend, Rig, channel, draft};
 
     #[test]
     fn a_room_is_pruned_by_its_own_namespace_only() {
@@ -83,6 +134,47 @@ mod tests {
         assert_eq!(rule("short:a").size, 2);
         assert!(rule("lobby").keeps_all());
         assert!(rule("removed:a").keeps_all(), "an operator who forgets a section loses nothing");
+    }
+
+    #[test]
+    fn steps_grow_while_rows_are_left_and_shrink_when_they_hold() {
+        let mut steps = Steps::new();
+        let mut step = |rows_of: fn(usize) -> usize, held| {
+            let pruned = Pruned { rows: rows_of(steps.rows), finished: false, held };
+            let pause = steps.after(&pruned);
+            assert!(pause <= held.max(Duration::from_millis(4)));
+            steps.rows
+        };
+        let (fast, slow) = (STEP_HOLDS / 4, STEP_HOLDS * 3);
+        assert_eq!(step(|rows| rows, fast), 500);
+        assert_eq!(step(|rows| rows, fast), 1000);
+        assert_eq!(step(|_| 10, fast), 1000, "nothing is left");
+        assert_eq!(step(|rows| rows, slow), 500);
+        for _ in 0..20 {
+            step(|rows| rows, fast);
+        }
+        assert_eq!(step(|rows| rows, fast), *STEP_ROWS.end());
+        for _ in 0..20 {
+            step(|rows| rows, slow);
+        }
+        assert_eq!(step(|rows| rows, slow), *STEP_ROWS.start());
+    }
+
+    #[test]
+    fn the_pruner_keeps_up() {
+        for backend in [Backend::Sqlite, Backend::Postgres] {
+            let rig = Rig::new(backend, "[namespace.short]\nhistory_size = 10\n");
+            let pruned = || rig.handle().metrics().pruned_messages_total.get();
+            let mut stored = 0;
+            while pruned() < 10_000 {
+                let drafts = (0..1000).map(|number| draft(&format!("short:{}", number % 20), "1"));
+                let outcomes = rig.handle().publish(Caller::Operator, drafts.collect::<Vec<_>>());
+                assert!(outcomes.iter().all(Result::is_ok));
+                stored += outcomes.len() as u64;
+            }
+            // A pruner that waited for its next round would not have begun.
+            assert!(stored <= 2 * pruned() + 20_000, "{stored} rows were stored, {} deleted", pruned());
+        }
     }
 
     #[test]

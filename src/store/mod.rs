@@ -19,7 +19,9 @@ mod readers;
 mod rooms;
 mod schema;
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::Database;
 use crate::ids::{Channel, Seq};
@@ -154,25 +156,36 @@ impl Store {
         self.readers.read(|connection| history::history(connection, channel, query, retention))
     }
 
+    /// Messages stored since it was opened.
+    pub(crate) fn stored_total(&self) -> u64 {
+        self.lanes.stored_total()
+    }
+
     /// Deletes some rows that are outside the retention of their rooms, continuing a walk over all
-    /// rooms: at most [`crate::limits::PRUNE_ROWS_PER_STEP`] rows, and a bounded number of rooms
-    /// looked at. Heads never change.
+    /// rooms: at most `rows_max` rows, and a bounded number of rooms looked at. Heads never change.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; the walk stays where it was.
     pub fn prune(
         &self,
         walk: &mut PruneWalk,
+        rows_max: usize,
         retention_of: &dyn Fn(&Channel) -> Retention,
     ) -> Result<Pruned, StoreError> {
-        let plan = self.readers.read(|connection| prune::plan(connection, *walk, retention_of))?;
-        let mut rows = 0;
-        if !plan.ids.is_empty() {
-            rows = self.write(|connection| Ok(models::message::delete(connection, &plan.ids)?))?;
-            self.metrics.pruned_messages_total.inc_by(rows as u64);
+        let plan = self.readers.read(|connection| prune::plan(connection, *walk, rows_max, retention_of))?;
+        let mut pruned = Pruned { rows: 0, finished: plan.finished, held: Duration::ZERO };
+        if !plan.ranges.is_empty() {
+            let started = Cell::new(None);
+            pruned.rows = self.write(|connection| {
+                started.set(Some(Instant::now()));
+                Ok(models::message::delete(connection, &plan.ranges)?)
+            })?;
+            pruned.held = started.get().map_or(Duration::ZERO, |started| started.elapsed());
+            self.metrics.pruned_messages_total.inc_by(pruned.rows as u64);
         }
+        debug_assert!(pruned.rows <= rows_max, "a step deletes a bounded number of rows");
         *walk = plan.walk;
-        Ok(Pruned { rows, finished: plan.finished })
+        Ok(pruned)
     }
 
     /// Brings the metrics that nothing else moves up to date.

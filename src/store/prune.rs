@@ -1,25 +1,31 @@
-//! Retention: deletes the rows that cannot be read any more, a little at a time.
+//! Retention: deletes the rows that cannot be read any more, a step at a time.
 //!
-//! One walk goes over all rooms in the order of their ids, whatever their namespace. Looking is
-//! done by the reading connections; the writer is only held for deletes of a bounded size.
+//! One walk goes over all rooms in the order of their ids, whatever their namespace. Looking is done by the
+//! reading connections; the writer is only held for deletes of a bounded size. A step takes from all rooms
+//! it looks at, from each its share: neighbouring rows of a busy database belong to different rooms, and
+//! what lies together is best deleted together.
+
+use std::time::Duration;
 
 use diesel::QueryResult;
 
 use crate::clock;
-use crate::ids::Channel;
-use crate::limits::PRUNE_ROWS_PER_STEP;
+use crate::ids::{Channel, Seq};
 use crate::publication::Retention;
 use crate::store::connection::Connection;
-use crate::store::models::{message, room};
+use crate::store::models::message::{self, OldRow, SeqRange};
+use crate::store::models::room;
 
 /// Rooms looked at in one step.
-const PRUNE_ROOMS_PER_STEP: i64 = 200;
+const PRUNE_ROOMS_PER_STEP: i64 = 1000;
 
 /// The position of a walk over the rooms. A new one starts at the first room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PruneWalk {
-    /// Id of the last room that needs no second look.
+    /// Id of the last room that was looked at.
     after_room: i64,
+    /// A room that was looked at has more to delete than it was given.
+    leaves_some: bool,
 }
 
 /// The outcome of a step.
@@ -27,68 +33,211 @@ pub struct PruneWalk {
 pub struct Pruned {
     /// Rows deleted.
     pub rows: usize,
-    /// The walk has come to the last room and starts again at the first.
+    /// A walk has come to the last room and left nothing behind. Otherwise there is more to do.
     pub finished: bool,
+    /// Time for which the deletes kept the database from other work.
+    pub held: Duration,
 }
 
 /// The work of a step, found by reading only.
 pub(super) struct PrunePlan {
-    /// Rows to delete, at most [`PRUNE_ROWS_PER_STEP`].
-    pub(super) ids: Vec<i64>,
+    /// Rows to delete.
+    pub(super) ranges: Vec<SeqRange>,
     /// The walk once they are gone.
     pub(super) walk: PruneWalk,
     pub(super) finished: bool,
 }
 
-/// Looks for rows to delete, from where the walk is.
+/// A room with rows outside.
+#[derive(Debug, Clone, Copy)]
+struct Over {
+    room_id: i64,
+    head: Seq,
+    oldest: i64,
+    kind: Outside,
+}
+
+/// The rows of a room that are outside.
+#[derive(Debug, Clone, Copy)]
+enum Outside {
+    /// All up to this number, by count. Age is looked at when they are gone.
+    ByCount { last: i64, has_age: bool },
+    /// The oldest ones by age; how many is seen when they are read.
+    ByAge,
+}
+
+impl Over {
+    /// Rows it has to lose; a whole step where only reading them tells.
+    fn rows(&self, rows_max: usize) -> usize {
+        match self.kind {
+            Outside::ByCount { last, .. } => usize::try_from(last - self.oldest + 1).unwrap_or(0),
+            Outside::ByAge => rows_max,
+        }
+    }
+}
+
+/// What a room gives up in a step.
+struct Share {
+    ranges: Vec<SeqRange>,
+    leaves_some: bool,
+}
+
+/// Looks for at most `rows_max` rows to delete, from where the walk is.
 pub(super) fn plan(
     connection: &mut Connection,
     walk: PruneWalk,
+    rows_max: usize,
     retention_of: &dyn Fn(&Channel) -> Retention,
 ) -> QueryResult<PrunePlan> {
     let now_ms = clock::unix_ms();
     let rooms = room::after(connection, walk.after_room, PRUNE_ROOMS_PER_STEP)?;
-    let finished = (rooms.len() as i64) < PRUNE_ROOMS_PER_STEP;
-    let mut plan = PrunePlan { ids: Vec::new(), walk, finished };
-    for (id, name, head) in rooms {
-        let left = PRUNE_ROWS_PER_STEP - plan.ids.len() as i64;
-        let retention = Channel::new(&name).map_or(Retention::default(), |channel| retention_of(&channel));
-        if !retention.keeps_all() {
-            let last = retention.last_outside(head as u64) as i64;
-            let latest_ms = retention.latest_outside_ms(now_ms);
-            plan.ids.extend(outside(connection, id, last, latest_ms, left)?);
-        }
-        debug_assert!(
-            plan.ids.len() as i64 <= PRUNE_ROWS_PER_STEP,
-            "a step deletes a bounded number of rows"
-        );
-        debug_assert!(id > plan.walk.after_room, "a walk goes up the ids of the rooms");
-        if plan.ids.len() as i64 == PRUNE_ROWS_PER_STEP {
-            // The room may have more: the next step looks at it again.
-            plan.finished = false;
-            return Ok(plan);
-        }
-        plan.walk.after_room = id;
+    let is_last = (rooms.len() as i64) < PRUNE_ROOMS_PER_STEP;
+    let mut after = PruneWalk { after_room: rooms.last().map_or(walk.after_room, |(id, ..)| *id), ..walk };
+    let retentions: Vec<(i64, Seq, Retention)> = rooms
+        .into_iter()
+        .map(|(id, name, head)| {
+            (id, head as Seq, Channel::new(&name).map_or(Retention::default(), |name| retention_of(&name)))
+        })
+        .filter(|(_, head, retention)| retention.ttl.is_some() || retention.last_outside(*head) > 0)
+        .collect();
+    let over = rooms_over(connection, &retentions, now_ms)?;
+    let wanted: usize = over.iter().map(|(over, _)| over.rows(rows_max)).sum();
+    let mut ranges = Vec::new();
+    let mut left = rows_max;
+    for (over, latest_ms) in over {
+        // Each its part of the whole, at least one row.
+        let part = over.rows(rows_max).saturating_mul(rows_max).div_ceil(wanted.max(rows_max)).min(left);
+        let share = share(connection, &over, part, latest_ms, now_ms)?;
+        left -= share.ranges.iter().map(SeqRange::rows_max).sum::<usize>();
+        ranges.extend(share.ranges);
+        after.leaves_some |= share.leaves_some;
     }
-    if plan.finished {
-        plan.walk = PruneWalk::default();
+    let finished = is_last && !after.leaves_some;
+    if is_last {
+        after = PruneWalk::default();
     }
-    Ok(plan)
+    Ok(PrunePlan { ranges, walk: after, finished })
 }
 
-/// Ids of the oldest rows of a room that are outside. A look at one row is enough for most rooms.
-fn outside(
+/// Which of the rooms have rows outside, and the latest time that is outside there. One row of each is
+/// looked at.
+fn rooms_over(
+    connection: &mut Connection,
+    rooms: &[(i64, Seq, Retention)],
+    now_ms: i64,
+) -> QueryResult<Vec<(Over, i64)>> {
+    let ids: Vec<i64> = rooms.iter().map(|(id, ..)| *id).collect();
+    let oldest = message::oldest_of_each(connection, &ids)?;
+    let mut over = Vec::new();
+    for (room_id, oldest) in oldest {
+        let Some(oldest) = oldest else { continue };
+        let Ok(at) = rooms.binary_search_by_key(&room_id, |(id, ..)| *id) else { continue };
+        let (_, head, retention) = rooms[at];
+        let last = message::signed(retention.last_outside(head));
+        let latest_ms = retention.latest_outside_ms(now_ms);
+        let has_age = retention.ttl.is_some();
+        let kind = if oldest <= last {
+            Outside::ByCount { last, has_age }
+        } else if has_age && starts_outside(connection, room_id, latest_ms, now_ms)? {
+            Outside::ByAge
+        } else {
+            continue;
+        };
+        over.push((Over { room_id, head, oldest, kind }, latest_ms));
+    }
+    Ok(over)
+}
+
+/// True when the oldest row of a room is outside by age, or of the future and so says nothing of the others.
+fn starts_outside(
     connection: &mut Connection,
     room_id: i64,
-    last: i64,
     latest_ms: i64,
-    limit: i64,
-) -> QueryResult<Vec<i64>> {
-    let is_outside = |row: &message::OldRow| row.seq <= last || row.created_at <= latest_ms;
-    if !message::oldest(connection, room_id, 1)?.iter().any(is_outside) {
-        return Ok(Vec::new());
+    now_ms: i64,
+) -> QueryResult<bool> {
+    let oldest = message::from(connection, room_id, 0, 1)?;
+    Ok(oldest.iter().any(|row| row.created_at <= latest_ms || row.created_at > now_ms))
+}
+
+/// At most `rows` rows of a room.
+fn share(
+    connection: &mut Connection,
+    over: &Over,
+    rows: usize,
+    latest_ms: i64,
+    now_ms: i64,
+) -> QueryResult<Share> {
+    let &Over { room_id, head, oldest, kind } = over;
+    if rows == 0 {
+        return Ok(Share { ranges: Vec::new(), leaves_some: true });
     }
-    debug_assert!(limit > 0, "a plan that is full looks at no further room");
-    let rows = message::oldest(connection, room_id, limit)?;
-    Ok(rows.into_iter().take_while(is_outside).map(|row| row.id).collect())
+    match kind {
+        Outside::ByCount { last: outside, has_age } => {
+            let last = outside.min(oldest.saturating_add(rows as i64 - 1));
+            let ranges = vec![SeqRange { room_id, first: oldest, last }];
+            Ok(Share { ranges, leaves_some: has_age || last < outside })
+        }
+        Outside::ByAge => {
+            let Some(first) = first_not_of_the_future(connection, room_id, (oldest, head), now_ms)? else {
+                return Ok(Share { ranges: Vec::new(), leaves_some: false });
+            };
+            let seen = message::from(connection, room_id, first, rows as i64)?;
+            let is_outside = |row: &OldRow| row.created_at <= latest_ms;
+            // Behind a row that stays there are no older ones, except behind one of the future.
+            let goes_on = |row: &OldRow| is_outside(row) || row.created_at > now_ms;
+            let leaves_some = seen.len() == rows && seen.last().is_some_and(goes_on);
+            Ok(Share { ranges: ranges(room_id, seen.iter().filter(|row| is_outside(row))), leaves_some })
+        }
+    }
+}
+
+/// The number of the oldest row that is not of the future. A clock that was ahead has left rows of the
+/// future, one block of them at the beginning of what a room keeps: rows behind it may be old.
+fn first_not_of_the_future(
+    connection: &mut Connection,
+    room_id: i64,
+    (oldest, head): (i64, Seq),
+    now_ms: i64,
+) -> QueryResult<Option<i64>> {
+    let mut is_past = |seq| -> QueryResult<bool> {
+        Ok(message::from(connection, room_id, seq, 1)?.iter().any(|row| row.created_at <= now_ms))
+    };
+    if is_past(oldest)? {
+        return Ok(Some(oldest));
+    }
+    // Invariant: a row of the future is at `future`, none at or behind `past`.
+    let (mut future, mut past) = (oldest, message::signed(head));
+    if !is_past(past)? {
+        return Ok(None);
+    }
+    while past - future > 1 {
+        let middle = future + (past - future) / 2;
+        if is_past(middle)? { past = middle } else { future = middle }
+    }
+    Ok(Some(past))
+}
+
+/// Rows in ascending order as ranges without holes.
+fn ranges<'r>(room_id: i64, rows: impl Iterator<Item = &'r OldRow>) -> Vec<SeqRange> {
+    let mut ranges: Vec<SeqRange> = Vec::new();
+    for row in rows {
+        match ranges.last_mut() {
+            Some(range) if range.last + 1 == row.seq => range.last = row.seq,
+            _ => ranges.push(SeqRange { room_id, first: row.seq, last: row.seq }),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_beside_each_other_are_one_range() {
+        let rows = [1, 2, 3, 7, 9, 10].map(|seq| OldRow { seq, created_at: 0 });
+        let found: Vec<(i64, i64)> =
+            ranges(5, rows.iter()).iter().map(|range| (range.first, range.last)).collect();
+        assert_eq!(found, [(1, 3), (7, 7), (9, 10)]);
+    }
 }

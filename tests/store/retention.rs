@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast::internals::{
-    Appended, HistoryLimit, HistoryQuery, PRUNE_ROWS_PER_STEP, PruneWalk, Retention, Store,
-};
+use roomcast::internals::{Appended, HistoryLimit, HistoryQuery, PruneWalk, Retention, Store};
 use roomcast::{Channel, Metrics};
 
 use crate::Check;
@@ -15,6 +13,8 @@ pub(crate) const CHECKS: &[Check] = &[
     ("what is outside by count is invisible at once", invisible_by_count),
     ("what is outside by age is invisible at once", invisible_by_age),
     ("pruning takes bounded steps and keeps heads", pruned_in_steps),
+    ("a step takes from all rooms at once", pruned_across_rooms),
+    ("pruning is not stopped by rows of the future", pruned_behind_the_future),
     ("pruning goes by each room's own rule", pruned_by_rule),
 ];
 
@@ -50,12 +50,15 @@ fn invisible_by_age(backend: &Backend) {
     assert_eq!(store.head(&channel("a")), Ok(4));
 }
 
-/// Prunes a whole walk; returns the rows of each step.
+/// Rows of the steps below.
+const STEP: usize = 500;
+
+/// Prunes until nothing is left; returns the rows of each step.
 fn prune_all(store: &Store, rule: &dyn Fn(&Channel) -> Retention) -> Vec<usize> {
     let mut walk = PruneWalk::default();
     let mut steps = Vec::new();
     loop {
-        let step = store.prune(&mut walk, rule).unwrap();
+        let step = store.prune(&mut walk, STEP, rule).unwrap();
         steps.push(step.rows);
         if step.finished {
             assert_eq!(walk, PruneWalk::default());
@@ -67,12 +70,12 @@ fn prune_all(store: &Store, rule: &dyn Fn(&Channel) -> Retention) -> Vec<usize> 
 fn pruned_in_steps(backend: &Backend) {
     let metrics = Arc::new(Metrics::new());
     let store = backend.open_measured(Arc::clone(&metrics));
-    let count = PRUNE_ROWS_PER_STEP as usize * 2 + 100;
+    let count = STEP * 2 + 100;
     fill(&store, "a", count);
     fill(&store, "b", 3);
     let steps = prune_all(&store, &|_| newest(2));
     assert_eq!(steps.iter().sum::<usize>(), count - 2 + 1);
-    assert!(steps.iter().all(|rows| *rows <= PRUNE_ROWS_PER_STEP as usize) && steps.len() >= 3);
+    assert!(steps.iter().all(|rows| *rows <= STEP) && steps.len() >= 3);
     assert_eq!(metrics.pruned_messages_total.get() as usize, count - 1);
     assert_eq!(backend.number("SELECT count(*) FROM messages"), 4);
     assert_eq!(store.head(&channel("a")), Ok(count as u64));
@@ -84,6 +87,45 @@ fn pruned_in_steps(backend: &Backend) {
     prune_all(&store, &|_| younger(30));
     assert_eq!(backend.number("SELECT count(*) FROM messages"), 0);
     assert_eq!(append(&store, message("b", "1")), Ok(Appended::New(4)));
+}
+
+/// Every room loses some in each step, in proportion to what it has to lose.
+fn pruned_across_rooms(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 901);
+    fill(&store, "b", 301);
+    let mut walk = PruneWalk::default();
+    let step = store.prune(&mut walk, 400, &|_| newest(1)).unwrap();
+    assert_eq!((step.rows, step.finished), (400, false));
+    let left =
+        |room| history(&store, room, HistoryQuery { limit: HistoryLimit::Count(1), ..all() }, KEEP_ALL);
+    assert_eq!((left("a"), left("b")), (vec![301], vec![101]));
+    assert_eq!(prune_all(&store, &|_| newest(1)).iter().sum::<usize>(), 800);
+    assert_eq!((left("a"), left("b")), (vec![901], vec![301]));
+}
+
+/// A clock that was an hour ahead has left rows at the beginning, in the middle, and everywhere.
+fn pruned_behind_the_future(backend: &Backend) {
+    let store = backend.open();
+    for room in ["first", "middle", "all"] {
+        fill(&store, room, 1200);
+    }
+    backend.execute("UPDATE messages SET created_at = created_at - 60000 WHERE seq <= 1100");
+    let future = "UPDATE messages SET created_at = created_at + 3660000 WHERE room_id = \
+                  (SELECT id FROM rooms WHERE name = ";
+    backend.execute(&format!("{future} 'first') AND seq <= 700"));
+    backend.execute(&format!("{future} 'middle') AND seq BETWEEN 10 AND 20"));
+    backend.execute(&format!("{future} 'all')"));
+    prune_all(&store, &|_| younger(30));
+    let rows = |room| {
+        backend.number(&format!(
+            "SELECT count(*) FROM messages WHERE room_id = (SELECT id FROM rooms WHERE name = '{room}')"
+        ))
+    };
+    assert_eq!((rows("first"), rows("middle"), rows("all")), (800, 111, 1200));
+    // By count they go like all others.
+    prune_all(&store, &|_| Retention { size: 5, ttl: Some(Duration::from_secs(30)) });
+    assert_eq!((rows("first"), rows("middle"), rows("all")), (5, 5, 5));
 }
 
 fn pruned_by_rule(backend: &Backend) {

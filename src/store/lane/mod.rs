@@ -16,6 +16,7 @@ mod writer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::config::Database;
@@ -25,7 +26,7 @@ use crate::store::connection::{Connection, Target};
 use crate::store::error::{AppendError, StoreError};
 use crate::store::health::{Monitor, Side};
 use crate::store::message::{CommitSink, NewMessage};
-use crate::sync::{Mutex, blocking, lock};
+use crate::sync::{Mutex, MutexGuard, blocking, lock};
 
 pub(crate) use group_commit::Completion;
 use group_commit::{BatchLimits, Committed, GroupCommit, Row};
@@ -41,14 +42,25 @@ impl Row for NewMessage {
 /// All lanes of a store.
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
+    stored_total: AtomicU64,
     monitor: Arc<Monitor>,
     metrics: Arc<Metrics>,
 }
 
 struct Lane {
     group: GroupCommit<NewMessage, Outcome>,
+    /// Held while waiting for the writer. Without it a busy leader, who is back before a waiting thread has
+    /// woken up, would keep other writes out for as long as there are messages.
+    turn: Mutex<()>,
     /// Locked by the leader for a commit, and on SQLite also by the rare other writes.
     writer: Mutex<Writer>,
+}
+
+impl Lane {
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        let _turn = lock(&self.turn);
+        lock(&self.writer)
+    }
 }
 
 impl fmt::Debug for Lanes {
@@ -71,9 +83,10 @@ impl Lanes {
         let mut first = Some(first);
         let lanes = std::iter::repeat_with(|| Lane {
             group: GroupCommit::new(limits, || Err(AppendError::Unavailable)),
+            turn: Mutex::new(()),
             writer: Mutex::new(Writer::new(target.clone(), first.take(), monitor.clone())),
         });
-        Self { lanes: lanes.take(count).collect(), monitor, metrics }
+        Self { lanes: lanes.take(count).collect(), stored_total: AtomicU64::new(0), monitor, metrics }
     }
 
     /// Stores the messages; returns once every one is durable and passed to the sink, or refused.
@@ -103,6 +116,11 @@ impl Lanes {
             }
         }
         outcomes
+    }
+
+    /// Messages stored since the start.
+    pub(super) fn stored_total(&self) -> u64 {
+        self.stored_total.load(Ordering::Relaxed)
     }
 
     /// Number of the lane of a channel.
@@ -149,7 +167,7 @@ impl Lanes {
     ) -> Committed<'a, Outcome> {
         debug_assert!(!messages.is_empty(), "a leader takes at least one row");
         let started = Instant::now();
-        let written = lock(&lane.writer).write(messages);
+        let written = lane.writer().write(messages);
         debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
         self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.commit_batch_rows.observe(messages.len() as f64);
@@ -157,6 +175,7 @@ impl Lanes {
             self.metrics.commit_failures_total.inc();
         }
         let publications = written.publications;
+        self.stored_total.fetch_add(publications.len() as u64, Ordering::Relaxed);
         let after = if publications.is_empty() { None } else { sink.committed(publications) };
         Committed { answers: written.outcomes, after }
     }
@@ -167,7 +186,7 @@ impl Lanes {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        blocking::waiting(|| lock(&self.lanes[0].writer).write_beside(work))
+        blocking::waiting(|| self.lanes[0].writer().write_beside(work))
     }
 
     /// Lets a store that is down prove that it works again.

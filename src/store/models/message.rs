@@ -5,6 +5,7 @@ use std::sync::Arc;
 use diesel::connection::DefaultLoadingMode;
 use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt};
 
 use crate::ids::{Channel, Seq};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX};
@@ -202,33 +203,98 @@ pub(in crate::store) fn range(
 /// A row that may have to be pruned.
 #[derive(Queryable, Debug, Clone, Copy)]
 pub(in crate::store) struct OldRow {
-    pub(in crate::store) id: i64,
     pub(in crate::store) seq: i64,
     pub(in crate::store) created_at: i64,
 }
 
-/// The oldest rows of a room, at most `limit`.
-pub(in crate::store) fn oldest(
+/// Numbers of a room, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct SeqRange {
+    pub(in crate::store) room_id: i64,
+    pub(in crate::store) first: i64,
+    pub(in crate::store) last: i64,
+}
+
+impl SeqRange {
+    /// Most rows it can hold.
+    pub(in crate::store) fn rows_max(&self) -> usize {
+        debug_assert!(self.first <= self.last, "a range holds numbers");
+        usize::try_from(self.last - self.first + 1).unwrap_or(0)
+    }
+}
+
+/// The number of the oldest row of each room, `None` for a room without rows.
+pub(in crate::store) fn oldest_of_each(
+    connection: &mut Connection,
+    room_ids: &[i64],
+) -> QueryResult<Vec<(i64, Option<i64>)>> {
+    if room_ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A subquery for each room, which looks at one entry of the index; grouping would read all of them.
+    let oldest = messages::table
+        .filter(messages::room_id.eq(rooms::id))
+        .order(messages::seq)
+        .limit(1)
+        .select(messages::seq)
+        .single_value();
+    let query = rooms::table.filter(rooms::id.eq_any(room_ids)).order(rooms::id).select((rooms::id, oldest));
+    match connection {
+        Connection::Sqlite(c) => query.load(c),
+        Connection::Postgres(c) => query.load(c),
+    }
+}
+
+/// The rows of a room from a number on, at most `limit`.
+pub(in crate::store) fn from(
     connection: &mut Connection,
     room_id: i64,
+    first: i64,
     limit: i64,
 ) -> QueryResult<Vec<OldRow>> {
     let query = messages::table
         .filter(messages::room_id.eq(room_id))
+        .filter(messages::seq.ge(first))
         .order(messages::seq)
         .limit(limit)
-        .select((messages::id, messages::seq, messages::created_at));
+        .select((messages::seq, messages::created_at));
     on_either!(connection, c => query.load(c))
 }
 
-/// Deletes rows by id.
-pub(in crate::store) fn delete(connection: &mut Connection, ids: &[i64]) -> QueryResult<usize> {
+/// Deletes the rows with these numbers; how many there were.
+pub(in crate::store) fn delete(connection: &mut Connection, ranges: &[SeqRange]) -> QueryResult<usize> {
     match connection {
-        Connection::Sqlite(c) => diesel::delete(messages::table.filter(messages::id.eq_any(ids))).execute(c),
-        Connection::Postgres(c) => {
-            diesel::delete(messages::table.filter(messages::id.eq_any(ids))).execute(c)
-        }
+        Connection::Sqlite(c) => delete_one_by_one(c, ranges),
+        Connection::Postgres(c) => delete_at_once(c, ranges),
     }
+}
+
+fn delete_one_by_one(connection: &mut SqliteConnection, ranges: &[SeqRange]) -> QueryResult<usize> {
+    let mut deleted = 0;
+    for range in ranges {
+        let rows = messages::table
+            .filter(messages::room_id.eq(range.room_id))
+            .filter(messages::seq.ge(range.first))
+            .filter(messages::seq.le(range.last));
+        deleted += diesel::delete(rows).execute(connection)?;
+    }
+    Ok(deleted)
+}
+
+/// One statement, for each costs a way to the server and back. By places of rows, which leave the planner no
+/// choice: it would rather read the whole table than look up some hundred ranges.
+fn delete_at_once(connection: &mut PgConnection, ranges: &[SeqRange]) -> QueryResult<usize> {
+    let column = |number: fn(&SeqRange) -> i64| ranges.iter().map(number).collect::<Vec<i64>>();
+    diesel::sql_query(
+        "DELETE FROM messages WHERE ctid = ANY (ARRAY( \
+            SELECT m.ctid FROM unnest($1, $2, $3) AS r (room_id, first, last), \
+            LATERAL (SELECT ctid FROM messages \
+                WHERE room_id = r.room_id AND seq BETWEEN r.first AND r.last OFFSET 0) AS m))",
+    )
+    .bind::<Array<BigInt>, _>(column(|range| range.room_id))
+    .bind::<Array<BigInt>, _>(column(|range| range.first))
+    .bind::<Array<BigInt>, _>(column(|range| range.last))
+    .execute(connection)
 }
 
 /// A room that no room has, for rows that only try whether the database takes any.
