@@ -90,6 +90,7 @@
 //! | `fan-out-N`, one per core | nothing; shares the member list of a waiting room | a parallel fan-out |
 //! | `drainer` | the poller | a list of blocked outboxes and a waker |
 //! | `retention` | its walk over the rooms | a channel that closes |
+//! | `log`, in the program | standard error | the buffer of log lines |
 //! | `subscription` | a [`Subscription`] of [`Subscription::for_each`] | its outbox |
 //!
 //! No thread commits: the leader of a lane is one of the threads that publish.

@@ -130,6 +130,10 @@ pub(crate) const HTTP_REQUESTS_PER_TURN_MAX: usize = 16;
 /// of a commit leader need the room.
 pub const READER_STACK_BYTES: usize = 256 * 1024;
 
+/// Most bytes of log lines that wait until standard error takes them: some 5,000 lines, a burst.
+#[cfg(feature = "server")]
+pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Most entries of a list that is returned at once: contacts, members, unread rooms.
 pub(crate) const LIST_ROWS_MAX: i64 = 10_000;
 

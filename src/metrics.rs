@@ -87,6 +87,8 @@ metrics! {
     commands_total: counter_vec["method"],
     /// Frames received that break the protocol, by kind.
     bad_input_total: counter_vec["kind"],
+    /// Log lines lost because standard error did not take them.
+    log_lines_lost_total: counter,
     /// HTTP requests answered, by status.
     http_requests_total: counter_vec["status"],
     /// Rooms with state in memory.

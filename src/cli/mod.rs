@@ -6,6 +6,8 @@
 mod bench;
 mod check_config;
 mod failure;
+mod log_queue;
+mod logging;
 mod output;
 mod serve;
 mod signals;
@@ -14,7 +16,6 @@ mod token;
 mod version;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -76,7 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(std::io::stderr(), "roomcast: {failure}");
+            output::complain(&failure);
             ExitCode::FAILURE
         }
     }

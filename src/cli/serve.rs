@@ -1,16 +1,15 @@
 //! `roomcast serve`: configuration, logging, the start block, and then the server.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::failure::Failure;
+use super::logging::Logging;
 use super::signals::StopSignals;
 use super::sources::ConfigFile;
-use crate::config::{Config, DatabaseUrl, Flag, Log, Mode};
+use crate::config::{Config, DatabaseUrl, Flag, Mode};
 use crate::net::Capacity;
 use crate::server::Server;
 
@@ -77,11 +76,12 @@ impl ServeArgs {
 
 /// Runs the command until the server has stopped.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let config = prepare(args)?;
+    let (config, logging) = prepare(args)?;
     tracing::debug!(?config, "configuration in effect");
     let signals = StopSignals::listen()?;
     let server = Server::start(config.clone()).map_err(|error| Failure::new(error.to_string()))?;
-    super::output::print(&banner(&config, server.local_addr(), server.capacity()))?;
+    logging.count_losses(&server.node().metrics().log_lines_lost_total);
+    super::output::announce(banner(&config, server.local_addr(), server.capacity()));
     signals.wait();
     tracing::info!("stopping: sending what is queued, then closing the connections");
     server.stop();
@@ -92,26 +92,13 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When the configuration is wrong or logging cannot start.
-pub(super) fn prepare(args: &ServeArgs) -> Result<Config, Failure> {
+fn prepare(args: &ServeArgs) -> Result<(Config, Logging), Failure> {
     let loaded = args.file.load(args.flags())?;
-    start_logging(&loaded.config.log)?;
+    let logging = Logging::start(&loaded.config.log)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    Ok(loaded.config)
-}
-
-/// Sends logs to standard error, where they do not mix with results.
-fn start_logging(log: &Log) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&log.filter)
-        .map_err(|error| Failure::new(format!("the log filter {:?} is not valid: {error}", log.filter)))?;
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if log.json {
-        logger.json().try_init()
-    } else {
-        logger.with_ansi(std::io::stderr().is_terminal()).try_init()
-    };
-    started.map_err(|error| Failure::new(format!("logging cannot start: {error}")))
+    Ok((loaded.config, logging))
 }
 
 /// The block that tells at the start what is running and how to reach it.

@@ -70,25 +70,34 @@ impl Monitor {
         if !self.any_down.load(Ordering::Acquire) {
             return;
         }
-        let mut failures = lock(&self.failures);
-        if failures.side(side).take().is_some() {
+        let healed = {
+            let mut failures = lock(&self.failures);
+            let healed = failures.side(side).take().is_some();
+            self.publish(&failures);
+            healed
+        };
+        // What is logged comes after what is noted: no logger of an embedding program can keep it from being.
+        if healed {
             tracing::info!(?side, "the database works again");
         }
-        self.publish(&failures);
     }
 
     /// An operation failed through no fault of its values.
     pub(super) fn failed(&self, side: Side, reason: &str) {
-        let mut failures = lock(&self.failures);
-        let slot = failures.side(side);
-        match slot {
-            Some(failure) => reason.clone_into(&mut failure.reason),
-            None => {
-                tracing::error!(?side, reason, "the database does not work");
-                *slot = Some(Failure { since_ms: clock::unix_ms(), reason: reason.to_owned() });
-            }
+        let is_new = {
+            let mut failures = lock(&self.failures);
+            let slot = failures.side(side);
+            let since_ms = slot.as_ref().map(|failure| failure.since_ms);
+            *slot = Some(Failure {
+                since_ms: since_ms.unwrap_or_else(clock::unix_ms),
+                reason: reason.to_owned(),
+            });
+            self.publish(&failures);
+            since_ms.is_none()
+        };
+        if is_new {
+            tracing::error!(?side, reason, "the database does not work");
         }
-        self.publish(&failures);
     }
 
     /// True while the last operation of that side failed.

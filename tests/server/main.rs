@@ -41,6 +41,7 @@ mod failures;
 mod http;
 mod input;
 mod limits;
+mod logs;
 mod peers;
 mod people;
 mod recovery;

@@ -126,13 +126,18 @@ impl TestServer {
 
     /// Starts the process on what is already in its database.
     pub fn run(&mut self) {
+        let log = File::options().create(true).append(true).open(self.folder.0.join("log")).unwrap();
+        self.run_logging_to(log);
+    }
+
+    /// The same with another standard error than the file that is the log of the tests.
+    pub fn run_logging_to(&mut self, log: impl Into<Stdio>) {
         let mut command = self.command();
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ROOMCAST_") {
                 command.env_remove(name);
             }
         }
-        let log = File::options().create(true).append(true).open(self.folder.0.join("log")).unwrap();
         command.arg("serve").arg("--config").arg(self.folder.0.join("roomcast.toml"));
         command.args(["--listen", "127.0.0.1:0", "--database", &self.database]).current_dir(&self.folder.0);
         let spawned = command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).spawn();
