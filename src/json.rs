@@ -6,16 +6,22 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::limits::{JSON_DEPTH_MAX, JSON_NUMBER_BYTES_MAX};
+use crate::limits::{JSON_DEPTH_MAX, JSON_EXPONENT_DIGITS_MAX, JSON_NUMBER_BYTES_MAX};
 
-/// Valid JSON that is not passed on, because common client parsers fail on it, which would let one sender
-/// break every listener of a room.
+/// Valid JSON that is not passed on. Common client parsers fail on some of it, which would let one sender break
+/// every listener of a room; PostgreSQL's `jsonb` fails on the rest, which would break every query over the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfit {
     /// Arrays and objects are nested deeper than [`JSON_DEPTH_MAX`].
     TooDeep,
     /// A number is written with more than [`JSON_NUMBER_BYTES_MAX`] bytes.
     NumberTooLong,
+    /// A number has an exponent of more than [`JSON_EXPONENT_DIGITS_MAX`] digits.
+    ExponentTooLong,
+    /// A string holds the character U+0000.
+    NulCharacter,
+    /// A string holds one half of a surrogate pair, which is no character.
+    LoneSurrogate,
 }
 
 impl fmt::Display for Unfit {
@@ -25,6 +31,11 @@ impl fmt::Display for Unfit {
             Self::NumberTooLong => {
                 write!(f, "a number in the JSON is longer than {JSON_NUMBER_BYTES_MAX} bytes")
             }
+            Self::ExponentTooLong => {
+                write!(f, "an exponent in the JSON is longer than {JSON_EXPONENT_DIGITS_MAX} digits")
+            }
+            Self::NulCharacter => write!(f, "a string in the JSON holds the character \\u0000"),
+            Self::LoneSurrogate => write!(f, "a string in the JSON holds half of a surrogate pair"),
         }
     }
 }
@@ -59,12 +70,19 @@ pub(crate) fn compact(valid: &str) -> Result<Arc<str>, Unfit> {
 
 /// Counts the bytes of white space between tokens and checks what [`Unfit`] names.
 fn inspect(json: &[u8]) -> Result<usize, Unfit> {
-    let (mut at, mut blanks, mut depth, mut number) = (0, 0, 0_usize, 0);
+    let (mut at, mut blanks, mut depth) = (0, 0, 0_usize);
     while let Some(&byte) = json.get(at) {
-        at += 1;
-        number = if matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') { number + 1 } else { 0 };
         match byte {
-            b'"' => at += string_length(&json[at - 1..]) - 1,
+            b'"' => {
+                let length = string_length(&json[at..]);
+                inspect_string(&json[at..at + length])?;
+                at += length;
+                continue;
+            }
+            b'-' | b'0'..=b'9' => {
+                at += inspect_number(&json[at..])?;
+                continue;
+            }
             b' ' | b'\t' | b'\r' | b'\n' => blanks += 1,
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -73,11 +91,47 @@ fn inspect(json: &[u8]) -> Result<usize, Unfit> {
         if depth > JSON_DEPTH_MAX {
             return Err(Unfit::TooDeep);
         }
-        if number > JSON_NUMBER_BYTES_MAX {
-            return Err(Unfit::NumberTooLong);
-        }
+        at += 1;
     }
     Ok(blanks)
+}
+
+/// Bytes of the number that `json` begins with.
+fn inspect_number(json: &[u8]) -> Result<usize, Unfit> {
+    let is_of_number = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    let length = json.iter().take_while(is_of_number).count();
+    if length > JSON_NUMBER_BYTES_MAX {
+        return Err(Unfit::NumberTooLong);
+    }
+    let exponent = memchr::memchr2(b'e', b'E', &json[..length]).map_or(&[][..], |at| &json[at + 1..length]);
+    let digits = exponent.iter().filter(|byte| byte.is_ascii_digit()).count();
+    if digits > JSON_EXPONENT_DIGITS_MAX { Err(Unfit::ExponentTooLong) } else { Ok(length) }
+}
+
+/// Checks the escapes of a string literal.
+fn inspect_string(literal: &[u8]) -> Result<(), Unfit> {
+    let mut rest = literal;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let escape = &rest[at..];
+        let length = match escaped_unit(escape) {
+            None => 2,
+            Some(0) => return Err(Unfit::NulCharacter),
+            Some(0xd800..0xdc00) => match escaped_unit(&escape[6..]) {
+                Some(0xdc00..0xe000) => 12,
+                _ => return Err(Unfit::LoneSurrogate),
+            },
+            Some(0xdc00..0xe000) => return Err(Unfit::LoneSurrogate),
+            Some(_) => 6,
+        };
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The UTF-16 unit of the escape `\uXXXX` that `text` begins with, if it begins with one.
+fn escaped_unit(text: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(text.strip_prefix(b"\\u")?.get(..4)?).ok()?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 /// Bytes of the string literal `json` begins with, both quotes included; all of `json` when the
@@ -151,7 +205,7 @@ mod tests {
             ("{ \"a\" : [ 1 ,\r\n\t2 ] }", "{\"a\":[1,2]}"),
             ("{\n  \"a b\": \" c  d \"\n}", "{\"a b\":\" c  d \"}"),
             ("[ \"\\\" \", \"\\\\\" , \" \" ]", "[\"\\\" \",\"\\\\\",\" \"]"),
-            ("[\"\\n\", \"ä ö\", \"\\ud83d \\ude00\"]", "[\"\\n\",\"ä ö\",\"\\ud83d \\ude00\"]"),
+            ("[\"\\n\", \"ä ö\", \"\\ud83d\\ude00 \"]", "[\"\\n\",\"ä ö\",\"\\ud83d\\ude00 \"]"),
             ("[1.50 , 1e3 , -0 ]", "[1.50,1e3,-0]"),
             ("12345678901234567890123", "12345678901234567890123"),
         ] {
@@ -170,6 +224,30 @@ mod tests {
             compact(&format!("[{}]", "7".repeat(JSON_NUMBER_BYTES_MAX + 1))),
             Err(Unfit::NumberTooLong)
         );
+        for (text, unfit) in [
+            (r#""a\u0000b""#, Unfit::NulCharacter),
+            (r#"{"\u0000":1}"#, Unfit::NulCharacter),
+            (r#"["\\\u0000"]"#, Unfit::NulCharacter),
+            (r#""\ud83d""#, Unfit::LoneSurrogate),
+            (r#""\uD83Dx""#, Unfit::LoneSurrogate),
+            (r#""\ud83d\n""#, Unfit::LoneSurrogate),
+            (r#""\ud83d\ud83d\ude00""#, Unfit::LoneSurrogate),
+            (r#""\ud83d \ude00""#, Unfit::LoneSurrogate),
+            (r#"[1,{"a":"\uDE00"}]"#, Unfit::LoneSurrogate),
+            ("1e12345", Unfit::ExponentTooLong),
+            ("[1E-00001]", Unfit::ExponentTooLong),
+        ] {
+            assert_eq!(compact(text), Err(unfit), "{text}");
+        }
+        for text in [
+            r#""\ud83d\ude00""#,
+            r#""\\u0000""#,
+            r#""\\\\u0000\u0001\uFFFF""#,
+            r#""\"\\\"\ud7ff""#,
+            "[1e1234,-0,0.5E+1]",
+        ] {
+            assert_eq!(&*compact(text).unwrap(), text);
+        }
         let harmless = format!("\"{}{}\"", "[".repeat(1000), "7".repeat(9000));
         assert_eq!(&*compact(&harmless).unwrap(), harmless);
     }

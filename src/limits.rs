@@ -24,6 +24,10 @@ pub(crate) const JSON_DEPTH_MAX: usize = 128;
 /// digits, and its SDK stops reading when it cannot parse a message.
 pub(crate) const JSON_NUMBER_BYTES_MAX: usize = 1024;
 
+/// Most digits of the exponent of a number in a payload: PostgreSQL's `jsonb` takes numbers of up to 131,072 digits
+/// before the point and 16,383 behind it, and many parsers far smaller ones.
+pub(crate) const JSON_EXPONENT_DIGITS_MAX: usize = 4;
+
 /// Largest text frame the server sends when it may split, in bytes. Older Python SDKs close the
 /// connection on frames over 1 MiB.
 pub(crate) const FRAME_BYTES_MAX: usize = 256 * 1024;

@@ -85,7 +85,7 @@ fn payloads_from_code_are_checked() {
         assert!(matches!(payload(text), Err(BadParams::Malformed(_))), "{text}");
     }
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
-    for text in [" null ", &deep] {
+    for text in [" null ", &deep, r#""\u0000""#, r#"["\ud83d"]"#, "1e20000"] {
         assert!(matches!(payload(text), Err(BadParams::Rejected(_))), "{text:.20}");
     }
 }

@@ -137,7 +137,7 @@ everywhere(describe, ({ Centrifuge, database }) => {
     const ann = await connect(t, Centrifuge, server.url);
     const lobby = await subscribe(ann, "lobby");
     const payloads = [
-      "", 0, false, [], {}, [null], -1.5e-7, "line\nline\r\n\u2028\u2029\0", "héllo 👋🏽 שלום", '</script>"\\',
+      "", 0, false, [], {}, [null], -1.5e-7, "line\nline\r\n\u2028\u2029\u0001", "héllo 👋🏽 שלום", '</script>"\\',
       { nested: { deep: [{ er: true }] }, "": "empty key" }, "x".repeat(60_000),
     ];
     for (const payload of payloads) await lobby.publish(payload);
