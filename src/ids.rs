@@ -3,6 +3,7 @@
 //! Owns the rules of what a legal name is, so that a value of one of these types is proof that
 //! it was checked. Knows nothing else; anybody may use it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hash;
 use std::str::FromStr;
@@ -82,9 +83,24 @@ impl Channel {
         self.0.starts_with('$')
     }
 
-    /// The users a `#user1,user2` suffix limits this channel to; `None` when there is no suffix.
-    pub fn limited_to(&self) -> Option<impl Iterator<Item = &str>> {
-        self.0.split_once('#').map(|(_, users)| users.split(','))
+    /// The channel of one user: `#USER`, or `NAMESPACE:#USER`. A user id is data and may be any text, so what is not
+    /// allowed in a name, or means something in it (`,`, `:`, `#`, `%`), is percent-encoded: `#google%3A7`.
+    ///
+    /// # Errors
+    /// [`ChannelError::TooLong`] when the encoded name is.
+    pub fn personal(namespace: &str, user: &str) -> Result<Self, ChannelError> {
+        let user = encode_user(user);
+        if namespace.is_empty() {
+            Self::new(&format!("#{user}"))
+        } else {
+            Self::new(&format!("{namespace}:#{user}"))
+        }
+    }
+
+    /// The users a `#user1,user2` suffix limits this channel to; `None` when there is no suffix. Their ids are
+    /// percent-decoded.
+    pub fn limited_to(&self) -> Option<impl Iterator<Item = Cow<'_, str>>> {
+        self.0.split_once('#').map(|(_, users)| users.split(',').map(decode_user))
     }
 
     /// A number that is the same in every run of one build: what shards and commit lanes are
@@ -95,6 +111,45 @@ impl Channel {
         });
         HASHER.hash_one(self.as_str())
     }
+}
+
+/// A user id as it stands in a channel name. Plain ids stay what they are.
+fn encode_user(user: &str) -> Cow<'_, str> {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b':' | b'#' | b'%');
+    if user.bytes().all(is_plain) {
+        return Cow::Borrowed(user);
+    }
+    let mut name = String::with_capacity(3 * user.len());
+    for byte in user.bytes() {
+        if is_plain(byte) {
+            name.push(char::from(byte));
+        } else {
+            let digits = [byte >> 4, byte & 15].map(|digit| char::from(HEX[usize::from(digit)]));
+            name.extend(['%', digits[0], digits[1]]);
+        }
+    }
+    Cow::Owned(name)
+}
+
+/// The user id that a channel name means, whoever has encoded it. A `%` that begins no escape stands for itself;
+/// escapes that are no text are left as they are.
+fn decode_user(name: &str) -> Cow<'_, str> {
+    if !name.contains('%') {
+        return Cow::Borrowed(name);
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(name.len()), name.as_bytes());
+    while let Some((&byte, behind)) = rest.split_first() {
+        let escaped = if byte == b'%' { behind.first_chunk().and_then(escaped_byte) } else { None };
+        bytes.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8(bytes).map_or(Cow::Borrowed(name), Cow::Owned)
+}
+
+fn escaped_byte(digits: &[u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    u8::try_from(high? * 16 + low?).ok()
 }
 
 impl FromStr for Channel {
@@ -170,5 +225,38 @@ mod tests {
         let limited = Channel::new("dialog#ann,bob").unwrap();
         assert_eq!(limited.limited_to().unwrap().collect::<Vec<_>>(), ["ann", "bob"]);
         assert!(Channel::new("news").unwrap().limited_to().is_none());
+    }
+
+    #[test]
+    fn a_personal_channel_is_of_one_user_whatever_the_id() {
+        let plain = "ann@shop.example/7+8=15&x?y(z)~!$'*;_-.|\\^`{}<>[]\"";
+        assert_eq!(Channel::personal("", plain).unwrap().as_str(), format!("#{plain}"));
+        assert_eq!(Channel::personal("own", "ann").unwrap().as_str(), "own:#ann");
+        assert_eq!(Channel::personal("own", "google:7").unwrap().as_str(), "own:#google%3A7");
+        let ids = [
+            plain, "a,b", "a", "b", "a%2Cb", "a%252Cb", "a#b", "#", "%", "%%", "50%", "%4", "%zz",
+            "google:1", "名前", "a b", "a\tb", "\u{7f}", "ä", "%C3%A4", "%ff", "😀",
+        ];
+        for namespace in ["", "own"] {
+            for id in ids {
+                let channel = Channel::personal(namespace, id).unwrap();
+                assert_eq!(channel.namespace(), namespace, "{id}");
+                assert_eq!(channel.limited_to().unwrap().collect::<Vec<_>>(), [id], "{channel}");
+            }
+        }
+        assert_eq!(Channel::personal("", &"ä".repeat(43)), Err(ChannelError::TooLong));
+        assert!(Channel::personal("", &"ä".repeat(42)).is_ok());
+    }
+
+    #[test]
+    fn encoded_users_are_read_whoever_encoded_them() {
+        let users = |name| {
+            let channel = Channel::new(name).unwrap();
+            channel.limited_to().unwrap().map(Cow::into_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            users("talk#ann%40x,b%2cc,50%,%zz,%ff,%C3%A4"),
+            ["ann@x", "b,c", "50%", "%zz", "%ff", "ä"]
+        );
     }
 }

@@ -161,12 +161,8 @@ impl Engine {
     /// The channels every connection of this user is subscribed to by the server.
     pub fn personal_channels(&self, user: &str) -> Vec<Channel> {
         let namespaces = self.context.namespaces.iter().filter(|namespace| namespace.personal);
-        let name = |namespace: &Arc<Namespace>| match namespace.name.as_str() {
-            "" => format!("#{user}"),
-            name => format!("{name}:#{user}"),
-        };
-        // A user whose id makes no channel name has no personal channel.
-        namespaces.filter_map(|namespace| Channel::new(&name(namespace)).ok()).collect()
+        // A user whose encoded id is too long for a name has no personal channel.
+        namespaces.filter_map(|namespace| Channel::personal(&namespace.name, user).ok()).collect()
     }
 
     // ---- publications ----
