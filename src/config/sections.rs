@@ -207,7 +207,7 @@ settings! {
         presence_max_listeners: usize = 1000, Count(0..=COUNT_MAX);
         /// Every user is subscribed by the server to the personal channel, `#USER` here or `NAME:#USER`, at connect.
         personal: bool = false, Switch;
-        /// Subscribing needs a subscription token.
+        /// Subscribing needs a subscription token, and everything else a subscription.
         token_required: bool = false, Switch;
         /// A room is created with its first message; false: only through the API.
         auto_create: bool = true, Switch;

@@ -39,6 +39,9 @@ impl NodeHandle {
     ) -> Result<(), AccessError> {
         let Caller::Client { user, subscribed } = caller else { return Ok(()) };
         if !subscribed {
+            if self.is_for_subscribers(channel) {
+                return Err(AccessError::Forbidden);
+            }
             self.check_privacy(channel, user)?;
         }
         let belongs = self.is_open()
@@ -50,6 +53,13 @@ impl NodeHandle {
                 Audience::Members => self.is_member(channel, user)?,
             };
         if belongs { Ok(()) } else { Err(AccessError::Forbidden) }
+    }
+
+    /// True for a channel that only its subscribers may read, write or count: one may subscribe to it with a token
+    /// alone, and what the token guards is not to be had without.
+    pub(super) fn is_for_subscribers(&self, channel: &Channel) -> bool {
+        let is_token_required = || self.namespace(channel).is_ok_and(|options| options.token_required);
+        !self.is_open() && (channel.is_private() || is_token_required())
     }
 
     /// Checks that a user may know the channel: as a member of a direct room, or as a user that a

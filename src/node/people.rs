@@ -1,6 +1,7 @@
 //! Contacts, read positions and unread messages of users.
 
 use super::access::Caller;
+use super::clients::Client;
 use super::error::{AccessError, RequestError};
 use super::handle::NodeHandle;
 use crate::ids::{Channel, Seq};
@@ -52,12 +53,14 @@ impl NodeHandle {
         Ok(ReadResult { last_read: position.last_read, unread: position.count() })
     }
 
-    /// The rooms of a user with the position it has read up to.
+    /// The rooms of a client's user with the position it has read up to. A room that only subscribers may read is
+    /// among them while the client is subscribed.
     ///
     /// # Errors
     /// [`RequestError::Store`]
-    pub(crate) fn unread(&self, user: &str) -> Result<Vec<UnreadRoom>, RequestError> {
-        let rooms = self.store.unread(user)?.into_iter();
+    pub(crate) fn unread(&self, client: &Client) -> Result<Vec<UnreadRoom>, RequestError> {
+        let may_know = |channel: &Channel| !self.is_for_subscribers(channel) || client.is_subscribed(channel);
+        let rooms = self.store.unread(client.user())?.into_iter().filter(|room| may_know(&room.channel));
         Ok(rooms
             .map(|room| UnreadRoom { channel: room.channel, head: room.head, last_read: room.last_read })
             .collect())

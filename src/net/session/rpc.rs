@@ -75,7 +75,8 @@ impl Session {
 
     fn list_unread(&mut self, id: u32) -> Result<(), CommandError> {
         let _slot = self.slot(Kind::Read)?;
-        let rooms = self.node.unread(self.user()?)?;
+        self.user()?;
+        let rooms = self.node.unread(self.client()?)?;
         self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
         Ok(())
     }

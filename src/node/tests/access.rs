@@ -119,6 +119,44 @@ on_both_databases! {
     }
 }
 
+/// Settings with which everybody may do everything that needs no token.
+fn tokens_only() -> String {
+    let all = "subscribe = 'everyone'\npublish = 'everyone'\nread_history = 'everyone'\nread_presence = 'everyone'\n";
+    format!(
+        "{SECURED}[default_namespace]\n{all}[namespace.hall]\ntoken_required = true\n{all}[namespace.lawn]\n{all}"
+    )
+}
+
+on_both_databases! {
+    what_needs_a_token_needs_it_for_everything(rig, &tokens_only()) {
+        let node = rig.handle();
+        for (name, is_guarded) in [("$den", true), ("$lawn:a", true), ("hall:a", true), ("lawn:a", false)] {
+            let room = channel(name);
+            rig.publish(name, 1);
+            let outcomes = |caller| {
+                [
+                    node.check_publish(caller, draft(name, "1")).map(drop).map_err(|e| e.code()),
+                    node.presence(caller, &room).map(drop).map_err(|e| e.code()),
+                    node.history(caller, &history(&room)).map(drop).map_err(|e| e.code()),
+                    node.set_read(caller, &room, 1).map(drop).map_err(|e| e.code()),
+                ]
+            };
+            let expected = if is_guarded { Err(ErrorCode::PermissionDenied) } else { Ok(()) };
+            assert_eq!(outcomes(stranger("eve")), [expected; 4], "{name}");
+            assert_eq!(outcomes(subscriber("ann")), [Ok(()); 4], "{name}");
+        }
+        let unread = |client| {
+            let rooms = node.unread(client).unwrap().into_iter();
+            rooms.map(|room| room.channel.to_string()).collect::<std::collections::BTreeSet<_>>()
+        };
+        let ann = rig.client("ann");
+        assert_eq!(unread(&ann), ["lawn:a".to_owned()].into());
+        let right = node.check_subscribe(stranger("ann"), &channel("$den"), true).unwrap();
+        rig.join(&ann, right, None).unwrap();
+        assert_eq!(unread(&ann), ["$den".to_owned(), "lawn:a".to_owned()].into());
+    }
+}
+
 on_both_databases! {
     an_unknown_namespace_is_an_unknown_channel(rig, "") {
         let (node, room) = (rig.handle(), channel("nowhere:a"));

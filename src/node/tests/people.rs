@@ -45,10 +45,10 @@ on_both_databases! {
         assert_eq!(read(2), (2, 1));
         assert_eq!(read(1), (2, 1));
         assert_eq!(read(9), (3, 0));
-        let rooms = node.unread("ann").unwrap();
+        let rooms = node.unread(&rig.client("ann")).unwrap();
         let rooms: Vec<_> = rooms.iter().map(|room| (room.channel.as_str(), room.head, room.last_read)).collect();
         assert_eq!(rooms, [("lobby", 3, 3)]);
-        assert!(node.unread("bob").unwrap().is_empty());
+        assert!(node.unread(&rig.client("bob")).unwrap().is_empty());
     }
 }
 

@@ -8,6 +8,7 @@ use crossbeam_channel::bounded;
 use crate::config::{Config, DatabaseUrl};
 use crate::engine::{Answer, Extra, Joined};
 use crate::ids::Channel;
+use crate::node::subscribe::SubscribeRight;
 use crate::node::{Caller, Client, Draft, Node, NodeHandle, Position, SubscribeError, SubscribeOptions};
 use crate::outbox::Outbox;
 use crate::protocol::code::ErrorCode;
@@ -87,6 +88,16 @@ impl Rig {
         let channel = channel(name);
         let (caller, _) = client.in_channel(&channel);
         let right = self.handle().check_subscribe(caller, &channel, false).map_err(SubscribeError::code)?;
+        self.join(client, right, position)
+    }
+
+    /// Subscribes a client by a right it has; waits for the answer.
+    pub(crate) fn join(
+        &self,
+        client: &Client,
+        right: SubscribeRight,
+        position: Option<Position>,
+    ) -> Result<Joined, ErrorCode> {
         let (sender, answers) = bounded(1);
         let answer = Answer::Collect(sender);
         let extra = Extra::default();
