@@ -92,6 +92,7 @@ impl PublishError {
             Self::Json(_) | Self::Store(AppendError::Rejected(_)) => ErrorCode::BadRequest,
             Self::TooLarge => ErrorCode::LimitExceeded,
             Self::AlwaysStored => ErrorCode::NotAvailable,
+            Self::Store(AppendError::KeyTaken) => ErrorCode::Conflict,
             Self::Store(AppendError::Unavailable) => ErrorCode::Internal,
         }
     }
@@ -262,7 +263,7 @@ fn code_of_store(error: &StoreError) -> ErrorCode {
         StoreError::Unavailable(_) => ErrorCode::Internal,
         StoreError::UnknownRoom => ErrorCode::UnknownChannel,
         StoreError::NotMember => ErrorCode::PermissionDenied,
-        StoreError::RoomExists => ErrorCode::RoomExists,
+        StoreError::RoomExists => ErrorCode::Conflict,
         StoreError::DirectRoom | StoreError::BadUser | StoreError::OwnContact => ErrorCode::BadRequest,
     }
 }

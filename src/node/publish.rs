@@ -26,7 +26,8 @@ pub(crate) struct Draft {
     pub(crate) info: Option<Arc<ClientInfo>>,
     /// String-to-string JSON object, compact.
     pub(crate) tags: Option<Arc<str>>,
-    /// A second message of the same sender in this room with the same key is not stored again.
+    /// The same message of the same sender in this room with the same key is not stored again, and another message
+    /// with it is refused. All anonymous clients are different senders.
     pub(crate) key: Option<Arc<str>>,
     /// The message is not to be stored.
     pub(crate) skip_history: bool,
@@ -163,6 +164,7 @@ impl NodeHandle {
             return Err(PublishError::AlwaysStored);
         }
         let (is_stored, auto_create) = (options.persist, options.auto_create);
+        let key = key.map(|key| own_key(key, info.as_deref()));
         let message = NewMessage { channel, auto_create, data, info, tags, key };
         Ok(CheckedMessage { message, is_stored })
     }
@@ -212,6 +214,15 @@ impl NodeHandle {
         let NewMessage { channel, data, info, tags, .. } = message;
         let created_at_ms = clock::unix_ms();
         self.engine.publish_ephemeral(Publication { channel, seq: 0, data, info, tags, created_at_ms });
+    }
+}
+
+/// The key as it is stored. Nobody proves to be an anonymous sender that was there before, so the key of one holds for
+/// its connection, whose id no other can choose.
+fn own_key(key: Arc<str>, sender: Option<&ClientInfo>) -> Arc<str> {
+    match sender {
+        Some(sender) if sender.user.is_empty() => format!("{}:{key}", sender.client).into(),
+        _ => key,
     }
 }
 

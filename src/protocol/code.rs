@@ -66,8 +66,8 @@ codes! {
         TooManyRequests = 111, "too many requests";
         /// The position asked for cannot be continued from.
         UnrecoverablePosition = 112, "unrecoverable position";
-        /// A room of this name exists already.
-        RoomExists = 113, "conflict";
+        /// A room of this name exists already, or another message has this key.
+        Conflict = 113, "conflict";
     }
 }
 
@@ -131,7 +131,7 @@ impl ErrorCode {
             Self::PermissionDenied => 403,
             Self::UnknownChannel | Self::MethodNotFound => 404,
             Self::BadRequest | Self::NotAvailable | Self::LimitExceeded => 400,
-            Self::AlreadySubscribed | Self::RoomExists => 409,
+            Self::AlreadySubscribed | Self::Conflict => 409,
             Self::UnrecoverablePosition => 416,
             Self::TooManyRequests => 429,
         }

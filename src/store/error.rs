@@ -35,6 +35,9 @@ pub enum AppendError {
     UnknownRoom,
     /// The message itself cannot be stored; trying again will not help.
     Rejected(String),
+    /// Its key is that of another message: of one with other data or tags, or of one that the server API sent while
+    /// this one comes from an anonymous client, or the other way round.
+    KeyTaken,
     /// The store failed; trying again later will help.
     Unavailable,
 }
@@ -44,6 +47,7 @@ impl fmt::Display for AppendError {
         match self {
             Self::UnknownRoom => write!(f, "there is no such room"),
             Self::Rejected(reason) => write!(f, "the message cannot be stored: {reason}"),
+            Self::KeyTaken => write!(f, "another message was published with this key"),
             Self::Unavailable => write!(f, "the database is not available"),
         }
     }

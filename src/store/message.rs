@@ -21,8 +21,9 @@ pub struct NewMessage {
     pub info: Option<Arc<ClientInfo>>,
     /// String-to-string JSON object, compact.
     pub tags: Option<Arc<str>>,
-    /// Identifies this publish among those of its sender in this room: a second message with the
-    /// same key is not stored again.
+    /// Identifies this publish among those of its sender in this room: the same message with the same key is not
+    /// stored again, and another one is refused. That of an anonymous client begins with its client id, for others
+    /// are anonymous too.
     pub key: Option<Arc<str>>,
 }
 

@@ -17,6 +17,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("a bad row fails alone", bad_row_fails_alone),
     ("a row the database refuses fails alone", refused_row_fails_alone),
     ("a key stores once, also across a restart", key_stores_once),
+    ("a key of another message is refused", key_of_another_message),
     ("history as the protocol says", history_semantics),
     ("a page is bounded in rows and bytes", page_bounds),
     ("epoch and heads survive a restart", restart),
@@ -144,9 +145,9 @@ fn key_stores_once(backend: &Backend) {
             first.clone(),
             keyed(message_of("ann", "b", "x"), "k1"),
             keyed(message("a", "x"), "k1"),
-            keyed(message_of("bob", "a", "again"), "k1"),
+            keyed(message_of("bob", "a", "x"), "k1"),
             message("a", "last"),
-            keyed(message_of("", "a", "x"), "k1"),
+            keyed(message("a", "x"), "k1"),
         ],
         &Discard,
     );
@@ -157,6 +158,54 @@ fn key_stores_once(backend: &Backend) {
     assert_eq!(append(&store, first), Ok(Appended::Duplicate(3)));
     assert_eq!(store.head(&channel("a")), Ok(6));
     assert_eq!(history(&store, "a", all(), KEEP_ALL), [1, 2, 3, 4, 5, 6]);
+}
+
+fn key_of_another_message(backend: &Backend) {
+    let store = backend.open();
+    let tagged = |tags: &str| NewMessage { tags: Some(tags.into()), ..keyed(message("a", "1"), "tagged") };
+    let of = |user| keyed(message_of(user, "a", "1"), "k");
+    let other = |message: NewMessage| NewMessage { data: "2".into(), ..message };
+    let stored = [tagged("{}"), of("ann"), of(""), keyed(message("b", "1"), "k")];
+    assert!(store.append(stored.to_vec(), &Discard).iter().all(Result::is_ok));
+    let batch = vec![
+        tagged("[]"),
+        keyed(message("a", "1"), "tagged"),
+        tagged("{}"),
+        other(of("ann")),
+        of("ann"),
+        // The one is the server's, the other a stranger's.
+        keyed(message("a", "1"), "k"),
+        keyed(message_of("", "b", "1"), "k"),
+        other(of("")),
+        // Within one batch.
+        keyed(message_of("bob", "a", "3"), "k"),
+        keyed(message_of("bob", "a", "4"), "k"),
+        keyed(message_of("bob", "a", "3"), "k"),
+        keyed(message("c", "1"), "k"),
+        keyed(message_of("", "c", "1"), "k"),
+        message("a", "last"),
+    ];
+    let taken = Err(AppendError::KeyTaken);
+    let (new, duplicate) = (|seq| Ok(Appended::New(seq)), |seq| Ok(Appended::Duplicate(seq)));
+    let expected = [
+        taken.clone(),
+        taken.clone(),
+        duplicate(1),
+        taken.clone(),
+        duplicate(2),
+        taken.clone(),
+        taken.clone(),
+        taken.clone(),
+        new(4),
+        taken.clone(),
+        duplicate(4),
+        new(1),
+        taken,
+        new(5),
+    ];
+    assert_eq!(store.append(batch, &Discard), expected);
+    assert_eq!(history(&store, "a", all(), KEEP_ALL), [1, 2, 3, 4, 5]);
+    assert_eq!(store.health(), Health::Up);
 }
 
 fn history_semantics(backend: &Backend) {

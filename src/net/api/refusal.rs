@@ -55,6 +55,9 @@ pub(super) fn describe(error: PublishError) -> ApiError {
             "this namespace stores every message; use one with persist = false".into()
         }
         PublishError::Store(AppendError::Rejected(reason)) => reason,
+        PublishError::Store(AppendError::KeyTaken) => {
+            "another message was published with this key; nothing was published".into()
+        }
         PublishError::Store(AppendError::UnknownRoom) => {
             "the room does not exist; create it with room_create".into()
         }

@@ -75,3 +75,42 @@ on_both_databases! {
         assert_eq!(publish(&ann, "hall"), 1);
     }
 }
+
+on_both_databases! {
+    keys_of_api_users_and_strangers_never_meet(rig, SETTINGS) {
+        let publish = |client: Option<&crate::node::Client>, data: &str| {
+            let info = client.map(|client| client.in_channel(&channel("lobby")).1);
+            let caller = client.map_or(Caller::Operator, |client| subscriber(client.user()));
+            let draft = Draft { info, key: Some("order-7".into()), ..draft("lobby", data) };
+            rig.handle().publish(caller, [draft]).pop().unwrap()
+        };
+        let (stranger, other) = (rig.client(""), rig.client(""));
+        let clients = [Some(&stranger), None, Some(&other), Some(&rig.client("ann")), Some(&rig.client("bob"))];
+        for (client, seq) in clients.iter().zip(1..) {
+            assert_eq!(publish(*client, "1"), Ok(seq));
+        }
+        let taken = PublishError::Store(AppendError::KeyTaken);
+        assert_eq!((taken.code(), taken.code().number()), (ErrorCode::Conflict, 113));
+        for (client, seq) in clients.iter().zip(1..) {
+            assert_eq!(publish(*client, "1"), Ok(seq), "the same again");
+            assert_eq!(publish(*client, "2"), Err(taken.clone()), "something else");
+        }
+        assert_eq!(rig.node().publish(&channel("lobby"), "7"), Ok(6));
+    }
+}
+
+on_both_databases! {
+    a_key_is_as_long_for_everybody(rig, SETTINGS) {
+        for user in ["ann", ""] {
+            let client = rig.client(user);
+            let publish = |length| {
+                let (caller, info) = client.in_channel(&channel("lobby"));
+                let key = Some("k".repeat(length).into());
+                let draft = Draft { info: Some(info), key, ..draft("lobby", "1") };
+                rig.handle().publish(caller, [draft]).pop().unwrap().map(drop)
+            };
+            assert_eq!(publish(128), Ok(()), "{user:?}");
+            assert_eq!(publish(129).unwrap_err().code(), ErrorCode::BadRequest, "{user:?}");
+        }
+    }
+}

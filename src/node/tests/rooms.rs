@@ -14,7 +14,7 @@ on_both_databases! {
         assert_eq!(node.room(&room).unwrap_err().code(), ErrorCode::UnknownChannel);
         node.create_room(&room, RoomKind::Group, &[("ann", Role::Member)]).unwrap();
         let again = node.create_room(&room, RoomKind::Public, &[]).unwrap_err();
-        assert_eq!((again.code(), again.code().number()), (ErrorCode::RoomExists, 113));
+        assert_eq!((again.code(), again.code().number()), (ErrorCode::Conflict, 113));
         let description = node.room(&room).unwrap();
         assert_eq!(description.room.kind, RoomKind::Group);
         assert_eq!(description.members.iter().map(|member| &*member.user).collect::<Vec<_>>(), ["ann"]);

@@ -180,10 +180,12 @@ fn refusal(message: &NewMessage) -> Option<&'static str> {
         info.and_then(|info| info.conn_info.as_ref()),
         info.and_then(|info| info.chan_info.as_ref()),
     ];
+    // The scope of an anonymous client's key is put before what the client has chosen.
+    let scope_bytes = info.filter(|info| info.user.is_empty()).map_or(0, |info| info.client.len() + 1);
     let longer = |text: Option<&Arc<str>>, max: usize| text.is_some_and(|text| text.len() > max);
     if texts.into_iter().flatten().any(|text| text.contains('\0')) {
         Some("it holds a NUL character")
-    } else if longer(message.key.as_ref(), PUBLISH_KEY_BYTES_MAX) {
+    } else if longer(message.key.as_ref(), PUBLISH_KEY_BYTES_MAX + scope_bytes) {
         Some("its key is too long")
     } else if longer(info.map(|info| &info.user), USER_ID_BYTES_MAX) {
         Some("its sender's user id is too long")

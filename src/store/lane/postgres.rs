@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use ahash::HashMap;
+use ahash::{HashMap, HashSet};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment};
 use diesel::sql_types::{Array, BigInt, Nullable, Text};
 
+use crate::store::message::NewMessage;
 use crate::store::models::message::MessageRow;
 
-use super::rows::{KeyedBy, RoomHead, RoomShare};
+use super::rows::{FoundKey, KeyedBy, RoomHead, RoomShare};
 use super::statement::prepared;
 
 type Texts = Array<Text>;
@@ -69,11 +70,11 @@ struct FindKeys<'m> {
     keys: Vec<&'m str>,
     indices: Vec<i64>,
 }
-prepared!(FindKeys for PgConnection => (BigInt, BigInt));
+prepared!(FindKeys for PgConnection => (BigInt, BigInt, BigInt));
 
 impl QueryFragment<Pg> for FindKeys<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT k.index, m.seq FROM unnest(");
+        out.push_sql("SELECT k.index, m.seq, m.id FROM unnest(");
         out.push_bind_param::<Texts, _>(&self.names)?;
         out.push_sql(", ");
         out.push_bind_param::<Texts, _>(&self.senders)?;
@@ -90,20 +91,68 @@ impl QueryFragment<Pg> for FindKeys<'_> {
     }
 }
 
-/// Locks the rooms of the keys and finds which keys are stored.
+/// Finds which rows hold what their messages hold. Asked only when keys were found, which is seldom: so what is
+/// published once goes to the database once.
+struct FindRepeats<'m> {
+    ids: Vec<i64>,
+    data: Vec<&'m str>,
+    tags: Vec<Option<&'m str>>,
+    /// 1: sent by the server API; 0: by a client.
+    of_api: Vec<i64>,
+    indices: Vec<i64>,
+}
+prepared!(FindRepeats for PgConnection => BigInt);
+
+impl QueryFragment<Pg> for FindRepeats<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT k.index FROM unnest(");
+        out.push_bind_param::<Numbers, _>(&self.ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Texts, _>(&self.data)?;
+        out.push_sql(", ");
+        out.push_bind_param::<OptionalTexts, _>(&self.tags)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Numbers, _>(&self.of_api)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Numbers, _>(&self.indices)?;
+        out.push_sql(
+            ") AS k(id, data, tags, of_api, index) JOIN messages m ON m.id = k.id \
+             WHERE m.data = k.data AND m.tags IS NOT DISTINCT FROM k.tags \
+             AND (m.sender IS NULL) = (k.of_api = 1)",
+        );
+        Ok(())
+    }
+}
+
+/// Locks the rooms of the keys and finds which keys are stored, and with what.
 pub(super) fn find_keys(
     connection: &mut PgConnection,
+    messages: &[&NewMessage],
     keyed: &[(KeyedBy<'_>, usize)],
-) -> QueryResult<Vec<(usize, i64)>> {
+) -> QueryResult<Vec<FoundKey>> {
     lock_rooms(connection, keyed.iter().map(|(keyed, _)| keyed.channel.as_str()))?;
-    let found: Vec<(i64, i64)> = FindKeys {
+    let found: Vec<(i64, i64, i64)> = FindKeys {
         names: keyed.iter().map(|(keyed, _)| keyed.channel.as_str()).collect(),
         senders: keyed.iter().map(|(keyed, _)| keyed.sender).collect(),
         keys: keyed.iter().map(|(keyed, _)| keyed.key).collect(),
         indices: keyed.iter().map(|(_, index)| *index as i64).collect(),
     }
     .load(connection)?;
-    Ok(found.into_iter().map(|(index, seq)| (index as usize, seq)).collect())
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let message = |(index, ..): &(i64, i64, i64)| messages[*index as usize];
+    let repeats: Vec<i64> = FindRepeats {
+        ids: found.iter().map(|(.., id)| *id).collect(),
+        data: found.iter().map(|row| &*message(row).data).collect(),
+        tags: found.iter().map(|row| message(row).tags.as_deref()).collect(),
+        of_api: found.iter().map(|row| i64::from(message(row).info.is_none())).collect(),
+        indices: found.iter().map(|(index, ..)| *index).collect(),
+    }
+    .load(connection)?;
+    let repeats: HashSet<i64> = repeats.into_iter().collect();
+    let row = |(index, seq, _)| FoundKey { index: index as usize, seq, is_repeat: repeats.contains(&index) };
+    Ok(found.into_iter().map(row).collect())
 }
 
 /// Counts new messages in rooms that exist, locking them in the order of their ids. The lock is

@@ -28,11 +28,12 @@ pub(super) struct RoomShare<'m> {
     pub(super) indices: Vec<usize>,
 }
 
-/// A client key with everything that makes it unique.
+/// A client key with everything that makes it unique in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct KeyedBy<'m> {
     pub(super) channel: &'m Channel,
-    /// Empty for an anonymous client and for the server API.
+    /// Empty for an anonymous client and for the server API. (Their messages are told apart by what
+    /// [`is_repeat`] compares.)
     pub(super) sender: &'m str,
     pub(super) key: &'m str,
 }
@@ -44,6 +45,21 @@ impl<'m> KeyedBy<'m> {
         let sender = message.info.as_deref().map_or("", |info| &info.user);
         Some(Self { channel: &message.channel, sender, key })
     }
+}
+
+/// A row that has the key of a message of the batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoundKey {
+    /// Index of the message.
+    pub(super) index: usize,
+    pub(super) seq: i64,
+    /// The message is what the row holds, so it was sent twice.
+    pub(super) is_repeat: bool,
+}
+
+/// True when two messages with one key are the same message, sent twice.
+pub(super) fn is_repeat(first: &NewMessage, second: &NewMessage) -> bool {
+    first.info.is_some() == second.info.is_some() && first.data == second.data && first.tags == second.tags
 }
 
 /// The positions (before, head] that a transaction gave away in one room.

@@ -10,10 +10,11 @@ use diesel::query_builder::{AstPass, QueryFragment};
 use diesel::sql_types::{BigInt, Text};
 use diesel::sqlite::Sqlite;
 
+use crate::store::message::NewMessage;
 use crate::store::models::message::{MessageRow, client_keys};
 use crate::store::schema::{messages, rooms, users};
 
-use super::rows::{KeyedBy, RoomHead, RoomShare};
+use super::rows::{FoundKey, KeyedBy, RoomHead, RoomShare};
 use super::statement::prepared;
 
 pub(super) fn insert_users(
@@ -30,22 +31,28 @@ pub(super) fn insert_users(
     Ok(())
 }
 
-/// Finds which keys are stored; the transaction already holds the only write lock.
+/// Finds which keys are stored, and with what; the transaction already holds the only write lock.
 pub(super) fn find_keys(
     connection: &mut SqliteConnection,
+    messages: &[&NewMessage],
     keyed: &[(KeyedBy<'_>, usize)],
-) -> QueryResult<Vec<(usize, i64)>> {
+) -> QueryResult<Vec<FoundKey>> {
     let mut found = Vec::new();
-    for (keyed, index) in keyed {
-        let seq = messages::table
+    for &(keyed, index) in keyed {
+        let message = messages[index];
+        let is_same_origin = messages::sender.is_null().eq(message.info.is_none());
+        let is_repeat = is_same_origin
+            .and(messages::data.eq(&*message.data))
+            .and(messages::tags.is(message.tags.as_deref()));
+        let row: Option<(i64, bool)> = messages::table
             .inner_join(rooms::table)
             .filter(rooms::name.eq(keyed.channel.as_str()))
             .filter(messages::client_key.eq(keyed.key))
             .filter(client_keys::coalesce(messages::sender, "").eq(keyed.sender))
-            .select(messages::seq)
-            .first::<i64>(connection)
+            .select((messages::seq, is_repeat))
+            .first(connection)
             .optional()?;
-        found.extend(seq.map(|seq| (*index, seq)));
+        found.extend(row.map(|(seq, is_repeat)| FoundKey { index, seq, is_repeat }));
     }
     Ok(found)
 }

@@ -15,8 +15,8 @@ use crate::store::error::AppendError;
 use crate::store::message::{Appended, NewMessage};
 use crate::store::models::message::MessageRow;
 
-use super::rows::{Grown, KeyedBy, Outcome, RoomHead, RoomShare, Stored};
-use super::{postgres, sqlite};
+use super::rows::{FoundKey, Grown, KeyedBy, Outcome, RoomHead, RoomShare, Stored};
+use super::{postgres, rows, sqlite};
 
 /// Writes the messages. `is_known` tells senders that certainly are rows of `users`.
 pub(super) fn store(
@@ -37,8 +37,10 @@ pub(super) fn store(
         Connection::Postgres(postgres) => postgres::insert_messages(postgres, &rows)?,
     }
     for (index, first) in repeats {
+        let is_repeat = rows::is_repeat(messages[first], messages[index]);
         let outcome = stored.outcomes[first].clone();
-        stored.outcomes[index] = outcome.map(|outcome| outcome.map(|first| Appended::Duplicate(first.seq())));
+        stored.outcomes[index] =
+            outcome.map(|outcome| outcome.and_then(|first| repeat(first.seq(), is_repeat)));
     }
     debug_assert!(stored.outcomes.iter().all(Option::is_some), "every message has its outcome");
     Ok(stored)
@@ -72,28 +74,30 @@ fn find_repeats(
     messages: &[&NewMessage],
     outcomes: &mut [Option<Outcome>],
 ) -> QueryResult<HashMap<usize, usize>> {
+    let keyed_by = |index: usize| KeyedBy::of(messages[index]).map(|keyed| (keyed, index));
+    let keyed: Vec<(KeyedBy<'_>, usize)> = (0..messages.len()).filter_map(keyed_by).collect();
+    let found = match connection {
+        _ if keyed.is_empty() => return Ok(HashMap::new()),
+        Connection::Sqlite(sqlite) => sqlite::find_keys(sqlite, messages, &keyed)?,
+        Connection::Postgres(postgres) => postgres::find_keys(postgres, messages, &keyed)?,
+    };
+    for FoundKey { index, seq, is_repeat } in found {
+        outcomes[index] = Some(repeat(seq as Seq, is_repeat));
+    }
     let mut firsts: HashMap<KeyedBy<'_>, usize> = HashMap::new();
     let mut repeats = HashMap::new();
-    for (index, message) in messages.iter().enumerate() {
-        if let Some(keyed) = KeyedBy::of(message) {
-            let first = *firsts.entry(keyed).or_insert(index);
-            if first != index {
-                repeats.insert(index, first);
-            }
+    for (keyed, index) in keyed.into_iter().filter(|(_, index)| outcomes[*index].is_none()) {
+        let first = *firsts.entry(keyed).or_insert(index);
+        if first != index {
+            repeats.insert(index, first);
         }
     }
-    if firsts.is_empty() {
-        return Ok(repeats);
-    }
-    let keyed: Vec<(KeyedBy<'_>, usize)> = firsts.into_iter().collect();
-    let found = match connection {
-        Connection::Sqlite(sqlite) => sqlite::find_keys(sqlite, &keyed)?,
-        Connection::Postgres(postgres) => postgres::find_keys(postgres, &keyed)?,
-    };
-    for (index, seq) in found {
-        outcomes[index] = Some(Ok(Appended::Duplicate(seq as Seq)));
-    }
     Ok(repeats)
+}
+
+/// The answer to a message whose key is that of the message at `first`.
+fn repeat(first: Seq, is_repeat: bool) -> Outcome {
+    if is_repeat { Ok(Appended::Duplicate(first)) } else { Err(AppendError::KeyTaken) }
 }
 
 /// Groups the messages for which `is_new` holds by room, rooms in the order of their first message.
