@@ -42,6 +42,7 @@ mod http;
 mod input;
 mod limits;
 mod logs;
+mod names;
 mod peers;
 mod people;
 mod recovery;

@@ -253,6 +253,22 @@ impl TestServer {
         connection
     }
 
+    /// Where the server keeps its messages.
+    pub fn backend(&self) -> Backend {
+        if self.database.starts_with("sqlite:") { Backend::Sqlite } else { Backend::Postgres }
+    }
+
+    /// Runs SQL beside the server; it must succeed.
+    #[track_caller]
+    pub fn execute(&self, sql: &str) {
+        match self.backend() {
+            Backend::Sqlite => self.sqlite().batch_execute(sql).unwrap(),
+            Backend::Postgres => {
+                diesel::PgConnection::establish(&self.database).unwrap().batch_execute(sql).unwrap();
+            }
+        }
+    }
+
     /// Keeps the server from writing as long as the value lives.
     pub fn lock_sqlite(&self) -> diesel::SqliteConnection {
         let mut connection = self.sqlite();
