@@ -124,6 +124,9 @@ pub(crate) const HTTP_BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// Largest HTTP request body in bytes; a broadcast of one full-size message to thousands of channels.
 pub(crate) const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Longest line with the size of a chunk in an HTTP request body, extensions included, in bytes.
+pub(crate) const HTTP_CHUNK_LINE_BYTES_MAX: usize = 256;
+
 /// Idle time after which a kept-alive HTTP connection is closed.
 pub(crate) const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 

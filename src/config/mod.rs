@@ -33,6 +33,7 @@ pub use root::{Config, Mode, keys};
 pub use secret::Secret;
 pub use sections::{Api, Client, Database, Log, Namespace, Rooms};
 pub use setting::Key;
+pub(crate) use text::host_of_origin;
 pub use trusted_proxies::{TrustedProxies, is_private};
 
 #[cfg(test)]

@@ -201,6 +201,13 @@ fn flaw_of_origin(origin: &str) -> Option<&'static str> {
     }
 }
 
+/// The host of a pattern of origins, without its port; `None` when the pattern names none.
+pub(crate) fn host_of_origin(origin: &str) -> Option<&str> {
+    let (_, host) = origin.split_once("://")?;
+    let end = if host.starts_with('[') { host.find(']').map(|at| at + 1) } else { host.find(':') };
+    Some(&host[..end.unwrap_or(host.len())])
+}
+
 impl Kind<String> for Filter {
     fn read(&self, literal: Literal<'_>) -> Result<String, Flaw> {
         let text = literal.text().ok_or_else(|| literal.is_not(TEXT))?;

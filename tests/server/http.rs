@@ -234,44 +234,171 @@ fn one_connection_carries_many_requests() {
     let server = TestServer::start();
     let mut connection = HttpConnection::open(server.address);
     for _ in 0..3 {
-        connection.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+        connection.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(connection.read(true).body, "{}");
     }
-    connection.send("HEAD /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    connection.send(
+        "HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
     let answer = connection.read(false);
     assert!(answer.status == 200 && answer.head.contains("Content-Length: 2\r\n"), "{}", answer.head);
     assert_eq!(connection.read(true).body, "{}", "pipelined");
-    connection
-        .send("POST /api/info HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    connection.send(
+        "POST /api/info HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n",
+    );
     assert!(connection.read(false).head.starts_with("HTTP/1.1 100 "));
     connection.send("{}");
     assert_eq!(connection.read(true).status, 200);
-    connection.send("GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    connection.send("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(connection.read(true).head.contains("Connection: close"));
     assert!(connection.is_closed());
+}
+
+/// Sends bytes that end their connection with this status, whatever follows them.
+#[track_caller]
+fn expect_end(server: &TestServer, bytes: &str, status: u16) {
+    let mut connection = HttpConnection::open(server.address);
+    connection.send(bytes);
+    let told = &bytes[..bytes.len().min(120)];
+    assert_eq!(connection.read(true).status, status, "{told:?}");
+    assert!(connection.is_closed(), "{told:?}");
 }
 
 #[test]
 fn text_that_is_not_http_is_refused() {
     let server = TestServer::start();
+    let host = "Host: localhost\r\n";
     for (bytes, status) in [
         ("hello\r\n\r\n".to_owned(), 400),
         ("\u{16}\u{3}\u{1}\r\n\r\n".to_owned(), 400),
+        (format!("GET /health HTTP/1.1\n{host}\n"), 400),
+        (format!("GET health HTTP/1.1\r\n{host}\r\n"), 400),
         (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(9000)), 431),
         (format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(100)), 431),
         (format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(9000)), 431),
-        ("POST /api/info HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n".to_owned(), 411),
-        ("GET /health HTTP/1.1\r\nContent-Length: 4194304\r\n\r\n".to_owned(), 413),
-        ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), 413),
-        ("POST /api/info HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n".to_owned(), 413),
-        ("POST /api/info HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_owned(), 400),
+        (format!("GET /health HTTP/1.1\r\n{host}Content-Length: 4194304\r\n\r\n"), 413),
+        (format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n"), 413),
+        (format!("POST /api/info HTTP/1.1\r\n{host}Content-Length: 99999999999\r\n\r\n"), 413),
     ] {
-        let mut connection = HttpConnection::open(server.address);
-        connection.send(&bytes);
-        assert_eq!(connection.read(true).status, status, "{:?}", &bytes[..bytes.len().min(60)]);
-        assert!(connection.is_closed());
+        expect_end(&server, &bytes, status);
     }
     assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn a_body_has_one_length() {
+    let server = TestServer::start();
+    let next = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for lines in [
+        "Content-Length: 2\r\nContent-Length: 44",
+        "Content-Length: 44\r\ncontent-length: 2",
+        "Content-Length: 0\r\nContent-Length: 44",
+        "Content-Length: 2\r\nContent-Length: 2",
+        "Content-Length: 2, 44",
+        "Content-Length: 2, 2",
+        "Content-Length: +2",
+        "Content-Length: -1",
+        "Content-Length: \u{a0}2",
+        "Content-Length: 0x2",
+        "Content-Length: 2 2",
+        "Content-Length:",
+        "Content-Length: 99999999999999999999",
+        "Content-Length : 2",
+        "Content-Length: 2\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 2",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: \u{b}chunked",
+    ] {
+        for path in ["/api/info", "/health", "/connection/websocket"] {
+            let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n{{}}{next}");
+            expect_end(&server, &request, 400);
+        }
+    }
+    let old = "POST /api/info HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    expect_end(&server, old, 400);
+}
+
+#[test]
+fn a_body_may_come_in_chunks() {
+    let server = TestServer::start();
+    let head = "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n";
+    let chunks = "9;x=\"y\"\r\n{\"channel\r\n014\r\n\":\"room\",\"data\":123}\r\n0\r\nContent-Length: 9\r\nX: y\r\n\r\n";
+    let mut connection = HttpConnection::open(server.address);
+    // Together with the next request, and byte by byte.
+    connection.send(&format!("{head}{chunks}{head}"));
+    for byte in chunks.bytes() {
+        connection.socket.write_all(&[byte]).unwrap();
+    }
+    for number in 1..=2 {
+        let answer = connection.read(true);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(answer.body.contains(&format!("\"offset\":{number}")), "{}", answer.body);
+    }
+    connection.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(connection.read(true).status, 200, "the connection is where it should be");
+
+    let large = format!("{{\"channel\":\"room\",\"data\":\"{}\"}}", "x".repeat(60_000));
+    connection.send(&format!("{head}{:x}\r\n{large}\r\n0\r\n\r\n", large.len()));
+    assert_eq!(connection.read(true).status, 200);
+
+    for (chunks, status) in [
+        ("2\n{}\r\n0\r\n\r\n", 400),
+        ("2 \r\n{}\r\n0\r\n\r\n", 400),
+        ("0x2\r\n{}\r\n0\r\n\r\n", 400),
+        ("2\r\n{}GET / HTTP/1.1\r\n\r\n", 400),
+        ("400001\r\n", 413),
+        ("ffffffffffffffff\r\n", 413),
+    ] {
+        expect_end(&server, &format!("{head}{chunks}"), status);
+    }
+    let most = format!("100000\r\n{}\r\n", " ".repeat(1 << 20)).repeat(4);
+    expect_end(&server, &format!("{head}{most}1\r\n"), 413);
+}
+
+#[test]
+fn a_client_in_chunks_may_wait_for_a_word() {
+    let server = TestServer::start();
+    let mut connection = HttpConnection::open(server.address);
+    let head = "POST /api/info HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n";
+    connection.send(&format!("{head}Expect: 100-continue\r\n\r\n"));
+    assert!(connection.read(false).head.starts_with("HTTP/1.1 100 "));
+    connection.send("2\r\n{}\r\n0\r\n\r\n");
+    assert_eq!(connection.read(true).status, 200);
+}
+
+#[test]
+fn a_request_has_one_host() {
+    let server = TestServer::start();
+    for lines in [
+        "",
+        "Host:\r\n",
+        "Host: localhost\r\nHost: localhost\r\n",
+        "Host: localhost, evil.test\r\n",
+        "Host: evil@localhost\r\n",
+        "Host: localhost/\r\n",
+    ] {
+        expect_end(&server, &format!("GET /health HTTP/1.1\r\n{lines}\r\n"), 400);
+    }
+    let port = server.address.port();
+    for (target, host, status) in [
+        (format!("http://localhost:{port}/health"), "localhost", 200),
+        (format!("HTTP://127.0.0.1:{port}/health?x=y"), "localhost", 200),
+        // The target says which host is meant, whatever else is said.
+        ("http://localhost/health".to_owned(), "evil.test", 200),
+        ("http://evil.test/health".to_owned(), "localhost", 403),
+        ("http://evil@localhost/health".to_owned(), "localhost", 400),
+        ("ftp://localhost/health".to_owned(), "localhost", 400),
+    ] {
+        let mut connection = HttpConnection::open(server.address);
+        connection.send(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(connection.read(true).status, status, "{target}");
+    }
+    let mut old = HttpConnection::open(server.address);
+    old.send("GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    assert_eq!(old.read(true).status, 200);
+    assert!(old.is_closed());
 }
 
 /// The one test that lives through a real deadline: a head of one byte now and then is cut off.
@@ -297,18 +424,104 @@ fn a_head_that_trickles_is_cut_off() {
 #[test]
 fn origins() {
     let own = TestServer::start();
+    let port = own.address.port();
     let allowing = TestServer::with("[client]\nallowed_origins = [\"https://*.example.com\"]\n");
-    for (server, origin, status) in [
-        (&own, "https://evil.example".to_owned(), "403"),
-        (&own, "null".to_owned(), "403"),
-        (&own, format!("http://{}", own.address), "101"),
-        (&allowing, "https://app.example.com".to_owned(), "101"),
-        (&allowing, "https://example.com.evil.test".to_owned(), "403"),
+    for (server, headers, status) in [
+        (&own, "Origin: https://evil.example".to_owned(), "403"),
+        (&own, "Origin: null".to_owned(), "403"),
+        (&own, format!("Origin: http://{}", own.address), "101"),
+        (&own, format!("Origin: https://{}", own.address), "403"),
+        (&own, format!("Origin: chrome-extension://{}", own.address), "403"),
+        (&own, format!("Origin: http://localhost:{port}"), "403"),
+        (&own, format!("Origin: http://{}\r\nOrigin: https://evil.example", own.address), "403"),
+        (&own, "Sec-Fetch-Site: cross-site".to_owned(), "403"),
+        (&own, "Sec-Fetch-Site: same-site".to_owned(), "403"),
+        (&own, format!("Sec-Fetch-Site: same-origin\r\nOrigin: http://{}", own.address), "101"),
+        (&allowing, "Origin: https://app.example.com".to_owned(), "101"),
+        (&allowing, "Origin: https://app.example.com:443\r\nSec-Fetch-Site: cross-site".to_owned(), "101"),
+        (&allowing, "Origin: https://example.com.evil.test".to_owned(), "403"),
     ] {
-        let (head, _) = WebSocket::try_open(server.address, &format!("Origin: {origin}\r\n"));
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {head}");
+        let (head, _) = WebSocket::try_open(server.address, &format!("{headers}\r\n"));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}: {head}");
+        let answer = server.post("/api/info", &format!("{headers}\r\n"), "{}");
+        assert_eq!(answer.status == 403, status == "403", "{headers}: {}", answer.body);
     }
-    assert_eq!(own.metric("bad_input_total{kind=\"origin\"}"), 2);
+    assert_eq!(own.metric("bad_input_total{kind=\"origin\"}"), 16);
+    // A link from elsewhere leads to the page.
+    let link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+    assert_eq!(request(own.address, "GET", "/", link, "").status, 200);
+}
+
+/// The head of the answer to a WebSocket that is asked for by another name than that of the address.
+fn upgrade_as(server: &TestServer, host: &str, headers: &str) -> String {
+    let mut connection = HttpConnection::open(server.address);
+    connection.send(&format!(
+        "GET /connection/websocket HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    ));
+    connection.read(false).head
+}
+
+#[test]
+fn pages_behind_a_proxy() {
+    let settings = "trusted_proxies = [\"loopback\"]\n";
+    let server = TestServer::secured(settings);
+    for (host, origin, proto, status) in [
+        ("chat.example.com:443", "https://chat.example.com", "", "101"),
+        ("chat.example.com:80", "http://chat.example.com", "", "101"),
+        ("chat.example.com", "https://chat.example.com", "X-Forwarded-Proto: https\r\n", "101"),
+        ("chat.example.com", "https://chat.example.com", "X-Forwarded-Proto: wss\r\n", "101"),
+        ("chat.example.com:8443", "https://chat.example.com:8443", "X-Forwarded-Proto: https\r\n", "101"),
+        ("chat.example.com:8443", "https://chat.example.com", "", "403"),
+        ("chat.example.com", "http://chat.example.com", "X-Forwarded-Proto: https\r\n", "403"),
+        ("chat.example.com", "https://chat.example.com", "X-Forwarded-Proto: http\r\n", "403"),
+    ] {
+        let head = upgrade_as(&server, host, &format!("Origin: {origin}\r\n{proto}"));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{origin} at {host}, {proto}: {head}");
+    }
+    // Who is not trusted does not say how it was reached.
+    let stranger = TestServer::secured("");
+    let lie = "Origin: https://chat.example.com\r\nX-Forwarded-Proto: http\r\n";
+    assert!(upgrade_as(&stranger, "chat.example.com", lie).starts_with("HTTP/1.1 101 "));
+}
+
+#[test]
+fn an_open_server_is_for_this_machine_only() {
+    let open = TestServer::with("[client]\nallowed_origins = [\"http://dev.test:3000\"]\n");
+    let port = open.address.port();
+    for (host, headers, is_refused) in [
+        (format!("localhost:{port}"), "", false),
+        (format!("127.0.0.1:{port}"), "", false),
+        ("[::1]".to_owned(), "", false),
+        (format!("dev.test:{port}"), "Origin: http://dev.test:3000\r\n", false),
+        // A name of an attacker that leads to loopback.
+        (format!("evil.example:{port}"), "", true),
+        (format!("evil.example:{port}"), "Origin: http://evil.example:PORT\r\n", true),
+        (format!("0.0.0.0:{port}"), "", true),
+        ("chat.example.com".to_owned(), "X-Forwarded-For: 203.0.113.9\r\n", true),
+        // A proxy in front.
+        ("localhost".to_owned(), "X-Forwarded-For: 203.0.113.9\r\n", true),
+        ("localhost".to_owned(), "Forwarded: for=203.0.113.9\r\n", true),
+        ("localhost".to_owned(), "X-Forwarded-Proto: https\r\n", true),
+        ("localhost".to_owned(), "X-Real-IP: 203.0.113.9\r\n", true),
+        ("localhost".to_owned(), "Via: 1.1 proxy\r\n", true),
+    ] {
+        let headers = headers.replace("PORT", &port.to_string());
+        for (method, path) in [("GET", "/"), ("GET", "/health"), ("GET", "/metrics"), ("POST", "/api/info")] {
+            let mut connection = HttpConnection::open(open.address);
+            connection.send(&format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n"));
+            let status = connection.read(true).status;
+            assert_eq!(status, if is_refused { 403 } else { 200 }, "{path} at {host} with {headers}");
+        }
+        let head = upgrade_as(&open, &host, &headers);
+        let status = if is_refused { "403" } else { "101" };
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{host} with {headers}: {head}");
+    }
+    let mut old = HttpConnection::open(open.address);
+    old.send("GET /health HTTP/1.0\r\n\r\n");
+    assert_eq!(old.read(true).status, 403, "no name at all");
+    assert_eq!(open.metric("bad_input_total{kind=\"host\"}"), 3 * 5 + 1);
+    assert_eq!(open.metric("bad_input_total{kind=\"proxied\"}"), 6 * 5);
 }
 
 #[test]
@@ -319,6 +532,10 @@ fn subprotocols_and_upgrades() {
         ("Sec-WebSocket-Protocol: \r\n", "101"),
         ("Sec-WebSocket-Protocol: centrifuge-json\r\n", "101"),
         ("Sec-WebSocket-Protocol: chat\r\n", "101"),
+        ("Sec-WebSocket-Protocol: centrifuge-json, centrifuge-protobuf\r\n", "101"),
+        ("Sec-WebSocket-Protocol: centrifuge-protobuf,centrifuge-json\r\n", "101"),
+        ("Sec-WebSocket-Protocol: centrifuge-protobuf\r\nSec-WebSocket-Protocol: centrifuge-json\r\n", "101"),
+        ("Sec-WebSocket-Protocol: centrifuge-protobuf, chat\r\n", "400"),
         ("Sec-WebSocket-Protocol: centrifuge-protobuf\r\n", "400"),
         ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n", "101"),
     ] {
@@ -337,4 +554,33 @@ fn subprotocols_and_upgrades() {
     let refused = request(server.address, "GET", "/connection/websocket", old, "");
     assert_eq!(refused.status, 426);
     assert!(refused.head.contains("\r\nSec-WebSocket-Version: 13\r\n"), "{}", refused.head);
+}
+
+#[test]
+fn upgrades_that_are_none() {
+    let server = TestServer::start();
+    let upgrade = |version: &str, lines: &str| {
+        let mut connection = HttpConnection::open(server.address);
+        connection.send(&format!(
+            "GET /connection/websocket {version}\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\n{lines}\r\n\r\n"
+        ));
+        connection.read(false).status
+    };
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    assert_eq!(upgrade("HTTP/1.1", key), 101);
+    assert_eq!(upgrade("HTTP/1.1", &format!("{key}\r\nContent-Length: 0")), 101);
+    assert_eq!(upgrade("HTTP/1.0", key), 400);
+    for (lines, status) in [
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ".to_owned(), 400),
+        ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZSE=".to_owned(), 400),
+        ("Sec-WebSocket-Key: ????????????????????????".to_owned(), 400),
+        ("Sec-WebSocket-Key:".to_owned(), 400),
+        (format!("{key}\r\n{key}"), 400),
+        (format!("{key}\r\nSec-WebSocket-Version: 8"), 426),
+        (format!("{key}\r\nContent-Length: 2"), 413),
+        (format!("{key}\r\nTransfer-Encoding: chunked"), 413),
+    ] {
+        assert_eq!(upgrade("HTTP/1.1", &lines), status, "{lines}");
+    }
 }

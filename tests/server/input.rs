@@ -188,7 +188,7 @@ fn commands_right_behind_the_upgrade_request_are_heard() {
     let mut socket = std::net::TcpStream::connect(server.address).unwrap();
     socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
     let mut request =
-        b"GET /connection/websocket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        b"GET /connection/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             .to_vec();
     request.extend(frame(TEXT, true, true, br#"{"id":1,"connect":{}}"#));

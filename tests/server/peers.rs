@@ -25,9 +25,9 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const ANN: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const BOB: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
-/// A server that believes the proxy, with more settings of `client`.
+/// A server that believes the proxy, with more settings of `client`. An open one takes nothing from a proxy.
 fn behind_proxy(settings: &str) -> TestServer {
-    TestServer::with(&format!("[client]\ntrusted_proxies = [\"{PROXY}\"]\n{settings}"))
+    TestServer::with(&format!("[client]\ninsecure = true\ntrusted_proxies = [\"{PROXY}\"]\n{settings}"))
 }
 
 /// The same for a proxy that speaks the PROXY protocol.
@@ -87,7 +87,7 @@ fn proxied(server: &TestServer, client: Ipv4Addr) -> Result<Client, String> {
 /// One request of the proxy for itself.
 fn own_request(server: &TestServer, path: &str) -> Answer {
     let mut connection = HttpConnection::over(reach(server, PROXY, b"PROXY UNKNOWN\r\n"));
-    connection.send(&format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n"));
+    connection.send(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
     connection.read(true)
 }
 
@@ -171,7 +171,7 @@ fn an_answered_socket_is_a_stranger_again_at_its_upgrade() {
     let server = behind_proxy_protocol("address_strangers_max = 1");
     let answered = || {
         let mut connection = HttpConnection::over(reach(&server, PROXY, &version_2(ANN)));
-        connection.send("GET /health HTTP/1.1\r\n\r\n");
+        connection.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(connection.read(true).status, 200);
         connection.socket
     };
@@ -195,7 +195,7 @@ fn a_server_full_of_clients_still_answers_requests() {
 
     // One request, and the place is for the next.
     let mut last = HttpConnection::open(server.address);
-    last.send("GET /health HTTP/1.1\r\n\r\n");
+    last.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let answer = last.read(true);
     assert_eq!((answer.status, header(&answer.head, "Connection")), (200, "close"));
     assert!(last.is_closed());
@@ -220,7 +220,7 @@ fn sockets_beyond_the_reserve_are_refused_at_once() {
     let (head, _) = read_head(&mut reach(&server, PROXY, b""));
     assert!(head.starts_with("HTTP/1.1 503 ") && header(&head, "Retry-After") == "1", "{head}");
     let mut nearby = HttpConnection::over(reach(&server, STRANGER, b""));
-    nearby.send("GET /health HTTP/1.1\r\n\r\n");
+    nearby.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(nearby.read(true).status, 200);
     drop(held);
 }
@@ -278,7 +278,7 @@ fn a_header_of_the_proxy_protocol_may_come_in_pieces() {
     let server = behind_proxy_protocol("");
     for header in [version_1(ANN), version_2(ANN), b"PROXY UNKNOWN\r\n".to_vec()] {
         let mut socket = reach(&server, PROXY, b"");
-        let request = [header.as_slice(), b"GET /health HTTP/1.1\r\n\r\n"].concat();
+        let request = [header.as_slice(), b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat();
         for byte in &request {
             socket.write_all(&[*byte]).unwrap();
         }
@@ -290,8 +290,8 @@ fn a_header_of_the_proxy_protocol_may_come_in_pieces() {
 fn a_peer_without_the_header_it_owes_is_not_heard() {
     let server = behind_proxy_protocol("");
     let wrong = [
-        b"GET /health HTTP/1.1\r\n\r\n".to_vec(),
-        b"PROXY TCP4 203.0.113.9\r\nGET /health HTTP/1.1\r\n\r\n".to_vec(),
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+        b"PROXY TCP4 203.0.113.9\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
         version_2(ANN).iter().map(|byte| if *byte == 0x21 { 0x31 } else { *byte }).collect(),
     ];
     for (count, bytes) in wrong.iter().enumerate() {
@@ -303,11 +303,12 @@ fn a_peer_without_the_header_it_owes_is_not_heard() {
         assert_eq!(metric(&server, "bad_input_total{kind=\"proxy_header\"}"), count as u64 + 1);
     }
     // Somebody else owes no header, and may not send one.
-    let mut plain = HttpConnection::over(reach(&server, STRANGER, b"GET /health HTTP/1.1\r\n\r\n"));
+    let mut plain =
+        HttpConnection::over(reach(&server, STRANGER, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert_eq!(plain.read(true).status, 200);
     for header in [version_1(ANN), version_2(ANN)] {
         let mut forged = HttpConnection::over(reach(&server, STRANGER, &header));
-        forged.send("GET /health HTTP/1.1\r\n\r\n");
+        forged.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(forged.read(true).status, 400);
     }
 }
@@ -346,7 +347,9 @@ fn strangers_share_a_budget_of_bytes() {
 fn a_body_counts_unless_its_request_shows_the_key() {
     let upload = |server: &TestServer, key: &str, bytes: usize| {
         let mut connection = HttpConnection::open(server.address);
-        connection.send(&format!("POST /api/publish HTTP/1.1\r\nContent-Length: {bytes}\r\n{key}\r\n"));
+        connection.send(&format!(
+            "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n{key}\r\n"
+        ));
         connection.send(&"x".repeat(bytes - 1));
         connection
     };
@@ -369,7 +372,7 @@ fn an_answer_that_is_not_read_counts() {
     let server = TestServer::start();
     let mut silent = HttpConnection::open(server.address);
     // Far more than the kernel keeps for a socket; the server reads on only when an answer has left.
-    let requests = "GET / HTTP/1.1\r\n\r\n".repeat(5_000);
+    let requests = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(5_000);
     silent.send(&requests);
     eventually("it is counted", || server.metric("stranger_bytes") > 8 * 1024);
     drop(silent);

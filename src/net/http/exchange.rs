@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::message::{BadRequest, Head, Response, parse};
+use super::bad_request::BadRequest;
+use super::body::Body;
+use super::message::{Head, Response, parse};
+use super::origin::Scheme;
 use super::routes::{Route, Router};
 use crate::limits::{
     HTTP_BODY_DEADLINE, HTTP_HEAD_DEADLINE, HTTP_KEEP_ALIVE, HTTP_REQUESTS_PER_TURN_MAX,
@@ -56,8 +59,8 @@ enum Stage {
     ProxyHeader,
     /// The head of a request, or more of it.
     Head,
-    /// The body of a request, of so many bytes.
-    Body(Box<Request>, usize),
+    /// The body of a request.
+    Body(Box<Request>, Body),
     /// What is left of an answer.
     Answer { bytes: Vec<u8>, sent: usize, then: Then },
 }
@@ -163,8 +166,12 @@ impl Exchange {
         if self.is_keyed {
             return Ok(());
         }
-        let answer = if let Stage::Answer { bytes, .. } = &self.stage { bytes.capacity() } else { 0 };
-        peer.hold(self.buffer.capacity() + answer, Instant::now())
+        let stage = match &self.stage {
+            Stage::Answer { bytes, .. } => bytes.capacity(),
+            Stage::Body(_, body) => body.held_bytes(),
+            Stage::ProxyHeader | Stage::Head => 0,
+        };
+        peer.hold(self.buffer.capacity() + stage, Instant::now())
     }
 
     /// A client that was too slow with a request is told so. False when there is nothing to tell, or it is
@@ -218,7 +225,9 @@ impl Exchange {
     }
 
     fn on_request(&mut self, socket: &TcpStream, peer: &mut Peer, request: Request) -> Result<(), Outcome> {
-        match self.router.route(&request.head) {
+        let schemes = || Scheme::forwarded(request.head.lines("x-forwarded-proto"));
+        let scheme = if peer.is_trusted_proxy() { schemes() } else { None };
+        match self.router.route(&request.head, scheme) {
             Route::Upgrade(answer) => match peer.upgrade(request.client, Instant::now()) {
                 Ok(()) => {
                     tracing::debug!(client = %request.client.ip(), "a WebSocket");
@@ -227,15 +236,15 @@ impl Exchange {
                 Err(refusal) => self.answer_to(&request, &Response::refusal(refusal), false),
             },
             Route::Refuse(response) => self.answer_to(&request, &response, false),
-            Route::Respond { body_bytes, is_keyed } => {
+            Route::Respond { body, is_keyed } => {
                 self.is_keyed = is_keyed;
                 if is_keyed {
                     peer.known();
                 }
-                if body_bytes > 0 && request.head.expects_continue() {
+                if !body.is_empty() && request.head.expects_continue() {
                     ask_for_body(socket)?;
                 }
-                self.stage = Stage::Body(Box::new(request), body_bytes);
+                self.stage = Stage::Body(Box::new(request), body);
                 self.deadline = Instant::now() + HTTP_BODY_DEADLINE;
             }
         }
@@ -243,31 +252,36 @@ impl Exchange {
     }
 
     fn read_body(&mut self, socket: &TcpStream, peer: &mut Peer, asker: Asker<'_>) -> Result<(), Outcome> {
-        match std::mem::replace(&mut self.stage, Stage::Head) {
-            Stage::Body(request, length) if self.buffer.len() >= length => {
-                let _slot = match self.slot(&request, asker) {
-                    Ok(slot) => slot,
-                    Err(NoSlot::TooLate) => {
-                        self.buffer.drain(..length);
-                        let response = self.router.respond_too_late(&request.head);
-                        self.answer_to(&request, &response, request.head.keep_alive());
-                        return Ok(());
-                    }
-                    Err(NoSlot::Wait) => {
-                        self.stage = Stage::Body(request, length);
-                        return Err(Outcome::Wait(Wait::wake(Some(self.deadline))));
-                    }
-                };
-                let rest = self.buffer.split_off(length);
-                let body = std::mem::replace(&mut self.buffer, rest);
-                self.respond(peer, &request, &body);
-                Ok(())
+        let Stage::Body(request, mut body) = std::mem::replace(&mut self.stage, Stage::Head) else {
+            return Ok(());
+        };
+        match body.read(&mut self.buffer) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.stage = Stage::Body(request, body);
+                return self.fill(socket, peer);
             }
-            stage => {
-                self.stage = stage;
-                self.fill(socket, peer)
+            Err(BadRequest(status, text)) => {
+                self.refuse(&Response::text(status, text));
+                return Ok(());
             }
         }
+        match self.slot(&request, asker) {
+            Ok(_slot) => {
+                let content = body.take(&mut self.buffer);
+                self.respond(peer, &request, &content);
+            }
+            Err(NoSlot::TooLate) => {
+                body.take(&mut self.buffer);
+                let response = self.router.respond_too_late(&request.head);
+                self.answer_to(&request, &response, request.head.keep_alive());
+            }
+            Err(NoSlot::Wait) => {
+                self.stage = Stage::Body(request, body);
+                return Err(Outcome::Wait(Wait::wake(Some(self.deadline))));
+            }
+        }
+        Ok(())
     }
 
     /// The slot that a request needs, if it queries the database.
@@ -347,7 +361,7 @@ impl Exchange {
     /// Lets the buffer grow as it does, but for a body to no more than its length: its capacity is counted.
     fn make_space(&mut self, count: usize) {
         let length = self.buffer.len();
-        if let Stage::Body(_, body_bytes) = self.stage
+        if let Stage::Body(_, Body::Length(body_bytes)) = self.stage
             && self.buffer.capacity() < length + count
         {
             self.buffer.reserve_exact(length.min(body_bytes.saturating_sub(length)).max(count));
@@ -438,10 +452,10 @@ mod tests {
 
     #[test]
     fn a_request_that_came_in_time_is_answered_in_a_late_turn() {
-        let (outcome, answer) = late_turn(b"", b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
+        let (outcome, answer) = late_turn(b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert!(matches!(outcome, Outcome::Wait(_)), "{outcome:?}");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        let (_, answer) = late_turn(b"GET /health HTTP", b"/1.1\r\nHost: h\r\n\r\n");
+        let (_, answer) = late_turn(b"GET /health HTTP", b"/1.1\r\nHost: localhost\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 
@@ -475,7 +489,10 @@ mod tests {
         };
         let params = r#"{"channel":"room"}"#;
         let request = |method| {
-            format!("POST /api/{method} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{params}", params.len())
+            format!(
+                "POST /api/{method} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{params}",
+                params.len()
+            )
         };
         let send = |text: String| {
             (&client).write_all(text.as_bytes()).unwrap();

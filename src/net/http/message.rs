@@ -1,11 +1,14 @@
-//! HTTP/1.1 as far as one port needs it: a head with a size limit, the length of its body, and answers.
+//! HTTP/1.1 as far as one port needs it: a head with a size limit, and answers.
 //!
-//! Parsing is `httparse`'s. What else a request may want (trailers, chunked uploads) is refused with the
-//! status that says so. Text only: `exchange` reads and writes.
+//! The grammar is `httparse`'s; what it leaves to its caller, and what a proxy might read in another way, is
+//! decided here: line breaks, the target, the host, and in `body` the length. Text only: `exchange` reads and writes.
 
 use std::io::Write;
 
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+use super::authority::Authority;
+use super::bad_request::BadRequest;
+use super::body::{Body, Framing};
+use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
 use crate::net::peers::Refusal;
 
 /// The head of a request.
@@ -15,25 +18,34 @@ pub(in crate::net) struct Head {
     /// Path without the query.
     pub(super) path: String,
     pub(super) query: Option<String>,
+    /// The server as the client calls it: in an absolute target, else in `Host`. Always there in HTTP/1.1.
+    pub(super) host: Option<Authority>,
     headers: Vec<(String, String)>,
+    framing: Framing,
     /// False for HTTP/1.0.
-    is_http_11: bool,
+    pub(super) is_http_11: bool,
 }
-
-/// A request that is refused with this status and explanation.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BadRequest(pub(super) u16, pub(super) &'static str);
 
 impl Head {
     /// The value of a header, by any spelling of its name.
     pub(in crate::net) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        lines_of(&self.headers, name).next()
     }
 
     /// The values of all lines of a header, by any spelling of its name.
-    pub(super) fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let lines = self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name));
-        lines.map(|(_, value)| value.as_str())
+    pub(super) fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
+        lines_of(&self.headers, name)
+    }
+
+    /// The value of a header that takes one line and no more; `None` also when there are several.
+    pub(super) fn only_line(&self, name: &str) -> Option<&str> {
+        let mut lines = self.lines(name);
+        lines.next().filter(|_| lines.next().is_none())
+    }
+
+    /// The names of all headers, as they were written.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(|(name, _)| name.as_str())
     }
 
     /// True when a comma-separated header holds the token.
@@ -56,29 +68,22 @@ impl Head {
 
     /// True when the client waits for a word before it sends the body.
     pub(super) fn expects_continue(&self) -> bool {
-        self.has_token("expect", "100-continue")
+        self.is_http_11 && self.has_token("expect", "100-continue")
     }
 
     /// Makes sure that the request has no body: nobody wants it.
     pub(super) fn no_body(&self) -> Result<(), BadRequest> {
-        let is_empty = self.header("content-length").is_none_or(|length| length.trim() == "0");
-        if self.header("transfer-encoding").is_some() || !is_empty {
-            return Err(BadRequest(413, "this address takes no request body"));
+        match self.framing {
+            Framing::Length(0) => Ok(()),
+            Framing::Length(_) | Framing::Chunked => {
+                Err(BadRequest(413, "this address takes no request body"))
+            }
         }
-        Ok(())
     }
 
-    /// Length of the body, in bytes.
-    pub(super) fn body_bytes(&self) -> Result<usize, BadRequest> {
-        if self.header("transfer-encoding").is_some() {
-            return Err(BadRequest(411, "send the body with a Content-Length"));
-        }
-        let Some(length) = self.header("content-length") else { return Ok(0) };
-        match length.trim().parse() {
-            Ok(length) if length <= HTTP_BODY_BYTES_MAX => Ok(length),
-            Ok(_) => Err(BadRequest(413, "the request body is too large")),
-            Err(_) => Err(BadRequest(400, "Content-Length is not a number")),
-        }
+    /// The body that follows.
+    pub(super) fn body(&self) -> Result<Body, BadRequest> {
+        self.framing.body()
     }
 }
 
@@ -100,20 +105,68 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, BadRequest> {
     if length > HTTP_HEAD_BYTES_MAX {
         return Err(TOO_LARGE);
     }
-    let target = request.path.unwrap_or("/");
+    if memchr::memchr_iter(b'\n', &bytes[..length]).any(|at| at == 0 || bytes[at - 1] != b'\r') {
+        return Err(BadRequest(400, "a line of the head does not end with CR LF"));
+    }
+    head(&request).map(|head| Some((head, length)))
+}
+
+fn head(request: &httparse::Request<'_, '_>) -> Result<Head, BadRequest> {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let headers: Vec<_> =
+        request.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect();
+    let lines = |name| lines_of(&headers, name);
+    let is_http_11 = request.version == Some(1);
+    let (authority, target) = target(request.path.unwrap_or("/"))?;
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
         None => (target, None),
     };
-    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-    let head = Head {
+    let host = host(lines("host"), is_http_11)?;
+    Ok(Head {
         method: request.method.unwrap_or("").to_owned(),
-        path: path.to_owned(),
+        path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
         query,
-        headers: request.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect(),
-        is_http_11: request.version == Some(1),
-    };
-    Ok(Some((head, length)))
+        host: authority.or(host),
+        framing: Framing::of(lines("content-length"), lines("transfer-encoding"), is_http_11)?,
+        is_http_11,
+        headers,
+    })
+}
+
+/// The host that an absolute target names, and the target without it.
+fn target(text: &str) -> Result<(Option<Authority>, &str), BadRequest> {
+    if text.starts_with('/') || text == "*" {
+        return Ok((None, text));
+    }
+    let is_http = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let rest = text.split_once("://").filter(|(scheme, _)| is_http(scheme)).map(|(_, rest)| rest);
+    let parts = rest.map(|rest| rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())));
+    match parts.map(|(authority, target)| (Authority::parse(authority), target)) {
+        Some((Some(authority), target)) => Ok((Some(authority), target)),
+        _ => Err(BadRequest(400, "the target is no path and no http URL")),
+    }
+}
+
+/// The host of the header `Host`, of which HTTP/1.1 has exactly one (RFC 9112 §3.2).
+fn host<'a>(
+    mut lines: impl Iterator<Item = &'a str>,
+    is_http_11: bool,
+) -> Result<Option<Authority>, BadRequest> {
+    match (lines.next(), lines.next()) {
+        (None, _) if is_http_11 => Err(BadRequest(400, "the header Host is missing")),
+        (None, _) => Ok(None),
+        (Some(line), None) => match Authority::parse(line) {
+            Some(host) => Ok(Some(host)),
+            None => Err(BadRequest(400, "the header Host names no host")),
+        },
+        (Some(_), Some(_)) => Err(BadRequest(400, "there is more than one Host")),
+    }
+}
+
+/// The values of all lines of a header, by any spelling of its name.
+fn lines_of<'a>(headers: &'a [(String, String)], name: &str) -> impl Iterator<Item = &'a str> {
+    headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 /// An answer to a request.
@@ -228,6 +281,49 @@ mod tests {
         assert_eq!((head.path.as_str(), head.query_value("api_key")), ("/api/x", Some("k")));
         assert!(head.has_token("connection", "upgrade") && head.keep_alive());
         assert_eq!(head.header("HOST"), Some("h"));
+    }
+
+    #[test]
+    fn the_target_may_be_absolute() {
+        let host = |host: &str, port| Some(Authority { host: host.to_owned(), port });
+        for (target, expected) in [
+            ("/a?b=1", ("/a", Some("b=1"), host("h", None))),
+            ("http://Chat.example.com/a?b=1", ("/a", Some("b=1"), host("chat.example.com", None))),
+            ("HTTPS://x:8443", ("/", None, host("x", Some(8443)))),
+            ("http://[::1]:8000?b", ("/", Some("b"), host("[::1]", Some(8000)))),
+            ("*", ("*", None, host("h", None))),
+        ] {
+            let (head, _) = parsed(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap().unwrap();
+            assert_eq!((head.path.as_str(), head.query.as_deref(), head.host), expected, "{target}");
+        }
+        for target in ["x", "ftp://h/", "ws://h/", "http:///a", "http://ann@h/", "http:/h", "h:80", "://h/"] {
+            let outcome = parsed(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            assert!(matches!(outcome, Err(BadRequest(400, _))), "{target}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn http_11_has_one_host() {
+        for lines in
+            ["", "Host:\r\n", "Host: a\r\nHost: a\r\n", "Host: a b\r\n", "Host: a, b\r\n", "Host: a/\r\n"]
+        {
+            let outcome = parsed(&format!("GET / HTTP/1.1\r\n{lines}\r\n"));
+            assert!(matches!(outcome, Err(BadRequest(400, _))), "{lines}: {outcome:?}");
+            let outcome = parsed(&format!("GET / HTTP/1.0\r\n{lines}\r\n"));
+            assert_eq!(outcome.is_ok(), lines.is_empty(), "{lines}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_ends_with_both_characters() {
+        for text in [
+            "GET / HTTP/1.1\nHost: h\n\n",
+            "GET / HTTP/1.1\r\nHost: h\nContent-Length: 2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        ] {
+            assert!(matches!(parsed(text), Err(BadRequest(400, _))), "{text:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! HTTP: requests and answers, and the routes from one to the other.
 
+mod authority;
+mod bad_request;
+mod body;
 mod exchange;
 pub(super) mod glob;
+mod local;
 mod message;
 mod origin;
 mod page;

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use tungstenite::handshake::derive_accept_key;
 
-use super::message::{BadRequest, Head, Response};
-use super::origin::Origins;
+use super::bad_request::BadRequest;
+use super::body::Body;
+use super::local::Local;
+use super::message::{Head, Response};
+use super::origin::{Origins, Scheme};
 use super::page;
 use crate::config::Config;
 use crate::net::api::{self, ApiKey};
@@ -25,8 +30,8 @@ const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 pub(super) enum Route {
     /// This answer makes the socket a WebSocket.
     Upgrade(String),
-    /// An answer once its body, of so many bytes, is there. `is_keyed`: the request showed the key of the API.
-    Respond { body_bytes: usize, is_keyed: bool },
+    /// An answer once its body is there. `is_keyed`: the request showed the key of the API.
+    Respond { body: Body, is_keyed: bool },
     /// This answer. Its body is not read, so nothing can follow it on the connection.
     Refuse(Response),
 }
@@ -38,6 +43,8 @@ pub(crate) struct Router {
     client_rules: Arc<ClientRules>,
     api_key: ApiKey,
     origins: Origins,
+    /// In open mode.
+    local: Option<Local>,
     queries: Arc<Queries>,
 }
 
@@ -48,7 +55,8 @@ impl Router {
             client_rules: Arc::new(ClientRules::new(config)),
             queries: Arc::new(Queries::new(config, node.metrics())),
             api_key: ApiKey::new(config),
-            origins: Origins { allowed: config.client.allowed_origins.clone() },
+            origins: Origins::new(config),
+            local: Local::new(config),
             node,
         }
     }
@@ -68,25 +76,29 @@ impl Router {
         &self.queries
     }
 
-    /// Decides what becomes of a request by its head alone.
-    pub(super) fn route(&self, head: &Head) -> Route {
+    /// Decides what becomes of a request by its head alone. `scheme`: by which the client asks, if known.
+    pub(super) fn route(&self, head: &Head, scheme: Option<Scheme>) -> Route {
+        let metrics = self.node.metrics();
+        if let Some(Err(response)) = self.local.as_ref().map(|local| local.check(head, metrics)) {
+            return Route::Refuse(response);
+        }
         if head.path == WEBSOCKET_PATH {
-            return match upgrade(head, || self.origins.check(head, self.node.metrics())) {
+            return match upgrade(head, || self.origins.check(head, scheme, metrics)) {
                 Ok(answer) => Route::Upgrade(answer),
                 Err(response) => Route::Refuse(response),
             };
         }
         let is_api = api_method(head).is_some();
-        let body_bytes = if is_api {
-            if let Err(response) = self.authorize(head) {
+        let body = if is_api {
+            if let Err(response) = self.authorize(head, scheme) {
                 return Route::Refuse(response);
             }
-            head.body_bytes()
+            head.body()
         } else {
-            head.no_body().map(|()| 0)
+            head.no_body().map(|()| Body::Length(0))
         };
-        match body_bytes {
-            Ok(body_bytes) => Route::Respond { body_bytes, is_keyed: is_api && self.api_key.is_set() },
+        match body {
+            Ok(body) => Route::Respond { body, is_keyed: is_api && self.api_key.is_set() },
             Err(BadRequest(status, text)) => Route::Refuse(Response::text(status, text)),
         }
     }
@@ -115,9 +127,9 @@ impl Router {
 
     /// Checks that a request may use the API. The origin counts too, because a page that a user
     /// visits could otherwise post to a server on the same machine.
-    fn authorize(&self, head: &Head) -> Result<(), Response> {
+    fn authorize(&self, head: &Head, scheme: Option<Scheme>) -> Result<(), Response> {
         api::authorize(head, &self.api_key)?;
-        self.origins.check(head, self.node.metrics())
+        self.origins.check(head, scheme, self.node.metrics())
     }
 
     fn respond_to_path(&self, head: &Head) -> Response {
@@ -169,22 +181,28 @@ fn upgrade(head: &Head, check_origin: impl FnOnce() -> Result<(), Response>) -> 
     if head.method != "GET" {
         return Err(Response::method_not_allowed("GET"));
     }
-    let is_upgrade = head.has_token("upgrade", "websocket") && head.has_token("connection", "upgrade");
-    let key = head.header("sec-websocket-key").filter(|key| key.len() == 24);
+    if let Err(BadRequest(status, text)) = head.no_body() {
+        return Err(Response::text(status, text));
+    }
+    // HTTP/1.0 has no upgrades, whatever its headers say (RFC 9110 §7.8).
+    let is_upgrade =
+        head.is_http_11 && head.has_token("upgrade", "websocket") && head.has_token("connection", "upgrade");
+    let key = head.only_line("sec-websocket-key").filter(|key| is_websocket_key(key));
     let (true, Some(key)) = (is_upgrade, key) else {
         return Err(Response::text(400, "this is a WebSocket address: connect with ws:// or an SDK"));
     };
-    if head.header("sec-websocket-version") != Some("13") {
+    if head.only_line("sec-websocket-version") != Some("13") {
         return Err(Response::text(426, "only WebSocket version 13 is supported"));
     }
     check_origin()?;
-    let wants_protobuf = head.has_token("sec-websocket-protocol", PROTOBUF_SUBPROTOCOL)
-        || head.query_value("format") == Some("protobuf")
-        || head.query_value("cf_protocol") == Some("protobuf");
+    let offers_json = head.has_token("sec-websocket-protocol", JSON_SUBPROTOCOL);
+    let wants_protobuf = head.query_value("format") == Some("protobuf")
+        || head.query_value("cf_protocol") == Some("protobuf")
+        || (!offers_json && head.has_token("sec-websocket-protocol", PROTOBUF_SUBPROTOCOL));
     if wants_protobuf {
         return Err(Response::text(400, "only the JSON protocol is supported, not Protobuf"));
     }
-    let subprotocol = match head.has_token("sec-websocket-protocol", JSON_SUBPROTOCOL) {
+    let subprotocol = match offers_json {
         true => format!("Sec-WebSocket-Protocol: {JSON_SUBPROTOCOL}\r\n"),
         false => String::new(),
     };
@@ -193,4 +211,9 @@ fn upgrade(head: &Head, check_origin: impl FnOnce() -> Result<(), Response>) -> 
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\n{subprotocol}\r\n"
     ))
+}
+
+/// True for 16 bytes as base64 (RFC 6455 §4.1).
+fn is_websocket_key(text: &str) -> bool {
+    STANDARD.decode(text).is_ok_and(|key| key.len() == 16)
 }

@@ -112,6 +112,11 @@ impl Peer {
         self.place.is_reserved()
     }
 
+    /// True for a proxy that is believed when it says whom it serves, and how.
+    pub(in crate::net) fn is_trusted_proxy(&self) -> bool {
+        self.peers.rules.is_trusted(self.address.ip())
+    }
+
     /// Takes the client that the header of the PROXY protocol names, if it names one.
     pub(in crate::net) fn proxy_header(
         &mut self,

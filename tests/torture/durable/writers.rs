@@ -96,7 +96,7 @@ fn post(server: SocketAddr, body: &str) -> Option<Value> {
     socket.set_read_timeout(Some(PATIENCE)).ok()?;
     let length = body.len();
     let request = format!(
-        "POST /api/publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     socket.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();

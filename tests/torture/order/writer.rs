@@ -168,7 +168,7 @@ fn broadcast(run: &Run, http: &mut HttpConnection, rooms: &[usize], data: &str) 
     let names: Vec<_> = rooms.iter().map(|room| format!("\"{}\"", run.rooms[*room].name)).collect();
     let body = format!(r#"{{"channels":[{}],"data":{data}}}"#, names.join(","));
     http.send(&format!(
-        "POST /api/broadcast HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /api/broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     ));
     let answer = http.read(true);

@@ -145,7 +145,8 @@ fn stand_still(
     let (stop, began) = (AtomicBool::new(false), Instant::now());
     crowd.peers.iter_mut().for_each(|peer| peer.send_text(&format!(r#"{{"id":2,{question}}}"#)));
     let length = params.len();
-    let request = format!("POST /api/{method} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{params}");
+    let request =
+        format!("POST /api/{method} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{params}");
     callers.peers.iter_mut().for_each(|peer| peer.send(request.as_bytes()));
     let (mut refused, mut pings, mut answers) = (0, 0, 0);
     let (typing, health, publishing) = thread::scope(|scope| {

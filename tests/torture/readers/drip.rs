@@ -13,7 +13,7 @@ use crate::support::token::{seconds_from_now, token};
 use crate::swarm::StopOnDrop;
 
 /// The beginning of a head that has no end.
-const HEAD: &[u8] = b"GET /health HTTP/1.1\r\nX-Endless: ";
+const HEAD: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Endless: ";
 
 /// A message that nobody lives to see the end of, byte by byte; a larger one is refused before connect.
 fn endless() -> Vec<u8> {
@@ -102,7 +102,8 @@ fn a_byte_dripped_through_every_state_ends_in_time() {
     crowd.peers.iter_mut().for_each(|peer| peer.send(&message[..1]));
     server.api("disconnect", r#"{"user":"kicked"}"#);
     crowd.open(server, 2 * each, true);
-    let body = b"POST /api/publish HTTP/1.1\r\nX-API-Key: key\r\nContent-Length: 100000\r\n\r\n";
+    let body =
+        b"POST /api/publish HTTP/1.1\r\nHost: localhost\r\nX-API-Key: key\r\nContent-Length: 100000\r\n\r\n";
     crowd.peers.iter_mut().skip(6 * each).for_each(|peer| peer.send(body));
     let took = crowd.drip(server, Duration::from_millis(100), |number, place| match number / each {
         0..5 => message[place + 1],

@@ -103,7 +103,7 @@ fn bodies_that_nobody_wants_take_no_memory() {
     let mut crowd = Crowd::default();
     crowd.open(&siege.server, count, true);
     let body = vec![b'x'; 4 * MIB as usize];
-    let head = format!("POST /health HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!("POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
     let began = Instant::now();
     for peer in &mut crowd.peers {
         peer.send(head.as_bytes());
@@ -132,8 +132,11 @@ fn answers_that_are_not_read_hold_no_thread_and_end() {
     let mut crowd = Crowd::default();
     crowd.open(server, count, false);
     let params = r#"{"channel":"room","limit":100}"#;
-    let request =
-        format!("POST /api/history HTTP/1.1\r\nContent-Length: {}\r\n\r\n{params}", params.len()).repeat(50);
+    let request = format!(
+        "POST /api/history HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{params}",
+        params.len()
+    )
+    .repeat(50);
     let (mut acked, mut slowest, began) = (0, Duration::ZERO, Instant::now());
     for peer in &mut crowd.peers {
         peer.reads = false;
