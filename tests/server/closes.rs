@@ -110,6 +110,21 @@ fn shutdown_delivers_what_is_owed_then_closes() {
 }
 
 #[test]
+fn a_closed_terminal_ends_the_server_like_sigterm() {
+    let mut server = TestServer::start();
+    let mut ann = server.connect("ann");
+    ann.join("room");
+    server.connect("bob").publish_numbers("room", 1..=100);
+    // The kernel and the shell may both send it.
+    crate::support::signal("HUP", server.pid());
+    crate::support::signal("HUP", server.pid());
+    ann.expect_numbers(1..=100);
+    assert_eq!(ann.expect_close(3001), "shutdown");
+    drop(ann);
+    assert_eq!(server.wait(), Some(0));
+}
+
+#[test]
 fn clients_that_do_not_read_do_not_delay_shutdown() {
     let mut server = TestServer::with("[client]\nstall_timeout = \"10m\"\n");
     let mut deaf = server.connect("deaf");
