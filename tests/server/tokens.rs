@@ -294,6 +294,36 @@ fn tokens_are_checked_in_insecure_mode_too() {
     ann.expect_push(r#"{"channel":"talk:a","join":{"info":{"user":"ann","client":"<ann>"}}}"#);
 }
 
+on_both_databases! {
+    a_name_that_a_token_could_prove_is_not_believed(server, "[client]\ninsecure = true\ntoken_hmac_secret = \"a secret only the tests know\"\n[api]\nkey = \"key\"\n[namespace.own]\npersonal = true\n") {
+        let mut ann = server.connect_with("ann", r#"{"sub":"ann"}"#);
+        let added = server.api("contact_add", r#"{"user":"ann","contact":"bob"}"#);
+        let room = added.split_once(r#""channel":""#).unwrap().1.split_once('"').unwrap().0.to_owned();
+        ann.publish(&room, r#""private""#);
+        server.api("publish", r##"{"channel":"own:#ann","data":"private"}"##);
+
+        let mut eve = server.open();
+        let reply = eve.connect(r#"{"data":{"user":"ann"}}"#, "eve");
+        assert!(!reply.contains("#ann"), "{reply}");
+        for channel in [room.as_str(), "own:#ann"] {
+            for command in [
+                format!(r#"{{"subscribe":{{"channel":"{channel}"}}}}"#),
+                format!(r#"{{"history":{{"channel":"{channel}","limit":10}}}}"#),
+                format!(r#"{{"presence":{{"channel":"{channel}"}}}}"#),
+                format!(r#"{{"publish":{{"channel":"{channel}","data":1}}}}"#),
+            ] {
+                let reply = eve.ask(&command);
+                assert_eq!(reply, r#"{"error":{"code":103,"message":"permission denied"}}"#, "{command}");
+            }
+        }
+        let contacts = eve.ask(r#"{"rpc":{"method":"contacts.list"}}"#);
+        assert!(!contacts.contains("direct:"), "{contacts}");
+        eve.join("room");
+        let presence = server.api("presence", r#"{"channel":"room"}"#);
+        assert_eq!(presence, r#"{"result":{"presence":{"<eve>":{"user":"","client":"<eve>"}}}}"#);
+    }
+}
+
 #[test]
 fn the_command_line_makes_tokens_that_are_accepted() {
     let server = TestServer::secured("");

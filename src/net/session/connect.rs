@@ -147,8 +147,10 @@ impl Session {
         if !self.allows_anonymous() {
             return Err(CloseCode::BadRequest.into());
         }
-        // Without tokens there is nothing to prove an identity by, so the client's word is taken.
-        let claimed = if self.node.is_open() { request.named_user().ok() } else { None };
+        // Without a secret there is nothing to prove an identity by, so the client's word is taken. With one, a
+        // name is another user's, who proves it by a token.
+        let is_word_taken = self.node.is_open() && self.rules.verifier.is_none();
+        let claimed = if is_word_taken { request.named_user().ok() } else { None };
         let user = claimed.unwrap_or_default();
         let mut subscriptions = Vec::new();
         self.add_personal(&user, &mut subscriptions);

@@ -118,7 +118,7 @@ pub struct ConnectRequest {
 
 impl ConnectRequest {
     /// The user id that the client gives itself in `data: {"user": …}`; empty when it gives none.
-    /// Only a server in open mode believes it.
+    /// Only a server without a secret believes it.
     ///
     /// # Errors
     /// [`ErrorCode::BadRequest`] when the id is not legal.
