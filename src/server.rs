@@ -24,8 +24,9 @@ impl Server {
     /// Starts everything; when it returns, clients can connect.
     ///
     /// # Errors
-    /// [`StartError`] says what is missing.
+    /// [`StartError`] says what is missing, or which rules the configuration breaks.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let config = config.check()?.config;
         let capacity = Capacity::of_system().at_most(config.client.connections_max);
         let node = Node::open(&config)?;
         let router = Router::new(&config, node.handle().clone());

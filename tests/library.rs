@@ -13,11 +13,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use roomcast::config::DatabaseUrl;
+use roomcast::config::{DatabaseUrl, Secret};
 use roomcast::internals::{CommitSink, HistoryLimit, HistoryQuery, NewMessage, Retention, Store};
 use roomcast::{
-    Channel, ClientInfo, Config, Ended, Metrics, Node, Publication, PublishError, ReadError, Seq,
-    SubscribeError, Subscription,
+    Channel, ClientInfo, Config, Ended, Metrics, Node, Publication, PublishError, ReadError, Seq, Server,
+    StartError, SubscribeError, Subscription,
 };
 
 use temp::TempDir;
@@ -51,6 +51,39 @@ fn publish(node: &Node, count: u64) {
     for number in head + 1..=head + count {
         assert_eq!(node.publish(&lobby(), &format!(r#"{{"n": {number}}}"#)), Ok(number));
     }
+}
+
+#[test]
+fn what_the_program_refuses_is_refused_to_a_program() {
+    type Change = fn(&mut Config);
+    let folder = TempDir::new();
+    let changes: [(Change, &str); 4] = [
+        (|config| config.listen = "0.0.0.0:0".parse().unwrap(), "listen: 0.0.0.0:0 can be reached"),
+        (|config| config.client.ping_interval = Duration::ZERO, "client.ping_interval: must be between"),
+        (|config| config.client.allowed_origins = vec!["*".to_owned()], "client.allowed_origins: "),
+        (
+            |config| {
+                config.listen = "0.0.0.0:0".parse().unwrap();
+                config.client.token_hmac_secret = Some(Secret::new("short"));
+            },
+            "client.token_hmac_secret: is shorter than 32 bytes",
+        ),
+    ];
+    for (change, expected) in changes {
+        let mut config = config(&folder);
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        change(&mut config);
+        for refused in [Node::open(&config).map(drop), Server::start(config).map(drop)] {
+            let Err(StartError::Config(refusal)) = refused else { panic!("{expected}: {refused:?}") };
+            assert!(refusal.to_string().starts_with(expected), "{refusal}");
+        }
+    }
+    assert!(!folder.0.join("chat.db").exists(), "refused before anything is touched");
+
+    let mut config = config(&folder);
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    config.workers = 0;
+    Server::start(config).unwrap().stop();
 }
 
 #[test]

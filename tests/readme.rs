@@ -47,7 +47,7 @@ fn the_readme_examples_print_what_it_shows() {
 fn the_http_api_answers_as_its_document_says() {
     let document = read("docs/http-api.md");
     let config = examples(&document, "config").pop().unwrap();
-    let server = Server::start_with(&config, &[("ROOMCAST_API_KEY", "")]);
+    let server = Server::start_with(&config, &[]);
     let mut carl = server.connect();
     for line in
         [r#"{"id":1,"connect":{"data":{"user":"carl"}}}"#, r#"{"id":2,"subscribe":{"channel":"lobby"}}"#]

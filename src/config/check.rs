@@ -10,13 +10,15 @@ use super::root::{Config, Mode, RawConfig};
 use super::secret::Secret;
 use super::sections::Namespace;
 use super::setting::{Problems, location};
+use super::text::host_of_origin;
 
 /// Commit lanes on PostgreSQL, which commits in parallel, when nobody asks for another number.
 const POSTGRES_LANES: usize = 4;
 /// Bytes of a command besides the payload: channel, tags, and the command itself.
 const ENVELOPE_BYTES: usize = 4 * 1024;
-/// A shorter key can be guessed by trying.
-const SECRET_BYTES_MIN: usize = 16;
+/// A shorter key can be guessed by trying, offline once somebody has seen one token; and HS256 wants no shorter
+/// one (RFC 7518 §3.2).
+const SECRET_BYTES_MIN: usize = 32;
 
 /// The result of a check; the configuration is only to be used when there are no problems.
 pub(super) struct Checked {
@@ -32,6 +34,8 @@ pub(super) fn check(raw: &RawConfig) -> Checked {
     resolve_workers(&mut config);
     resolve_commit_lanes(raw, &mut config, &mut problems);
     check_reach(raw, &config, &mut problems);
+    check_open(raw, &config, &mut problems);
+    check_secrets(raw, &config, &mut problems);
     check_pong(raw, &config, &mut problems);
     check_thresholds(raw, &config, &mut problems);
     check_proxies(raw, &config, &mut problems);
@@ -50,6 +54,10 @@ fn assert_legal(config: &Config) {
     let Config { client, database, rooms, namespaces, .. } = config;
     debug_assert!(config.workers >= 1, "no worker");
     debug_assert!(config.mode() != Mode::Open || is_loopback(config), "open to other machines");
+    debug_assert!(
+        is_loopback(config) || !is_short(client.token_hmac_secret.as_ref()),
+        "a secret that can be guessed"
+    );
     debug_assert!(client.pong_timeout < client.ping_interval, "two pings wait for an answer");
     debug_assert!(client.connections_max != Some(0), "no connection may come");
     debug_assert!(!client.proxy_protocol || !client.trusted_proxies.is_empty(), "nobody writes the header");
@@ -128,6 +136,55 @@ fn check_reach(raw: &RawConfig, config: &Config, problems: &mut Problems) {
     }
 }
 
+/// In open mode a web page is kept out by its name alone, and a client of a proxy by what the proxy says.
+fn check_open(raw: &RawConfig, config: &Config, problems: &mut Problems) {
+    if config.mode() != Mode::Open {
+        return;
+    }
+    let anybody: Vec<&str> = config
+        .client
+        .allowed_origins
+        .iter()
+        .map(String::as_str)
+        .filter(|origin| is_anybody(origin))
+        .collect();
+    if !anybody.is_empty() {
+        problems.refuse(
+            location(raw.client.allowed_origins.as_ref(), "client.allowed_origins"),
+            format!(
+                "{anybody:?} would let any web page that somebody on this machine visits read and write \
+                 everything; name the hosts, or set client.token_hmac_secret"
+            ),
+        );
+    }
+    if config.client.proxy_protocol {
+        problems.refuse(
+            location(raw.client.proxy_protocol.as_ref(), "client.proxy_protocol"),
+            "a proxy would let anyone it serves read and write everything; set client.token_hmac_secret"
+                .to_owned(),
+        );
+    }
+}
+
+/// True for a pattern that pages of any site match: `null` is the origin of each sandboxed frame.
+fn is_anybody(origin: &str) -> bool {
+    host_of_origin(origin).is_none_or(|host| host.trim_matches(['*', '.']).is_empty())
+}
+
+/// Off loopback anybody may try keys; on loopback a short one is for trying out, and told.
+fn check_secrets(raw: &RawConfig, config: &Config, problems: &mut Problems) {
+    if is_loopback(config) {
+        return;
+    }
+    let token = location(raw.client.token_hmac_secret.as_ref(), "client.token_hmac_secret");
+    let key = location(raw.api.key.as_ref(), "api.key");
+    for (location, secret) in [(token, &config.client.token_hmac_secret), (key, &config.api.key)] {
+        if is_short(secret.as_ref()) {
+            problems.refuse(location, TOO_SHORT.to_owned());
+        }
+    }
+}
+
 fn check_pong(raw: &RawConfig, config: &Config, problems: &mut Problems) {
     let (pong, ping) = (config.client.pong_timeout, config.client.ping_interval);
     if pong < ping {
@@ -198,14 +255,11 @@ fn check_message_size(raw: &RawConfig, config: &Config, namespace: &Namespace, p
 fn warnings(config: &Config) -> Vec<String> {
     let client = &config.client;
     let mut warnings = Vec::new();
-    warnings.extend(short("client.token_hmac_secret", client.token_hmac_secret.as_ref()));
-    warnings.extend(short("api.key", config.api.key.as_ref()));
-    if config.mode() == Mode::Insecure && !is_loopback(config) {
-        warnings.push(format!(
-            "client.insecure is true and {} can be reached from other machines: anyone there can read and \
-             write every room except the direct ones",
-            config.listen
-        ));
+    let secrets = [("client.token_hmac_secret", &client.token_hmac_secret), ("api.key", &config.api.key)];
+    let short = secrets.into_iter().filter(|(_, secret)| is_short(secret.as_ref()));
+    warnings.extend(short.map(|(key, _)| format!("{key} {TOO_SHORT}")));
+    if config.mode() == Mode::Insecure {
+        warnings.push(insecure(config));
     }
     if client.token_hmac_secret.is_none() {
         let ineffective = [
@@ -219,14 +273,25 @@ fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-fn short(key: &str, secret: Option<&Secret>) -> Option<String> {
-    secret.filter(|secret| secret.expose().len() < SECRET_BYTES_MIN).map(|_| {
-        format!(
-            "{key} is shorter than {SECRET_BYTES_MIN} bytes and can be guessed; \
-             `openssl rand -hex 32` makes a good one"
-        )
-    })
+/// What `insecure` means here. Who may call themselves as they like reads the direct rooms of everybody.
+fn insecure(config: &Config) -> String {
+    let who = match is_loopback(config) {
+        true => "anyone on this machine, or behind a proxy on it,".to_owned(),
+        false => format!("{} can be reached from other machines: anyone there", config.listen),
+    };
+    let what = match config.client.token_hmac_secret {
+        None => "can take the name of any user, and read and write every room, the direct ones too",
+        Some(_) => "can read and write every room except the direct ones; only a token gives a user's name",
+    };
+    format!("client.insecure is true, and {who} {what}")
 }
+
+fn is_short(secret: Option<&Secret>) -> bool {
+    secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN)
+}
+
+const TOO_SHORT: &str =
+    "is shorter than 32 bytes and can be guessed; `openssl rand -hex 32` makes a good one";
 
 /// Also for IPv4 addresses written as IPv6.
 fn is_loopback(config: &Config) -> bool {

@@ -10,6 +10,7 @@ use super::error::{Origin, Problem};
 use super::kind::Literal;
 use super::nearest::nearest;
 use super::root::{NAMED, RawConfig, keys};
+use super::secret_file;
 use super::setting::Refusal;
 
 const PREFIX: &str = "ROOMCAST_";
@@ -17,14 +18,25 @@ const PREFIX: &str = "ROOMCAST_";
 /// Variable that names the configuration file when `--config` does not; read by the command line.
 pub const CONFIG_FILE: &str = "ROOMCAST_CONFIG";
 
-/// Takes every variable of ours. An empty one counts as not set.
+/// What the name of a variable ends with when its value is the path of a file.
+const FILE_SUFFIX: &str = "_FILE";
+
+/// Takes every variable of ours. An empty one counts as not set, unless it should hold a secret.
 pub(super) fn read(variables: &[(OsString, OsString)], raw: &mut RawConfig, problems: &mut Vec<Problem>) {
     for (name, value) in variables {
         let name = name.to_string_lossy();
-        if !name.starts_with(PREFIX) || value.is_empty() || is_not_ours(&name) {
+        if !name.starts_with(PREFIX) || is_not_ours(&name) {
             continue;
         }
-        if let Err(message) = take(&name, value, raw) {
+        let secret = secret(&name);
+        let is_twice = |plain: &str| plain != name && variables.iter().any(|(other, _)| other == plain);
+        let taken = match &secret {
+            Some(plain) if value.is_empty() => Err(format!("{EMPTY}; without it, {plain} has its default")),
+            Some(plain) if is_twice(plain) => Err(format!("{plain} is set as well; set one of them")),
+            None if value.is_empty() => continue,
+            _ => take(&name, value, raw),
+        };
+        if let Err(message) = taken {
             problems.push(Problem {
                 origin: Origin::Variable(name.into_owned()),
                 key: String::new(),
@@ -34,10 +46,20 @@ pub(super) fn read(variables: &[(OsString, OsString)], raw: &mut RawConfig, prob
     }
 }
 
+/// An empty secret is one that was not handed over. A server that went on without it would be open, or have
+/// its messages elsewhere.
+const EMPTY: &str = "the variable is set, but empty; give it a value, or remove it";
+
+/// The variable of the secret that a variable holds or names the file of.
+fn secret(variable: &str) -> Option<String> {
+    let mut secrets = keys().filter(|key| (key.is_secret)()).map(|key| key.variable());
+    secrets.find(|secret| variable == secret || variable.strip_suffix(FILE_SUFFIX) == Some(secret))
+}
+
 fn take(name: &str, value: &OsStr, raw: &mut RawConfig) -> Result<(), String> {
     let Some((section, key)) = key_of(name) else { return Err(unknown(name)) };
     let value = value.to_str().ok_or("the value is not UTF-8")?;
-    match raw.set(&section, key, Literal::Text(value), Origin::Variable(name.to_owned())) {
+    match raw.set(&section, &key, Literal::Text(value), Origin::Variable(name.to_owned())) {
         Ok(()) => Ok(()),
         Err(Refusal::Wrong(message)) => Err(message),
         Err(Refusal::Unknown) => Err(unknown(name)),
@@ -45,10 +67,14 @@ fn take(name: &str, value: &OsStr, raw: &mut RawConfig) -> Result<(), String> {
 }
 
 /// Section and key of a variable.
-fn key_of(variable: &str) -> Option<(String, &'static str)> {
-    let fixed = keys().find(|key| key.section != NAMED && key.variable() == variable);
-    if let Some(key) = fixed {
-        return Some((key.section.to_owned(), key.name));
+fn key_of(variable: &str) -> Option<(String, String)> {
+    let fixed = |variable: &str| keys().find(|key| key.section != NAMED && key.variable() == variable);
+    if let Some(key) = fixed(variable) {
+        return Some((key.section.to_owned(), key.name.to_owned()));
+    }
+    let secret = variable.strip_suffix(FILE_SUFFIX).and_then(fixed).filter(|key| (key.is_secret)());
+    if let Some(key) = secret {
+        return Some((key.section.to_owned(), format!("{}{}", key.name, secret_file::SUFFIX)));
     }
     let rest = variable.strip_prefix("ROOMCAST_NAMESPACE_")?;
     keys()
@@ -58,7 +84,7 @@ fn key_of(variable: &str) -> Option<(String, &'static str)> {
             (!name.is_empty()).then(|| (name.to_ascii_lowercase(), key.name))
         })
         .max_by_key(|(_, key)| key.len())
-        .map(|(name, key)| (format!("namespace.{name}"), key))
+        .map(|(name, key)| (format!("namespace.{name}"), key.to_owned()))
 }
 
 /// Kubernetes and Docker set variables of these shapes for a service that is called "roomcast".
@@ -119,6 +145,9 @@ mod tests {
             Some("namespace.big_chat read_presence")
         );
         assert_eq!(key("ROOMCAST_DEFAULT_NAMESPACE_PERSIST").as_deref(), Some("default_namespace persist"));
+        assert_eq!(key("ROOMCAST_API_KEY_FILE").as_deref(), Some("api key_file"));
+        assert_eq!(key("ROOMCAST_DATABASE_URL_FILE").as_deref(), Some("database url_file"));
+        assert_eq!(key("ROOMCAST_LISTEN_FILE"), None);
         assert_eq!(key("ROOMCAST_NAMESPACE_PERSIST"), None);
         assert_eq!(key("ROOMCAST_NAMESPACE__PERSIST"), None);
     }

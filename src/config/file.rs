@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Origin, Problem};
 use super::kind::Literal;
 use super::nearest::nearest;
-use super::root::{NAMED, RawConfig, keys};
+use super::root::{NAMED, RawConfig, keys, secret_of_file};
 use super::setting::{Refusal, join};
 
 /// Takes every value of the file at `path`.
@@ -88,7 +88,13 @@ impl Reader<'_> {
 
     fn section(&mut self, section: &str, table: &DeTable<'_>) {
         for (name, value) in table {
-            self.key(section, name, value.get_ref());
+            match secret_of_file(section, name.get_ref()) {
+                Some(secret) if table.contains_key(secret.name) => {
+                    let message = format!("{} is set as well; set one of them", secret.name);
+                    self.problem(name.span().start, join(section, name.get_ref()), message);
+                }
+                _ => self.key(section, name, value.get_ref()),
+            }
         }
     }
 

@@ -14,6 +14,18 @@ pub(super) trait Kind<T> {
     fn range(&self) -> String {
         String::new()
     }
+
+    /// True when the value is a secret or holds one.
+    fn is_secret(&self) -> bool {
+        false
+    }
+
+    /// Takes a value that a program made, by the rules of one that is read.
+    fn again(&self, value: &T) -> Result<T, Flaw> {
+        let shown = self.show(value).unwrap_or_default();
+        let read = DeValue::parse(&shown).map_err(|error| Flaw::Type(error.message().to_owned()))?;
+        self.read(Literal::Toml(read.get_ref()))
+    }
 }
 
 /// A reason not to take a value. The message completes the name of the key.

@@ -95,6 +95,17 @@ impl Config {
         file::read_text(name.as_ref(), text, &mut raw, &mut problems);
         checked(&raw, problems)
     }
+
+    /// Checks a configuration that a program put together by the same rules as one that is read: ranges, and what
+    /// holds between settings. Settings that stand for a choice, such as 0 workers, are resolved in the result.
+    ///
+    /// # Errors
+    /// [`ConfigError`] lists all problems found.
+    pub fn check(&self) -> Result<Loaded, ConfigError> {
+        let mut problems = Vec::new();
+        let raw = self.to_raw(&mut problems);
+        checked(&raw, problems)
+    }
 }
 
 impl Default for Config {

@@ -18,6 +18,7 @@ mod nearest;
 mod number;
 mod root;
 mod secret;
+mod secret_file;
 mod sections;
 mod setting;
 mod text;

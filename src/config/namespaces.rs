@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::choice::Audience;
-use super::error::Origin;
+use super::error::{Origin, Problem};
 use super::sections::{Namespace, RawNamespace};
 use super::setting::{Given, Location, Problems, join, location};
 use crate::publication::Retention;
@@ -39,7 +39,36 @@ impl Namespaces {
     }
 }
 
+impl Namespaces {
+    /// All settings as if they had been given. A namespace whose name is illegal is left out and told.
+    pub(super) fn given(&self, problems: &mut Vec<Problem>) -> RawNamespaces {
+        let mut raw = RawNamespaces { default: self.default.effective(""), ..RawNamespaces::default() };
+        for (name, namespace) in &self.named {
+            match raw.entry(name) {
+                Ok(entry) => *entry = namespace.effective(name),
+                Err(message) => {
+                    problems.push(Problem { origin: Origin::Default, key: join("namespace", name), message });
+                }
+            }
+        }
+        raw
+    }
+}
+
 impl Namespace {
+    /// The settings under this name; without storage there is no history to limit, unless a program set one.
+    fn effective(&self, name: &str) -> RawNamespace {
+        let section = if name.is_empty() { self.section() } else { join("namespace", name) };
+        let mut raw = self.given(&section);
+        if !self.persist && self.history_size == 0 {
+            raw.history_size = None;
+        }
+        if !self.persist && self.history_ttl.is_none() {
+            raw.history_ttl = None;
+        }
+        raw
+    }
+
     /// The messages of its rooms that can be read.
     #[must_use]
     pub fn retention(&self) -> Retention {

@@ -50,6 +50,13 @@ impl Kind<Option<usize>> for CountOrNone {
         Some(value.unwrap_or(0).to_string())
     }
 
+    fn again(&self, value: &Option<usize>) -> Result<Option<usize>, Flaw> {
+        match value {
+            None => Ok(None),
+            Some(count) => Count(1..=*self.0.end()).again(count).map(Some),
+        }
+    }
+
     fn range(&self) -> String {
         shown_range(&self.0)
     }
@@ -102,6 +109,10 @@ impl Kind<Option<Duration>> for TimeOrNone {
 
     fn show(&self, value: &Option<Duration>) -> Option<String> {
         Time(self.0.clone()).show(&value.unwrap_or_default())
+    }
+
+    fn again(&self, value: &Option<Duration>) -> Result<Option<Duration>, Flaw> {
+        value.as_ref().map(|time| Time(self.0.clone()).again(time)).transpose()
     }
 
     fn range(&self) -> String {

@@ -4,10 +4,11 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::error::Origin;
+use super::error::{Origin, Problem};
 use super::kind::Literal;
 use super::namespaces::{Namespaces, RawNamespaces};
 use super::number::{Count, Time};
+use super::secret_file;
 use super::sections::{
     Api, Client, DELAY, Database, Log, RawApi, RawClient, RawDatabase, RawLog, RawNamespace, RawRooms, Rooms,
 };
@@ -68,6 +69,19 @@ impl Config {
             (true, _) => Mode::Insecure,
             (false, Some(_)) => Mode::Secured,
             (false, None) => Mode::Open,
+        }
+    }
+
+    /// All settings as if they had been given, those of an illegal namespace left out and told.
+    pub(super) fn to_raw(&self, problems: &mut Vec<Problem>) -> RawConfig {
+        RawConfig {
+            server: self.given(""),
+            database: self.database.given("database"),
+            client: self.client.given("client"),
+            api: self.api.given("api"),
+            rooms: self.rooms.given("rooms"),
+            log: self.log.given("log"),
+            namespaces: self.namespaces.given(problems),
         }
     }
 
@@ -140,8 +154,15 @@ pub fn keys() -> impl Iterator<Item = Key> {
     sections.into_iter().flatten().copied().chain(named)
 }
 
+/// The secret that a key such as `token_hmac_secret_file` is about: its value names the file.
+pub(super) fn secret_of_file(section: &str, name: &str) -> Option<Key> {
+    let secret = name.strip_suffix(secret_file::SUFFIX)?;
+    keys().find(|key| (key.is_secret)() && key.section == section && key.name == secret)
+}
+
 impl RawConfig {
-    /// Takes one value for the key `section.name`; a later one replaces an earlier one.
+    /// Takes one value for the key `section.name`, or names the file that holds it by `section.name_file`; a
+    /// later one replaces an earlier one.
     pub(super) fn set(
         &mut self,
         section: &str,
@@ -150,6 +171,20 @@ impl RawConfig {
         origin: Origin,
     ) -> Result<(), Refusal> {
         let location = Location { origin, key: join(section, name) };
+        let Some(secret) = secret_of_file(section, name) else {
+            return self.take(section, name, literal, location);
+        };
+        let text = secret_file::read(literal).map_err(Refusal::Wrong)?;
+        self.take(section, secret.name, Literal::Text(&text), location)
+    }
+
+    fn take(
+        &mut self,
+        section: &str,
+        name: &str,
+        literal: Literal<'_>,
+        location: Location,
+    ) -> Result<(), Refusal> {
         match section {
             "" => self.server.set(name, literal, location),
             "database" => self.database.set(name, literal, location),

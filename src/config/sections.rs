@@ -63,9 +63,9 @@ settings! {
 settings! {
     /// Rules for client connections: `[client]`.
     pub struct Client from RawClient in "client" {
-        /// Anyone may connect, subscribe and publish; tokens that are presented are still verified.
+        /// Anyone may connect, subscribe and publish; with a secret, who brings no token is the anonymous user.
         insecure: bool = false, Switch;
-        /// HS256 key of connection and subscription tokens, at least 16 bytes; empty = none.
+        /// HS256 key of connection and subscription tokens, at least 32 bytes; empty = none.
         token_hmac_secret: Option<Secret> = "", SecretOrNone;
         /// The `aud` claim that tokens must carry; empty = any.
         token_audience: Option<String> = "", TextOrNone;

@@ -21,6 +21,8 @@ pub struct Key {
     pub help: &'static str,
     /// The range of the values in a few words; empty when there is none.
     pub range: fn() -> String,
+    /// The value is a secret or holds one; it may be in a file of its own, which `NAME_file` names.
+    pub is_secret: fn() -> bool,
 }
 
 impl Key {
@@ -77,6 +79,14 @@ impl<T> Given<T> {
             Err(Flaw::Value(message)) => Ok(Self { value: Err(message), location }),
             Err(Flaw::Type(message)) => Err(Refusal::Wrong(message)),
         }
+    }
+}
+
+impl<T> Given<T> {
+    /// A value that a program set.
+    pub(super) fn again(kind: &impl Kind<T>, value: &T, key: String) -> Self {
+        let value = kind.again(value).map_err(|(Flaw::Type(message) | Flaw::Value(message))| message);
+        Self { value, location: Location { origin: Origin::Default, key } }
     }
 }
 
@@ -181,6 +191,7 @@ macro_rules! settings {
                     default: stringify!($default),
                     help: $help.trim_ascii(),
                     range: || $crate::config::kind::Kind::<$type>::range(&$kind),
+                    is_secret: || $crate::config::kind::Kind::<$type>::is_secret(&$kind),
                 },
             )+];
 
@@ -211,6 +222,17 @@ macro_rules! settings {
                 Self {
                     $($key: problems.value_or_default(raw.$key.as_ref(), &$kind, stringify!($default)),)+
                     $($($part,)+)?
+                }
+            }
+
+            /// Every setting as if it had been given, each taken again.
+            pub(super) fn given(&self, section: &str) -> $raw {
+                $raw {
+                    $($key: Some($crate::config::setting::Given::again(
+                        &$kind,
+                        &self.$key,
+                        $crate::config::setting::join(section, stringify!($key)),
+                    )),)+
                 }
             }
 

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use super::*;
 
+/// As short as a secret may be.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
 fn from_toml(text: &str) -> Config {
     Config::from_toml("r.toml", text).unwrap().config
 }
@@ -97,7 +100,6 @@ fn variables_set_everything() {
         ("ROOMCAST_CLIENT_TOKEN_HMAC_SECRET", "0123456789abcdef"),
         ("ROOMCAST_CLIENT_ALLOWED_ORIGINS", "https://a.example, https://B.example"),
         ("ROOMCAST_NAMESPACE_TYPING_PERSIST", "false"),
-        ("ROOMCAST_API_KEY", ""),
         ("ROOMCAST_WORKERS", ""),
     ])
     .unwrap()
@@ -221,11 +223,14 @@ fn without_a_secret_only_loopback_is_served() {
         for remedy in ["client.token_hmac_secret", "client.insecure = true", "127.0.0.1"] {
             assert!(refusal.contains(remedy), "{refusal}");
         }
-        let secured = format!("{text}\n[client]\ntoken_hmac_secret = '0123456789abcdef'");
+        let secured = format!("{text}\n[client]\ntoken_hmac_secret = '{SECRET}'");
         assert_eq!(from_toml(&secured).mode(), Mode::Secured);
         let insecure = Config::from_toml("", &format!("{text}\n[client]\ninsecure = true")).unwrap();
         assert_eq!(insecure.config.mode(), Mode::Insecure);
-        assert!(insecure.warnings[0].contains("can be reached from other machines"));
+        assert!(
+            insecure.warnings[0]
+                .contains("can be reached from other machines: anyone there can take the name")
+        );
     }
     for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1", "localhost:1"] {
         assert_eq!(from_toml(&format!("listen = '{listen}'")).mode(), Mode::Open);
@@ -240,9 +245,11 @@ fn proxies_are_named_before_they_are_believed() {
     let refused = refusal("[client]\ntrusted_proxies = ['10.1.2.3/8', 'proxy']");
     assert!(refused.contains(r#""10.1.2.3/8" has bits behind its prefix: write 10.0.0.0/8"#), "{refused}");
     assert!(refused.contains(r#""proxy" is no IP address; the list is like ["loopback""#), "{refused}");
-    let refused = refusal("client.proxy_protocol = true");
+    let refused = refusal("client.insecure = true\nclient.proxy_protocol = true");
     assert!(refused.contains("needs client.trusted_proxies"), "{refused}");
-    let config = from_toml("[client]\nproxy_protocol = true\ntrusted_proxies = ['private', '192.0.2.0/24']");
+    let config = from_toml(
+        "[client]\ninsecure = true\nproxy_protocol = true\ntrusted_proxies = ['private', '192.0.2.0/24']",
+    );
     assert!(config.to_toml().contains(r#"trusted_proxies = ["private", "192.0.2.0/24"]"#));
     let unlimited = from_toml("[client]\naddress_sockets_max = 0\naddress_sockets_per_second_max = 0");
     assert_eq!(unlimited.client.address_sockets_max, None);
@@ -264,6 +271,167 @@ fn secrets_appear_nowhere() {
         "[database]\nurl = 'mysql://ann:hunter2@db'",
     ] {
         assert!(!refusal(wrong).contains("hunter2"), "{}", refusal(wrong));
+    }
+}
+
+#[test]
+fn a_short_secret_is_for_loopback() {
+    for key in ["client.token_hmac_secret", "api.key"] {
+        for secret in ["abc", "   ", &SECRET[1..]] {
+            let text = format!("{key} = '{secret}'\n");
+            let loaded = Config::from_toml("r.toml", &text).unwrap();
+            assert!(loaded.warnings[0].starts_with(&format!("{key} is shorter than 32 bytes")), "{loaded:?}");
+            let refusal = refusal(&format!("listen = '0.0.0.0:80'\nclient.insecure = true\n{text}"));
+            assert!(refusal.starts_with(&format!("r.toml:3: {key}: is shorter than 32 bytes")), "{refusal}");
+        }
+        let enough = format!("listen = '0.0.0.0:80'\nclient.insecure = true\n{key} = '{SECRET}'");
+        assert_eq!(Config::from_toml("r.toml", &enough).unwrap().warnings.len(), 1, "that of insecure");
+    }
+}
+
+#[test]
+fn an_empty_variable_is_no_secret() {
+    for name in ["CLIENT_TOKEN_HMAC_SECRET", "API_KEY", "DATABASE_URL"] {
+        for name in [format!("ROOMCAST_{name}"), format!("ROOMCAST_{name}_FILE")] {
+            let refusal = from_env(&[(&name, "")]).unwrap_err().to_string();
+            assert!(refusal.starts_with(&format!("{name}: the variable is set, but empty")), "{refusal}");
+        }
+    }
+}
+
+#[test]
+fn secrets_may_stand_in_files() {
+    let folder = std::env::temp_dir().join(format!("roomcast-secrets-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (secret, key, url) = (
+        file("secret", &format!("{SECRET}\n")),
+        file("key", "hunter2\r\n"),
+        file("url", "postgres://a:hunter2@h/d"),
+    );
+    let by_variables = from_env(&[
+        ("ROOMCAST_CLIENT_TOKEN_HMAC_SECRET_FILE", &secret),
+        ("ROOMCAST_API_KEY_FILE", &key),
+        ("ROOMCAST_DATABASE_URL_FILE", &url),
+    ]);
+    let by_file = Config::from_toml(
+        "r.toml",
+        &format!(
+            "client.token_hmac_secret_file = '{secret}'\napi.key_file = '{key}'\ndatabase.url_file = '{url}'"
+        ),
+    );
+    for loaded in [by_variables, by_file] {
+        let config = loaded.unwrap().config;
+        assert_eq!(config.client.token_hmac_secret, Some(Secret::new(SECRET)));
+        assert_eq!(config.api.key, Some(Secret::new("hunter2")));
+        assert_eq!(config.database.url, DatabaseUrl::Postgres("postgres://a:hunter2@h/d".to_owned()));
+    }
+
+    let (empty, wrong, large) =
+        (file("empty", "\n"), file("wrong", "mysql://hunter2"), file("large", &"x".repeat(65 * 1024)));
+    for (key, path, expected) in [
+        ("client.token_hmac_secret_file", &empty, "is empty"),
+        ("client.token_hmac_secret_file", &format!("{secret}/none"), "cannot be read: "),
+        ("api.key_file", &large, "is larger than 65536 bytes"),
+        ("database.url_file", &wrong, "expected \"sqlite:FILE\""),
+    ] {
+        let refusal = refusal(&format!("{key} = '{path}'"));
+        assert!(
+            refusal.starts_with(&format!("r.toml:1: {key}: ")) && refusal.contains(expected),
+            "{refusal}"
+        );
+        assert!(!refusal.contains("hunter2"), "{refusal}");
+    }
+    let both = [("ROOMCAST_API_KEY", SECRET), ("ROOMCAST_API_KEY_FILE", key.as_str())];
+    let refused = from_env(&both).unwrap_err().to_string();
+    assert_eq!(refused, "ROOMCAST_API_KEY_FILE: ROOMCAST_API_KEY is set as well; set one of them");
+    let refused = refusal(&format!("api.key_file = '{key}'\napi.key = '{SECRET}'"));
+    assert_eq!(refused, "r.toml:1: api.key_file: key is set as well; set one of them");
+    let refused = refusal("listen_file = 'x'");
+    assert!(refused.contains("unknown key"), "only secrets: {refused}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn an_open_server_lets_no_page_in_by_a_pattern() {
+    for pattern in ["*", "null", "http://*", "https://*:3000", "*://*", "https://*.*", "chrome-extension://*"]
+    {
+        let text = format!("[client]\nallowed_origins = ['http://dev.test:3000', '{pattern}']");
+        let refusal = refusal(&text);
+        assert!(refusal.starts_with("r.toml:2: client.allowed_origins: "), "{refusal}");
+        assert!(refusal.contains(&format!("[{pattern:?}] would let any web page")), "{refusal}");
+        from_toml(&format!("{text}\ntoken_hmac_secret = '{SECRET}'"));
+        from_toml(&format!("{text}\ninsecure = true"));
+    }
+    from_toml(
+        "[client]\nallowed_origins = ['http://dev.test:3000', 'https://*.example.com', 'http://[::1]:3000']",
+    );
+    let proxied = "[client]\nproxy_protocol = true\ntrusted_proxies = ['loopback']";
+    assert!(refusal(proxied).contains("a proxy would let anyone"), "{}", refusal(proxied));
+}
+
+#[test]
+fn a_configuration_made_in_code_obeys_the_same_rules() {
+    assert_eq!(Config::default().check().unwrap().config.to_toml(), Config::default().to_toml());
+    let everything = from_toml(&format!(
+        "listen = '0.0.0.0:80'\n[client]\ntoken_hmac_secret = '{SECRET}'\nproxy_protocol = true\n\
+         trusted_proxies = ['private']\nallowed_origins = ['*']\n[database]\nurl = 'postgres://a:b@h/d'\n\
+         [namespace.typing]\npersist = false\n[namespace.big]\nhistory_ttl = '100years'\n\
+         [namespace.direct]\nhistory_size = 5"
+    ));
+    let again = everything.check().unwrap().config;
+    assert_eq!(again.to_toml(), everything.to_toml());
+    assert_eq!(again.client.token_hmac_secret, everything.client.token_hmac_secret);
+    assert_eq!(again.database.url, everything.database.url);
+    assert!(Config { workers: 0, ..Config::default() }.check().unwrap().config.workers > 0);
+
+    type Change = fn(&mut Config);
+    let changes: [(Change, &str); 14] = [
+        (|config| config.listen = "0.0.0.0:80".parse().unwrap(), "listen: 0.0.0.0:80 can be reached"),
+        (|config| config.client.ping_interval = Duration::ZERO, "client.ping_interval: must be between 10ms"),
+        (|config| config.client.pong_timeout = Duration::MAX, "client.pong_timeout: "),
+        (|config| config.client.connections_max = Some(0), "client.connections_max: must be between 1"),
+        (
+            |config| config.client.token_hmac_secret = Some(Secret::new("")),
+            "client.token_hmac_secret: is empty",
+        ),
+        (
+            |config| config.client.allowed_origins = vec!["*".to_owned()],
+            "client.allowed_origins: [\"*\"] would",
+        ),
+        (|config| config.client.allowed_origins = vec!["a".to_owned()], "\"a\" has no scheme"),
+        (|config| config.client.message_bytes_max = 5000, "message_bytes_max (65536)"),
+        (|config| config.workers = 5000, "workers: must be between 0 and 1024, got 5000"),
+        (|config| config.readers_max = 0, "readers_max: must be between"),
+        (|config| config.rooms.inline_max_listeners = 500, "must be less than rooms.parallel_min_listeners"),
+        (|config| config.database.commit_lanes = 4, "database.commit_lanes: SQLite has one writer"),
+        (|config| config.database.url = DatabaseUrl::Sqlite(":memory:".into()), "database.url: an in-memory"),
+        (|config| config.log.filter = "roomcast=loud".to_owned(), "log.filter: expected a filter"),
+    ];
+    for (change, expected) in changes {
+        let mut config = Config::default();
+        change(&mut config);
+        let refusal = config.check().unwrap_err().to_string();
+        assert!(refusal.contains(expected), "{expected}: {refusal}");
+    }
+    let mut config = Config::default();
+    let typing =
+        Namespace { persist: false, history_size: 2, ..Namespace::clone(&config.namespaces.default) };
+    config.namespaces.named.insert("typing".to_owned(), typing.into());
+    config.namespaces.named.insert("Chat".to_owned(), config.namespaces.default.clone());
+    let open = Namespace { auto_create: true, ..Namespace::clone(config.namespaces.get("direct").unwrap()) };
+    config.namespaces.named.insert("direct".to_owned(), open.into());
+    let refusal = config.check().unwrap_err().to_string();
+    for expected in [
+        "namespace.typing.history_size: contradicts persist = false",
+        "namespace.Chat: the name of a namespace is",
+        "namespace.direct.auto_create: the rooms of two contacts are created with the contact",
+    ] {
+        assert!(refusal.contains(expected), "{expected}: {refusal}");
     }
 }
 

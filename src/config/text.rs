@@ -76,6 +76,17 @@ impl Kind<Option<Secret>> for SecretOrNone {
             None => Some(quoted("")),
         }
     }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
+
+    fn again(&self, value: &Option<Secret>) -> Result<Option<Secret>, Flaw> {
+        match value {
+            Some(secret) if secret.expose().is_empty() => Err(Flaw::Value("is empty".to_owned())),
+            other => Ok(other.clone()),
+        }
+    }
 }
 
 impl<T: Choice> Kind<T> for OneOf {
@@ -124,6 +135,18 @@ impl Kind<DatabaseUrl> for Url {
 
     fn show(&self, value: &DatabaseUrl) -> Option<String> {
         Some(quoted(&value.to_string()))
+    }
+
+    fn is_secret(&self) -> bool {
+        true
+    }
+
+    fn again(&self, value: &DatabaseUrl) -> Result<DatabaseUrl, Flaw> {
+        let text = match value {
+            DatabaseUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+            DatabaseUrl::Postgres(url) => url.clone(),
+        };
+        text.parse().map_err(Flaw::Value).map(|_: DatabaseUrl| value.clone())
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 
+use crate::config::ConfigError;
 use crate::engine::Refused;
 use crate::protocol::code::ErrorCode;
 use crate::store::{AppendError, OpenError, StoreError};
@@ -12,6 +13,8 @@ use crate::store::{AppendError, OpenError, StoreError};
 /// A node or server did not start.
 #[derive(Debug)]
 pub enum StartError {
+    /// The configuration breaks a rule; it lists all problems.
+    Config(ConfigError),
     /// The database cannot be used.
     Store(OpenError),
     /// The server cannot listen on its address; the text names it and says what to do.
@@ -23,6 +26,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Config(error) => write!(f, "{error}"),
             Self::Store(error) => write!(f, "{error}"),
             Self::Listen(reason) => f.write_str(reason),
             Self::System(error) => write!(f, "the system could not provide a thread or poller: {error}"),
@@ -31,6 +35,12 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
 
 impl From<OpenError> for StartError {
     fn from(error: OpenError) -> Self {

@@ -85,8 +85,9 @@ impl Node {
     /// Opens the database, brings its schema up to date, and starts the threads.
     ///
     /// # Errors
-    /// [`StartError`] says what is missing.
+    /// [`StartError`] says what is missing, or which rules the configuration breaks.
     pub fn open(config: &Config) -> Result<Self, StartError> {
+        let config = &config.check()?.config;
         let metrics = Arc::new(Metrics::new());
         let store = Arc::new(Store::open(&config.database, metrics.clone())?);
         let (notices, drained) = unbounded();

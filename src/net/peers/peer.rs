@@ -200,7 +200,9 @@ mod tests {
     use super::*;
 
     fn peers(settings: &str, connections_max: usize) -> Arc<Peers> {
-        let config = config::Config::from_toml("r.toml", &format!("[client]\n{settings}")).unwrap().config;
+        let config = config::Config::from_toml("r.toml", &format!("[client]\ninsecure = true\n{settings}"))
+            .unwrap()
+            .config;
         Peers::new(&config.client, connections_max, Arc::new(Metrics::new()))
     }
 
