@@ -1,5 +1,5 @@
 //! The locks and atomics of the protocols that a model checker runs: the commit lane's hand-over,
-//! the ownership of a shard, the outbox and its drainer.
+//! the ownership of a shard, the seats of connections and their line for queries, the outbox and its drainer.
 //!
 //! They are the standard library's. Under the feature `model` the unit tests get those of the model
 //! checker instead, which decides at each of them who goes on (`model.rs` beside the protocols).
