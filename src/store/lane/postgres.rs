@@ -162,7 +162,7 @@ struct GrowRooms<'m> {
     added: Vec<i64>,
     now_ms: i64,
 }
-prepared!(GrowRooms for PgConnection => (Text, BigInt, BigInt));
+prepared!(GrowRooms for PgConnection => (Text, BigInt, BigInt, BigInt));
 
 impl QueryFragment<Pg> for GrowRooms<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -172,17 +172,20 @@ impl QueryFragment<Pg> for GrowRooms<'_> {
         out.push_bind_param::<Numbers, _>(&self.added)?;
         out.push_sql(
             ") AS w(name, added) JOIN rooms r ON r.name = w.name ORDER BY r.id FOR NO KEY UPDATE OF r) \
-             UPDATE rooms SET head_seq = head_seq + share.added, last_active_at = ",
+             UPDATE rooms SET head_seq = head_seq + share.added, last_active_at = greatest(last_active_at, ",
         );
         out.push_bind_param::<BigInt, _>(&self.now_ms)?;
-        out.push_sql(" FROM share WHERE rooms.id = share.id RETURNING rooms.name, rooms.id, rooms.head_seq");
+        out.push_sql(
+            ") FROM share WHERE rooms.id = share.id \
+             RETURNING rooms.name, rooms.id, rooms.head_seq, rooms.last_active_at",
+        );
         Ok(())
     }
 }
 
 /// Creates rooms with their first messages counted; another server may be faster.
 struct CreateRooms<'m>(GrowRooms<'m>);
-prepared!(CreateRooms for PgConnection => (Text, BigInt, BigInt));
+prepared!(CreateRooms for PgConnection => (Text, BigInt, BigInt, BigInt));
 
 impl QueryFragment<Pg> for CreateRooms<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -199,8 +202,9 @@ impl QueryFragment<Pg> for CreateRooms<'_> {
         out.push_bind_param::<Numbers, _>(&self.0.added)?;
         out.push_sql(
             ") AS w(name, added) ON CONFLICT (name) DO UPDATE SET \
-             head_seq = rooms.head_seq + excluded.head_seq, last_active_at = excluded.last_active_at \
-             RETURNING name, id, head_seq",
+             head_seq = rooms.head_seq + excluded.head_seq, \
+             last_active_at = greatest(rooms.last_active_at, excluded.last_active_at) \
+             RETURNING name, id, head_seq, last_active_at",
         );
         Ok(())
     }
@@ -235,8 +239,9 @@ pub(super) fn grow_rooms(
     Ok(shares.iter().map(|share| grown.get(share.channel.as_str()).copied()).collect())
 }
 
-fn by_name(rows: Vec<(String, i64, i64)>) -> HashMap<String, RoomHead> {
-    rows.into_iter().map(|(name, id, head)| (name, RoomHead { id, head })).collect()
+fn by_name(rows: Vec<(String, i64, i64, i64)>) -> HashMap<String, RoomHead> {
+    let head = |(name, id, head, active_ms)| (name, RoomHead { id, head, active_ms });
+    rows.into_iter().map(head).collect()
 }
 
 /// The rows of a batch, column by column.
@@ -250,14 +255,12 @@ struct InsertMessages<'m> {
     data: Vec<&'m str>,
     tags: Vec<Option<&'m str>>,
     client_keys: Vec<Option<&'m str>>,
-    now_ms: i64,
+    created_at: Vec<i64>,
 }
 prepared!(InsertMessages for PgConnection);
 
 impl<'m> InsertMessages<'m> {
-    /// The statement for rows that were accepted at one time.
-    fn new(rows: &[MessageRow<'m>], now_ms: i64) -> Self {
-        debug_assert!(rows.iter().all(|row| row.created_at == now_ms), "a batch has one time");
+    fn new(rows: &[MessageRow<'m>]) -> Self {
         Self {
             room_ids: rows.iter().map(|row| row.room_id).collect(),
             seqs: rows.iter().map(|row| row.seq).collect(),
@@ -268,7 +271,7 @@ impl<'m> InsertMessages<'m> {
             data: rows.iter().map(|row| row.data).collect(),
             tags: rows.iter().map(|row| row.tags).collect(),
             client_keys: rows.iter().map(|row| row.client_key).collect(),
-            now_ms,
+            created_at: rows.iter().map(|row| row.created_at).collect(),
         }
     }
 }
@@ -277,10 +280,8 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "INSERT INTO messages (room_id, seq, sender, client_id, conn_info, chan_info, data, tags, \
-             client_key, created_at) SELECT m.*, ",
+             client_key, created_at) SELECT * FROM unnest(",
         );
-        out.push_bind_param::<BigInt, _>(&self.now_ms)?;
-        out.push_sql(" FROM unnest(");
         out.push_bind_param::<Numbers, _>(&self.room_ids)?;
         out.push_sql(", ");
         out.push_bind_param::<Numbers, _>(&self.seqs)?;
@@ -294,12 +295,16 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
             out.push_sql(", ");
             out.push_bind_param::<OptionalTexts, _>(column)?;
         }
-        out.push_sql(") AS m");
+        out.push_sql(", ");
+        out.push_bind_param::<Numbers, _>(&self.created_at)?;
+        out.push_sql(")");
         Ok(())
     }
 }
 
 pub(super) fn insert_messages(connection: &mut PgConnection, rows: &[MessageRow<'_>]) -> QueryResult<()> {
-    let Some(first) = rows.first() else { return Ok(()) };
-    InsertMessages::new(rows, first.created_at).execute(connection).map(drop)
+    if rows.is_empty() {
+        return Ok(());
+    }
+    InsertMessages::new(rows).execute(connection).map(drop)
 }

@@ -17,6 +17,8 @@ pub(super) type Outcome = Result<Appended, AppendError>;
 pub(super) struct RoomHead {
     pub(super) id: i64,
     pub(super) head: i64,
+    /// Time of its newest messages: now, unless an earlier one came when the clock was ahead.
+    pub(super) active_ms: i64,
 }
 
 /// The part of a batch that goes into one room.

@@ -71,17 +71,17 @@ struct GrowRoom<'m> {
     added: i64,
     now_ms: i64,
 }
-prepared!(GrowRoom for SqliteConnection => (BigInt, BigInt));
+prepared!(GrowRoom for SqliteConnection => (BigInt, BigInt, BigInt));
 
 impl QueryFragment<Sqlite> for GrowRoom<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
         out.push_sql("UPDATE rooms SET head_seq = head_seq + ");
         out.push_bind_param::<BigInt, _>(&self.added)?;
-        out.push_sql(", last_active_at = ");
+        out.push_sql(", last_active_at = max(last_active_at, ");
         out.push_bind_param::<BigInt, _>(&self.now_ms)?;
-        out.push_sql(" WHERE name = ");
+        out.push_sql(") WHERE name = ");
         out.push_bind_param::<Text, _>(self.name)?;
-        out.push_sql(" RETURNING id, head_seq");
+        out.push_sql(" RETURNING id, head_seq, last_active_at");
         Ok(())
     }
 }
@@ -93,7 +93,8 @@ fn grow_room(
 ) -> QueryResult<Option<RoomHead>> {
     let name = share.channel.as_str();
     let added = share.indices.len() as i64;
-    let grown: Option<(i64, i64)> = GrowRoom { name, added, now_ms }.get_result(connection).optional()?;
+    let grown: Option<(i64, i64, i64)> =
+        GrowRoom { name, added, now_ms }.get_result(connection).optional()?;
     let room = match grown {
         None if share.auto_create => Some(
             diesel::insert_into(rooms::table)
@@ -104,12 +105,12 @@ fn grow_room(
                     rooms::created_at.eq(now_ms),
                     rooms::last_active_at.eq(now_ms),
                 ))
-                .returning((rooms::id, rooms::head_seq))
+                .returning((rooms::id, rooms::head_seq, rooms::last_active_at))
                 .get_result(connection)?,
         ),
         grown => grown,
     };
-    Ok(room.map(|(id, head)| RoomHead { id, head }))
+    Ok(room.map(|(id, head, active_ms)| RoomHead { id, head, active_ms }))
 }
 
 pub(super) fn insert_messages(connection: &mut SqliteConnection, rows: &[MessageRow<'_>]) -> QueryResult<()> {

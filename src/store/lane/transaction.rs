@@ -31,7 +31,7 @@ pub(super) fn store(
     let shares =
         share_by_room(messages, |index| stored.outcomes[index].is_none() && !repeats.contains_key(&index));
     let heads = grow_rooms(connection, &shares, now_ms)?;
-    let rows = number_rows(messages, &shares, &heads, now_ms, &mut stored);
+    let rows = number_rows(messages, &shares, &heads, &mut stored);
     match connection {
         Connection::Sqlite(sqlite) => sqlite::insert_messages(sqlite, &rows)?,
         Connection::Postgres(postgres) => postgres::insert_messages(postgres, &rows)?,
@@ -130,12 +130,12 @@ fn grow_rooms(
 }
 
 /// Numbers the new messages: the last of a room gets the room's head. Rows are in the order of
-/// the batch, so commit order is the order of arrival.
+/// the batch, so commit order is the order of arrival. Their time is the room's, which never runs backwards:
+/// otherwise a room could not be kept by age from some message on.
 fn number_rows<'m>(
     messages: &[&'m NewMessage],
     shares: &[RoomShare<'m>],
     heads: &[Option<RoomHead>],
-    now_ms: i64,
     stored: &mut Stored,
 ) -> Vec<MessageRow<'m>> {
     debug_assert_eq!(heads.len(), shares.len(), "one head a room");
@@ -156,23 +156,27 @@ fn number_rows<'m>(
         });
         for (&index, seq) in share.indices.iter().zip(before + 1..) {
             stored.outcomes[index] = Some(Ok(Appended::New(seq as Seq)));
-            numbered.push((index, room.id, seq));
+            numbered.push((index, *room, seq));
         }
     }
     numbered.sort_unstable_by_key(|(index, ..)| *index);
-    stored.publications =
-        numbered.iter().map(|(index, _, seq)| publication(messages[*index], *seq, now_ms)).collect();
-    let row = |(index, room_id, seq)| MessageRow::new(room_id, seq, messages[index], now_ms);
+    stored.publications = numbered
+        .iter()
+        .map(|(index, room, seq)| publication(messages[*index], *seq, room.active_ms))
+        .collect();
+    let row = |(index, room, seq): (usize, RoomHead, i64)| {
+        MessageRow::new(room.id, seq, messages[index], room.active_ms)
+    };
     numbered.into_iter().map(row).collect()
 }
 
-fn publication(message: &NewMessage, seq: i64, now_ms: i64) -> Publication {
+fn publication(message: &NewMessage, seq: i64, created_at_ms: i64) -> Publication {
     Publication {
         channel: message.channel.clone(),
         seq: seq as Seq,
         data: message.data.clone(),
         info: message.info.clone(),
         tags: message.tags.clone(),
-        created_at_ms: now_ms,
+        created_at_ms,
     }
 }
