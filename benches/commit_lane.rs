@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use roomcast::config::{Database, DatabaseUrl, Durability};
+use roomcast::config::{Database, DatabaseUrl, Durability, Failover};
 use roomcast::internals::{CommitSink, NewMessage, READER_STACK_BYTES, Store};
 use roomcast::{Channel, Metrics, Publication};
 
@@ -27,9 +27,11 @@ const ROOMS: usize = 100;
 struct Discard;
 
 impl CommitSink for Discard {
-    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    fn committed<'a>(&'a self, _: Vec<Publication>, _: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
         None
     }
+
+    fn forked(&self, _: &Arc<str>) {}
 }
 
 fn open(url: DatabaseUrl) -> Store {
@@ -42,6 +44,7 @@ fn open(url: DatabaseUrl) -> Store {
         commit_lanes,
         batch_rows_max: 512,
         batch_bytes_max: 1024 * 1024,
+        failover: Failover::Lossy,
     };
     Store::open(&config, Arc::new(Metrics::new())).unwrap()
 }

@@ -187,8 +187,8 @@ pub mod internals {
     pub use crate::protocol::reply::{ConnectResult, SubscribeResult};
     pub use crate::publication::Retention;
     pub use crate::store::{
-        Appended, CommitSink, Health, HistoryLimit, HistoryQuery, NewMessage, PruneWalk, Role, RoomKind,
-        Store, StoreError,
+        Appended, CommitSink, Fork, Health, HistoryLimit, HistoryQuery, NewMessage, PruneWalk, Role,
+        RoomKind, Store, StoreError,
     };
 
     /// WebSocket frames.

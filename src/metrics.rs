@@ -151,6 +151,8 @@ metrics! {
     pruned_messages_total: counter,
     /// Bytes of the write-ahead file of a SQLite database.
     store_wal_bytes: gauge,
+    /// Times the database held another history than before, after a failover or a restored backup.
+    history_forks_total: counter,
     /// 1 while the database answers, 0 while it fails.
     store_up: gauge,
     /// Seconds from a command's arrival to its ack being handed to the outbox.

@@ -11,7 +11,7 @@ mod temp;
 
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roomcast::config::{DatabaseUrl, Secret};
 use roomcast::internals::{CommitSink, HistoryLimit, HistoryQuery, NewMessage, Retention, Store};
@@ -106,9 +106,11 @@ fn subscribers_hear_everything_in_order_whenever_they_came() {
 struct Nobody;
 
 impl CommitSink for Nobody {
-    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    fn committed<'a>(&'a self, _: Vec<Publication>, _: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
         None
     }
+
+    fn forked(&self, _: &Arc<str>) {}
 }
 
 fn store(config: &Config) -> Store {
@@ -243,7 +245,7 @@ fn a_subscriber_whose_next_messages_are_not_kept_is_told_so() {
 fn positions_hold_over_a_restart() {
     let folder = TempDir::new();
     let node = Node::open(&config(&folder)).unwrap();
-    let epoch = node.epoch().to_owned();
+    let epoch = node.epoch();
     publish(&node, 5);
     node.stop();
 

@@ -14,6 +14,8 @@ mod contacts;
 mod docs;
 #[path = "store/failures.rs"]
 mod failures;
+#[path = "store/forks.rs"]
+mod forks;
 #[path = "store/handoff.rs"]
 mod handoff;
 #[path = "store/log.rs"]
@@ -52,6 +54,7 @@ fn conformance() -> Vec<Check> {
         contacts::CHECKS,
         handoff::CHECKS,
         failures::CHECKS,
+        forks::CHECKS,
     ]
     .concat()
     .into_iter()
@@ -102,6 +105,20 @@ fn postgres_has_an_encoding_and_schemas() {
     let cluster = Cluster::start();
     run(opening::POSTGRES_CHECKS, || Backend::Postgres(cluster.database()));
     opening::only_utf8(&cluster);
+}
+
+#[test]
+fn sqlite_notices_an_older_file() {
+    let directory = SqliteDirectory::new();
+    run(forks::SQLITE_CHECKS, || directory.fresh());
+}
+
+#[test]
+fn postgres_may_be_replaced_by_a_copy() {
+    let mut cluster = Cluster::start();
+    forks::a_role_without_rights_knows_the_epoch_of_the_database(&cluster);
+    forks::a_promoted_copy_has_another_timeline(&mut cluster);
+    forks::a_copy_that_is_behind_takes_over(&mut cluster);
 }
 
 #[test]

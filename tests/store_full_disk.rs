@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rlimit::Resource;
-use roomcast::config::{Database, DatabaseUrl, Durability};
+use roomcast::config::{Database, DatabaseUrl, Durability, Failover};
 use roomcast::internals::{CommitSink, Health, NewMessage, Store};
 use roomcast::{AppendError, Channel, Metrics, Publication};
 
@@ -20,9 +20,11 @@ const SIGXFSZ: i32 = 25;
 struct Discard;
 
 impl CommitSink for Discard {
-    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    fn committed<'a>(&'a self, _: Vec<Publication>, _: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
         None
     }
+
+    fn forked(&self, _: &Arc<str>) {}
 }
 
 fn message(data: &str) -> NewMessage {
@@ -48,6 +50,7 @@ fn a_full_disk_gives_a_temporary_error_and_heals() {
         commit_lanes: 1,
         batch_rows_max: 64,
         batch_bytes_max: 1024 * 1024,
+        failover: Failover::Lossy,
     };
     let metrics = Arc::new(Metrics::new());
     let store = Store::open(&config, Arc::clone(&metrics)).unwrap();

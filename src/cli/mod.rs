@@ -5,6 +5,7 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod check_config;
+mod copies;
 mod failure;
 mod log_queue;
 mod logging;
@@ -41,6 +42,10 @@ enum Command {
     Token(token::TokenArgs),
     /// Print the configuration in effect, or say what is wrong with it
     CheckConfig(check_config::CheckConfigArgs),
+    /// Copy the SQLite database, while a server runs or not
+    Backup(copies::BackupArgs),
+    /// Put a copy in the place of the SQLite database
+    Restore(copies::RestoreArgs),
     /// Measure a server under load: Roomcast, or another program in its own protocol
     #[cfg(feature = "bench")]
     Bench(Box<bench::BenchArgs>),
@@ -88,6 +93,8 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Token(args) => token::run(args),
         Command::CheckConfig(args) => check_config::run(args),
+        Command::Backup(args) => copies::back_up(args),
+        Command::Restore(args) => copies::restore(args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args),
         Command::Version => output::print(&version::text()),
@@ -115,7 +122,7 @@ mod tests {
 
     #[test]
     fn every_command_has_examples_in_its_help() {
-        for command in ["serve", "token", "check-config", "bench"] {
+        for command in ["serve", "token", "check-config", "backup", "restore", "bench"] {
             let help = Cli::try_parse_from(["roomcast", command, "--help"]).unwrap_err().to_string();
             assert!(help.contains(&format!("  roomcast {command}")), "{help}");
         }

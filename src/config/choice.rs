@@ -42,6 +42,34 @@ impl Choice for Durability {
     }
 }
 
+/// What a copy of the database may lack when it takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failover {
+    /// The last moments: clients are told that continuity is lost.
+    Lossy,
+    /// Nothing: clients go on.
+    Lossless,
+}
+
+impl Failover {
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lossy => "lossy",
+            Self::Lossless => "lossless",
+        }
+    }
+}
+
+impl Choice for Failover {
+    const ALL: &'static [Self] = &[Self::Lossy, Self::Lossless];
+
+    fn as_str(self) -> &'static str {
+        Self::as_str(self)
+    }
+}
+
 /// A way to carry a publication to the listeners of its room: which threads send, on how many cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {

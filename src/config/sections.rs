@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::choice::{Audience, Delivery, Durability};
+use super::choice::{Audience, Delivery, Durability, Failover};
 use super::database_url::DatabaseUrl;
 use super::number::{Bytes, Count, CountOrNone, Time, TimeOrNone};
 use super::secret::Secret;
@@ -40,6 +40,8 @@ settings! {
         url: DatabaseUrl = "sqlite:roomcast.db", Url;
         /// `full`: an acked message survives power loss; `normal`: it survives a crash of the server, a power loss may take the last moments.
         durability: Durability = "full", OneOf;
+        /// PostgreSQL: `lossy`: a promoted copy may lack messages, so clients are told that continuity is lost; `lossless`: replication is synchronous, and they go on.
+        failover: Failover = "lossy", OneOf;
         /// Connections that only read: history, resumes, catch-up.
         ///
         /// Readers wait for disks more than for processors, so a few more than cores. Clients query as many at a

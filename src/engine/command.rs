@@ -1,15 +1,14 @@
 //! The commands of a shard: a closed list, applied in the order they were sent. Nothing else changes a room
 //! but a publish that its sender delivers inline (`shard`).
 
-use std::time::Instant;
-
 use crossbeam_channel::Sender;
 
-use super::catch_up::lookups::HeadQuestion;
+use super::catch_up::lookups::{HeadQuestion, ReadHead};
+use super::commit::CommitTimes;
 use super::inspect::{Presence, RoomQuery, RoomStatus};
 use super::room::change::RoomChange;
 use crate::config::Delivery;
-use crate::ids::{Channel, Seq};
+use crate::ids::Channel;
 use crate::publication::Publication;
 use crate::sync::Arc;
 
@@ -17,11 +16,13 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Publications of one commit, in commit order, or one that is not stored.
-    Publish { publications: Vec<Publication>, committed_at: Instant },
+    Publish { publications: Vec<Publication>, times: CommitTimes },
     /// A change of the member list of a room.
     Change(RoomChange),
     /// The answer to a room's question for its head; `None`: the log could not be read.
-    Head { question: Arc<HeadQuestion>, head: Option<Seq> },
+    Head { question: Arc<HeadQuestion>, head: Option<ReadHead> },
+    /// The history forked: from now on positions belong to this epoch.
+    StartAnew { epoch: Arc<str> },
     /// The pool has served a slice of this room.
     SliceDone { channel: Channel },
     /// Asks for the listeners of a room.

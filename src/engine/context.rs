@@ -12,8 +12,6 @@ use crate::metrics::Metrics;
 pub(super) struct Context {
     pub(super) namespaces: Namespaces,
     pub(super) rooms: config::Rooms,
-    /// Identity of the database.
-    pub(super) epoch: Arc<str>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) catch_up: CatchUp,
 }

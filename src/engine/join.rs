@@ -73,6 +73,8 @@ pub(super) struct Join {
     pub(super) recover: Option<Recover>,
     pub(super) answer: Answer,
     pub(super) extra: Extra,
+    /// The log was asked for the head since this came: a position ahead of it is lost.
+    pub(super) asked: bool,
 }
 
 impl Join {

@@ -41,4 +41,11 @@ pub trait Log: Send + Sync {
         until: Seq,
         retention: Retention,
     ) -> Result<Vec<Publication>, LogUnavailable>;
+
+    /// Gives the history a new name, because it went back behind what was committed, unless it has another one
+    /// than `epoch` already. The name it has now.
+    ///
+    /// # Errors
+    /// When the log cannot be changed just now.
+    fn renew_epoch(&self, epoch: &str) -> Result<Arc<str>, LogUnavailable>;
 }

@@ -10,9 +10,11 @@
 
 mod catch_up;
 mod command;
+mod commit;
 mod connections;
 mod context;
 mod delivery;
+mod epoch;
 #[cfg(not(all(test, feature = "model")))]
 mod inbox;
 mod inspect;
@@ -52,6 +54,7 @@ use crate::store::CommitSink;
 use crate::sync::{Arc, Mutex, blocking, lock};
 use catch_up::pool::CatchUp;
 use command::Command;
+use commit::CommitTimes;
 use connections::Connections;
 use context::Context;
 use join::Join;
@@ -73,7 +76,7 @@ pub(crate) use subscription::{Refused, Subscription};
 pub struct EngineParts {
     /// The committed messages.
     pub log: Arc<dyn Log>,
-    /// Identity of the database behind the log.
+    /// Name of the history that the log holds now.
     pub epoch: Arc<str>,
     /// Connections whose outboxes have drained, from the drainer.
     pub drained: Receiver<ConnectionId>,
@@ -125,17 +128,18 @@ impl Engine {
         let catch_up_workers = rooms.catch_up_workers.max(1);
         let (catch_up, pool) =
             CatchUp::start(catch_up_workers, log, drained, mailboxes.clone(), metrics.clone())?;
-        let context = Context { namespaces, rooms: rooms.clone(), epoch, metrics, catch_up };
-        let engine = Self::assemble(mailboxes, context);
+        let context = Context { namespaces, rooms: rooms.clone(), metrics, catch_up };
+        let engine = Self::assemble(mailboxes, epoch, context);
         let threads = Threads::start(&engine.shards, pool)?;
         *lock(&engine.threads) = Some(threads);
         Ok(Arc::new(engine))
     }
 
     /// An engine without threads.
-    fn assemble(mailboxes: Arc<Mailboxes>, context: Context) -> Self {
+    fn assemble(mailboxes: Arc<Mailboxes>, epoch: Arc<str>, context: Context) -> Self {
         let context = Arc::new(context);
-        let shard = |mailbox: &Arc<Mailbox>| Arc::new(Shard::new(mailbox.clone(), context.clone()));
+        let shard =
+            |mailbox: &Arc<Mailbox>| Arc::new(Shard::new(mailbox.clone(), epoch.clone(), context.clone()));
         let shards = mailboxes.iter().map(shard).collect();
         Self { mailboxes, shards, context, connections: Connections::default(), threads: Mutex::new(None) }
     }
@@ -146,11 +150,6 @@ impl Engine {
         if let Some(threads) = threads {
             threads.stop(&self.mailboxes);
         }
-    }
-
-    /// Identity of the database.
-    pub fn epoch(&self) -> &Arc<str> {
-        &self.context.epoch
     }
 
     /// The options of a channel's namespace; `None` when it is not configured.
@@ -170,8 +169,8 @@ impl Engine {
     /// Passes on a publication of a room that keeps nothing.
     pub fn publish_ephemeral(&self, publication: Publication) {
         let mailbox = self.mailboxes.of(&publication.channel);
-        let committed_at = Instant::now();
-        mailbox.send(Command::Publish { publications: vec![publication], committed_at });
+        let times = CommitTimes::of_no_commit();
+        mailbox.send(Command::Publish { publications: vec![publication], times });
     }
 
     // ---- listeners ----
@@ -207,7 +206,7 @@ impl Engine {
         let JoinRequest { channel, info, recover, extra, answer, server_side } = request;
         let subscription = listener.subscribe(channel, info, server_side, channels_max)?;
         let mailbox = self.mailboxes.of(&subscription.channel);
-        let join = Join { subscription: subscription.clone(), recover, answer, extra };
+        let join = Join { subscription: subscription.clone(), recover, answer, extra, asked: false };
         mailbox.send(Command::Change(RoomChange::Join(Box::new(join))));
         Ok(())
     }
@@ -342,8 +341,8 @@ impl Engine {
 impl CommitSink for Engine {
     /// The caller gets the delivery of a small batch to small rooms of idle shards back, to run it itself once
     /// others may commit; it holds the shards until then.
-    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
-        let committed_at = Instant::now();
+    fn committed<'a>(&'a self, batch: Vec<Publication>, begun: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
+        let times = CommitTimes { begun, ended: Instant::now() };
         let may_go_inline = batch.len() <= INLINE_PUBLICATIONS_MAX;
         let mut by_shard: Vec<Vec<Publication>> = vec![Vec::new(); self.shards.len()];
         for publication in batch {
@@ -354,7 +353,7 @@ impl CommitSink for Engine {
             let owned = may_go_inline.then(|| self.shards[index].try_own(&publications)).flatten();
             match owned {
                 Some(owned) => inline.push((owned, publications)),
-                None => self.mailboxes.send(index, Command::Publish { publications, committed_at }),
+                None => self.mailboxes.send(index, Command::Publish { publications, times }),
             }
         }
         if inline.is_empty() {
@@ -362,9 +361,13 @@ impl CommitSink for Engine {
         }
         Some(Box::new(move || {
             for (owned, publications) in inline {
-                owned.deliver(publications, committed_at);
+                owned.deliver(publications, times);
             }
         }))
+    }
+
+    fn forked(&self, epoch: &Arc<str>) {
+        self.context.catch_up.start_anew(epoch);
     }
 }
 

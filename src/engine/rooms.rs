@@ -10,17 +10,19 @@ use std::time::Instant;
 use ahash::AHashMap;
 use crossbeam_channel::Sender;
 
-use super::catch_up::lookups::HeadQuestion;
+use super::catch_up::lookups::{HeadQuestion, ReadHead};
 use super::command::Command;
+use super::commit::CommitTimes;
 use super::context::Context;
 use super::delivery::choice::Strategy;
+use super::epoch::Epoch;
 use super::inspect::{RoomQuery, RoomStatus};
 use super::mailboxes::Mailbox;
 use super::room::change::RoomChange;
-use super::room::state::Room;
+use super::room::state::{HistoryForked, Room};
 use super::room_map::{Named, RoomMap};
 use crate::config::Delivery;
-use crate::ids::{Channel, Seq};
+use crate::ids::Channel;
 use crate::limits::{EVICTIONS_PER_TURN_MAX, STRATEGY_OVERRIDES_PER_SHARD_MAX};
 use crate::publication::Publication;
 use crate::sync::Arc;
@@ -29,8 +31,10 @@ use crate::sync::Arc;
 const ROOMS_CHECKED_MAX: usize = 64;
 
 /// The rooms of one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rooms {
+    /// The history that the positions of its rooms belong to.
+    epoch: Epoch,
     active: RoomMap<Room>,
     /// Rooms with something to send.
     dirty: Vec<Channel>,
@@ -56,6 +60,21 @@ impl Named for Room {
 }
 
 impl Rooms {
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            active: RoomMap::default(),
+            dirty: Vec::new(),
+            sliced: VecDeque::new(),
+            in_flight: 0,
+            timers: BTreeSet::new(),
+            flushes: Vec::new(),
+            strategy_overrides: AHashMap::new(),
+            #[cfg(all(test, not(feature = "model")))]
+            panic_next: false,
+        }
+    }
+
     /// True when the sender of a publication should deliver it itself; the shard is idle.
     pub(super) fn goes_inline(&self, channel: &Channel, context: &Context) -> bool {
         // Without a room in memory there is nobody to deliver to.
@@ -83,13 +102,14 @@ impl Rooms {
 
     pub(super) fn apply(&mut self, command: Command, context: &Context) {
         match command {
-            Command::Publish { publications, committed_at } => {
+            Command::Publish { publications, times } => {
                 for publication in publications {
-                    self.publish(publication, committed_at, context);
+                    self.publish(publication, times, context);
                 }
             }
             Command::Change(change) => self.change(change, context),
             Command::Head { question, head } => self.on_head(&question, head, context),
+            Command::StartAnew { epoch } => self.start_anew(epoch, context),
             Command::SliceDone { channel } => self.finish_slice(channel, context),
             Command::Presence { channel, answer } => {
                 let presence = self.active.get(&channel).map(Room::presence).unwrap_or_default();
@@ -119,11 +139,15 @@ impl Rooms {
         }
     }
 
-    fn publish(&mut self, publication: Publication, committed_at: Instant, context: &Context) {
+    fn publish(&mut self, publication: Publication, times: CommitTimes, context: &Context) {
         context.metrics.publications_total.inc();
         let channel = publication.channel.clone();
-        let room = self.activate(&channel, context);
-        room.publish(publication, committed_at, context);
+        if let Err(publication) = self.activate(&channel, context).publish(publication, times, context) {
+            self.doubt(&channel, context);
+            let taken = self.activate(&channel, context).publish(publication, times, context);
+            debug_assert!(taken.is_ok(), "a room that starts anew knows no numbers");
+        }
+        let Some(room) = self.active.get(&channel) else { return };
         if !room.wants_fan_out() {
             self.settle(&channel, context);
         } else if self.dirty.last() != Some(&channel) {
@@ -131,10 +155,30 @@ impl Rooms {
         }
     }
 
-    fn on_head(&mut self, question: &Arc<HeadQuestion>, head: Option<Seq>, context: &Context) {
-        if let Some(room) = self.active.get_mut(question.channel()) {
-            room.on_head(question, head, context);
-            self.settle(question.channel(), context);
+    fn on_head(&mut self, question: &Arc<HeadQuestion>, head: Option<ReadHead>, context: &Context) {
+        let channel = question.channel();
+        let Some(room) = self.active.get_mut(channel) else { return };
+        match room.on_head(question, head, context) {
+            Ok(()) if room.wants_fan_out() => self.dirty.push(channel.clone()),
+            Ok(()) => self.settle(channel, context),
+            Err(HistoryForked) => self.doubt(channel, context),
+        }
+    }
+
+    /// A room has seen that numbers were given twice. Its shard starts anew at once, and recovers nobody until
+    /// the history has another name, which the pool asks for.
+    fn doubt(&mut self, channel: &Channel, context: &Context) {
+        tracing::warn!(%channel, "the log went back behind messages that were delivered");
+        context.catch_up.doubt(self.epoch.name());
+        self.reset(context);
+        self.epoch = self.epoch.doubted();
+    }
+
+    /// The history has another name.
+    fn start_anew(&mut self, epoch: Arc<str>, context: &Context) {
+        if !self.epoch.is_settled(&epoch) {
+            self.reset(context);
+            self.epoch = Epoch::new(epoch);
         }
     }
 
@@ -147,7 +191,7 @@ impl Rooms {
             let timer = now + context.rooms.idle_timeout;
             self.timers.insert((timer, channel.clone()));
             let delivery = self.strategy_overrides.get(channel).copied();
-            Room::new(channel.clone(), context.options(channel), delivery, (now, timer))
+            Room::new(channel.clone(), self.epoch.clone(), context.options(channel), delivery, (now, timer))
         });
         room.usage.last_activity = now;
         room
@@ -158,13 +202,13 @@ impl Rooms {
     pub(super) fn deliver_inline(
         &mut self,
         publications: Vec<Publication>,
-        committed_at: Instant,
+        times: CommitTimes,
         mailbox: &Arc<Mailbox>,
         context: &Context,
     ) -> bool {
         let timer_before = self.next_timer();
         for publication in publications {
-            self.publish(publication, committed_at, context);
+            self.publish(publication, times, context);
         }
         self.deliver(true, mailbox, context);
         self.assert_consistent();
@@ -318,7 +362,8 @@ impl Rooms {
     /// Drops all rooms and tells their listeners to come again.
     pub(super) fn reset(&mut self, context: &Context) {
         let overrides = std::mem::take(&mut self.strategy_overrides);
-        for room in std::mem::take(self).active.values_mut() {
+        let anew = Self::new(self.epoch.clone());
+        for room in std::mem::replace(self, anew).active.values_mut() {
             context.metrics.rooms_active.dec();
             room.reset(context);
         }

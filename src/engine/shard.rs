@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::command::Command;
+use super::commit::CommitTimes;
 use super::context::Context;
+use super::epoch::Epoch;
 use super::mailboxes::Mailbox;
 use super::rooms::Rooms;
 use crate::limits::SHARD_TURN_COMMANDS_MAX;
@@ -37,8 +39,8 @@ pub(super) enum Wait {
 }
 
 impl Shard {
-    pub(super) fn new(mailbox: Arc<Mailbox>, context: Arc<Context>) -> Self {
-        Self { mailbox, rooms: Mutex::default(), context }
+    pub(super) fn new(mailbox: Arc<Mailbox>, epoch: Arc<str>, context: Arc<Context>) -> Self {
+        Self { mailbox, rooms: Mutex::new(Rooms::new(Epoch::new(epoch))), context }
     }
 
     /// The life of the worker.
@@ -157,10 +159,10 @@ pub(super) struct Owned<'a> {
 
 impl Owned<'_> {
     /// Delivers the publications inline and gives the shard back.
-    pub(super) fn deliver(mut self, publications: Vec<Publication>, committed_at: Instant) {
+    pub(super) fn deliver(mut self, publications: Vec<Publication>, times: CommitTimes) {
         let Self { shard, ref mut rooms } = self;
         let delivered = catch_unwind(AssertUnwindSafe(|| {
-            rooms.deliver_inline(publications, committed_at, &shard.mailbox, &shard.context)
+            rooms.deliver_inline(publications, times, &shard.mailbox, &shard.context)
         }));
         match delivered {
             Ok(worker_may_sleep) if worker_may_sleep => {}

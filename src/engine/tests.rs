@@ -5,6 +5,7 @@
 //! this process with small budgets; each checks that it gets exactly the contiguous sequence of its
 //! room. `tests/` does the same against real databases and sockets.
 
+mod forks;
 mod turns;
 
 use std::collections::HashMap;
@@ -28,6 +29,27 @@ use crate::publication::Retention;
 struct MemoryLog {
     rooms: Mutex<HashMap<Channel, Vec<Publication>>>,
     fail_reads: AtomicBool,
+    fail_renewals: AtomicBool,
+    /// Names that the history was given after its first.
+    renewals: AtomicU64,
+}
+
+impl MemoryLog {
+    fn epoch(&self) -> String {
+        match self.renewals.load(Ordering::SeqCst) {
+            0 => "epoch".to_owned(),
+            renewals => format!("epoch{renewals}"),
+        }
+    }
+
+    fn head_of(&self, channel: &Channel) -> Seq {
+        self.rooms.lock().unwrap().get(channel).map_or(0, |room| room.len() as Seq)
+    }
+
+    /// An older state is put back.
+    fn go_back(&self, channel: &Channel, head: usize) {
+        self.rooms.lock().unwrap().get_mut(channel).unwrap().truncate(head);
+    }
 }
 
 impl Log for MemoryLog {
@@ -35,7 +57,7 @@ impl Log for MemoryLog {
         if self.fail_reads.load(Ordering::Relaxed) {
             return Err(LogUnavailable("told to fail".into()));
         }
-        Ok(self.rooms.lock().unwrap().get(channel).map_or(0, |room| room.len() as Seq))
+        Ok(self.head_of(channel))
     }
 
     fn page(
@@ -50,7 +72,17 @@ impl Log for MemoryLog {
         }
         let rooms = self.rooms.lock().unwrap();
         let room = rooms.get(channel).map_or(&[][..], Vec::as_slice);
-        Ok(room[after as usize..until as usize].iter().take(100).cloned().collect())
+        Ok(room.iter().skip(after as usize).take((until - after).min(100) as usize).cloned().collect())
+    }
+
+    fn renew_epoch(&self, epoch: &str) -> Result<Arc<str>, LogUnavailable> {
+        if self.fail_renewals.load(Ordering::SeqCst) {
+            return Err(LogUnavailable("told to fail".into()));
+        }
+        if *epoch == self.epoch() {
+            self.renewals.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(self.epoch().into())
     }
 }
 
@@ -87,6 +119,7 @@ impl Rig {
 
     fn publish_padded(&self, channel: &Channel, count: usize, pad: usize) {
         let lane = self.lane.lock().unwrap();
+        let begun = Instant::now();
         let mut batch = Vec::new();
         {
             let mut rooms = self.log.rooms.lock().unwrap();
@@ -98,7 +131,7 @@ impl Rig {
                 batch.push(publication);
             }
         }
-        let inline = self.engine.committed(batch);
+        let inline = self.engine.committed(batch, begun);
         drop(lane);
         if let Some(deliver) = inline {
             deliver();
@@ -106,6 +139,10 @@ impl Rig {
     }
 
     fn listen(&self, channel: &Channel, after: Option<Seq>) -> Result<Ear, ErrorCode> {
+        self.listen_in("epoch", channel, after)
+    }
+
+    fn listen_in(&self, epoch: &str, channel: &Channel, after: Option<Seq>) -> Result<Ear, ErrorCode> {
         let outbox =
             Outbox::for_consumer(ConnectionId::next(), self.budget, self.drainer.as_ref().unwrap().handle());
         let info = Arc::new(ClientInfo {
@@ -122,7 +159,7 @@ impl Rig {
             info,
             recover: after.map(|after| Recover {
                 after,
-                epoch: "epoch".into(),
+                epoch: epoch.into(),
                 permitted: true,
                 reject_unrecovered: true,
             }),
@@ -144,7 +181,7 @@ impl Rig {
     }
 
     fn head(&self, channel: &Channel) -> Seq {
-        self.log.rooms.lock().unwrap().get(channel).map_or(0, |room| room.len() as Seq)
+        self.log.head_of(channel)
     }
 }
 
@@ -569,7 +606,7 @@ fn an_ephemeral_room_drops_and_counts_what_does_not_fit() {
         tags: None,
         created_at_ms: crate::clock::unix_ms(),
     };
-    rig.engine.committed(vec![publication; 40]);
+    rig.engine.committed(vec![publication; 40], Instant::now());
     rig.engine.flush(Instant::now() + Duration::from_secs(60));
     let mut heard = 0;
     while ear.listener.outbox.take(Some(Instant::now())).is_ok() {

@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
 use crate::outbox::{DrainerHandle, Outbox, Reader};
-use crate::store::{Health, Store};
+use crate::store::{Fork, Health, Store};
 
 /// Everything a request needs: messages and members, rooms and listeners, and the limits of the
 /// configuration that bind clients.
@@ -61,7 +61,6 @@ impl NodeHandle {
         drainer: DrainerHandle,
         metrics: Arc<Metrics>,
     ) -> Self {
-        debug_assert_eq!(&**engine.epoch(), store.epoch(), "the engine and the store share a database");
         Self {
             engine,
             store,
@@ -74,9 +73,14 @@ impl NodeHandle {
         }
     }
 
-    /// Identity of the database: positions of another one mean nothing here.
-    pub(crate) fn epoch(&self) -> &Arc<str> {
-        self.engine.epoch()
+    /// Name of the history that the database holds: positions of another one mean nothing here.
+    pub(crate) fn epoch(&self) -> Arc<str> {
+        self.store.epoch()
+    }
+
+    /// The last fork of the history since the start.
+    pub(crate) fn last_fork(&self) -> Option<Fork> {
+        self.store.last_fork()
     }
 
     /// True when no tokens are checked: anyone may connect, subscribe and publish.

@@ -24,9 +24,12 @@ impl NodeHandle {
             return Err(RequestError::NotAvailable);
         }
         self.check_audience(caller, channel, options.read_history)?;
-        self.check_position(request)?;
+        if request.reverse && request.since.as_ref().is_some_and(|since| since.offset == 0) {
+            return Err(RequestError::BadPosition);
+        }
         let history = self.store.history(channel, query(request), options.retention());
         let history = history.map_err(|_| AccessError::Unavailable)?;
+        check_epoch(request, &history)?;
         debug_assert!(
             history.publications.is_sorted_by(|a, b| a.seq != b.seq && (a.seq > b.seq) == request.reverse),
             "history comes in the order asked for, each message once"
@@ -38,17 +41,6 @@ impl NodeHandle {
     pub(crate) fn presence_asks(&self, caller: Caller<'_>, channel: &Channel) -> bool {
         let options = self.namespace(channel);
         options.is_ok_and(|options| self.asks_for_members(caller, channel, options.read_presence))
-    }
-
-    fn check_position(&self, request: &HistoryRequest) -> Result<(), RequestError> {
-        let Some(since) = &request.since else { return Ok(()) };
-        if !since.epoch.is_empty() && *since.epoch != **self.epoch() {
-            return Err(RequestError::Unrecoverable);
-        }
-        if request.reverse && since.offset == 0 {
-            return Err(RequestError::BadPosition);
-        }
-        Ok(())
     }
 
     /// The listeners of a room, after everything that was sent to it before.
@@ -68,6 +60,17 @@ impl NodeHandle {
             "a room's listeners are listed all or not at all"
         );
         Ok(presence)
+    }
+}
+
+/// A position means something only in the history that it was read from. Asked of what was found, because the
+/// history may fork meanwhile.
+fn check_epoch(request: &HistoryRequest, found: &History) -> Result<(), RequestError> {
+    match &request.since {
+        Some(since) if !since.epoch.is_empty() && *since.epoch != *found.epoch => {
+            Err(RequestError::Unrecoverable)
+        }
+        _ => Ok(()),
     }
 }
 

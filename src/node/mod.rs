@@ -50,7 +50,7 @@ use crate::protocol::api;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{HistoryRequest, StreamPosition};
 use crate::publication::{ClientInfo, Publication};
-use crate::store::Store;
+use crate::store::{CommitSink, Store};
 use crate::sync::{Mutex, lock};
 use retention::Pruner;
 
@@ -70,6 +70,8 @@ pub(crate) use crate::engine::{
     Answer, Extra, Joined, Lagging, Presence, Reason, RoomQuery, RoomStatus, Strategy,
 };
 pub(crate) use crate::store::{AppendError, Health, Role, RoomKind, StoreError};
+#[cfg(feature = "server")]
+pub(crate) use crate::store::{backup, restore};
 
 /// A running node. Dropping it without [`stop`](Node::stop) leaves its threads to the process.
 #[derive(Debug)]
@@ -92,13 +94,10 @@ impl Node {
         let store = Arc::new(Store::open(&config.database, metrics.clone())?);
         let (notices, drained) = unbounded();
         let drainer = Drainer::start(config.client.stall_timeout, notices, metrics.clone())?;
-        let parts = EngineParts {
-            log: store.clone(),
-            epoch: store.epoch().into(),
-            drained,
-            metrics: metrics.clone(),
-        };
+        let parts =
+            EngineParts { log: store.clone(), epoch: store.epoch(), drained, metrics: metrics.clone() };
         let engine = Engine::start(config.workers, &config.rooms, config.namespaces.clone(), parts)?;
+        tell_forks(&store, &engine);
         let pruner = Pruner::start(store.clone(), &config.namespaces)?;
         let handle = Arc::new(NodeHandle::new(config, engine, store, drainer.handle(), metrics));
         Ok(Self { handle, drainer, pruner, subscribers: Mutex::default() })
@@ -134,7 +133,8 @@ impl Node {
     }
 
     /// Subscribes to a room: from its head, or from behind the seq `after`, with everything that was
-    /// missed first. A subscriber that is slow is served from the database and misses nothing.
+    /// missed first. A subscriber that is slow is served from the database and misses nothing. `after` is a seq of
+    /// the present [`epoch`](Self::epoch); one of an earlier epoch means nothing.
     ///
     /// # Errors
     /// [`SubscribeError`]
@@ -185,9 +185,11 @@ impl Node {
         &self.handle
     }
 
-    /// Identity of the database. A seq of another database means nothing in this one.
+    /// Name of the history that the database holds: letters. A seq of another one means nothing in this one. It
+    /// changes while the node runs when a copy takes over for the database or an older state is put back; all
+    /// subscriptions end then.
     #[must_use]
-    pub fn epoch(&self) -> &str {
+    pub fn epoch(&self) -> Arc<str> {
         self.handle.epoch()
     }
 
@@ -224,6 +226,14 @@ impl Node {
         // A subscription that the program still holds keeps the store in memory.
         self.handle.store.release();
     }
+}
+
+/// Has the engine told when the history of the database forks.
+fn tell_forks(store: &Store, engine: &Arc<Engine>) {
+    let sink: Weak<Engine> = Arc::downgrade(engine);
+    store.tell_forks(sink);
+    // One that was found since the engine was given its epoch.
+    engine.forked(&store.epoch());
 }
 
 /// The error for a subscription of this process that its room refused.

@@ -31,7 +31,8 @@ pub enum Ended {
     TimedOut,
     /// The node was stopped.
     Stopped,
-    /// The next messages are no longer kept; subscribe anew.
+    /// The next messages are no longer kept, or the history of the database forked and
+    /// [`Node::epoch`](crate::Node::epoch) is another one; subscribe anew.
     Lost,
 }
 

@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diesel::connection::SimpleConnection;
-use diesel::{Connection as _, ConnectionError, PgConnection, QueryResult, SqliteConnection};
+use diesel::{
+    Connection as _, ConnectionError, PgConnection, QueryResult, QueryableByName, RunQueryDsl,
+    SqliteConnection,
+};
 
 use crate::config::{Database, DatabaseUrl, Durability};
 use crate::metrics::Metrics;
@@ -178,6 +181,24 @@ impl Target {
 }
 
 impl Connection {
+    /// Runs `work` with a connection that may write, also when it was opened to read.
+    pub(super) fn allow_writes<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        let reads_only = match self {
+            Self::Sqlite(connection) => sqlite_reads_only(connection)?,
+            Self::Postgres(_) => false,
+        };
+        if !reads_only {
+            return work(self);
+        }
+        on_either!(self, c => c.batch_execute("PRAGMA query_only = OFF"))?;
+        let done = work(self);
+        on_either!(self, c => c.batch_execute("PRAGMA query_only = ON"))?;
+        done
+    }
+
     /// Starts a transaction that will write. On SQLite it takes the write lock at once, since a
     /// lock that is taken later can fail instead of wait.
     pub(super) fn begin(&mut self) -> QueryResult<()> {
@@ -218,8 +239,18 @@ impl Connection {
     }
 }
 
+fn sqlite_reads_only(connection: &mut SqliteConnection) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Bool)]
+        query_only: bool,
+    }
+    let row: Row = diesel::sql_query("PRAGMA query_only").get_result(connection)?;
+    Ok(row.query_only)
+}
+
 /// The file name in a form that SQLite cannot take for a URI.
-fn sqlite_name(path: &Path) -> Result<String, ConnectionError> {
+pub(super) fn sqlite_name(path: &Path) -> Result<String, ConnectionError> {
     let absolute: PathBuf =
         std::path::absolute(path).map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
     absolute

@@ -1,5 +1,7 @@
 //! Reading a room's log: pages for resumes, and the history command.
 
+use std::sync::Arc;
+
 use diesel::QueryResult;
 
 use crate::clock;
@@ -40,6 +42,8 @@ pub struct History {
     pub publications: Vec<Publication>,
     /// Number of the room's newest message; 0 when there is no such room or no message.
     pub head: Seq,
+    /// Name of the history that this was read from.
+    pub epoch: Arc<str>,
 }
 
 /// Messages of a room in (after, until], oldest first: at most a page, at least one if there is any.
@@ -73,7 +77,7 @@ pub(super) fn history(
     let publications =
         if wanted.limit == 0 { Vec::new() } else { message::page(connection, channel, &wanted)? };
     debug_assert!(publications.iter().all(|message| message.seq <= room.head), "the head covers the log");
-    Ok(History { publications, head: room.head })
+    Ok(History { publications, head: room.head, ..History::default() })
 }
 
 /// Everything of a room that can be read.

@@ -4,6 +4,7 @@
 //! Plain types without any SQL, so that every other file of the store may use them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
@@ -51,5 +52,11 @@ pub trait CommitSink: Send + Sync {
     /// Called after a commit, in commit order, by the thread that still leads the lane: it must
     /// wait for nothing but capacity in a queue, and must not call the store. A returned closure
     /// is run by the same thread once the lane is free again, before any sender has its answer.
-    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>>;
+    /// `begun` is not after the first of their transactions began.
+    fn committed<'a>(&'a self, batch: Vec<Publication>, begun: Instant) -> Option<Box<dyn FnOnce() + 'a>>;
+
+    /// Called when the history that the database holds is not the one it held before: positions
+    /// and messages that were read or passed on until now mean nothing any more, and those that are
+    /// passed on from now on belong to `epoch`. Waits for nothing but capacity in a queue.
+    fn forked(&self, epoch: &Arc<str>);
 }

@@ -4,6 +4,7 @@
 //! everything else reads the log or keeps lists beside it. All calls block. The store knows
 //! nothing of listeners or connections, and no other module knows SQL.
 
+mod backup;
 mod claim;
 mod connection;
 mod error;
@@ -11,16 +12,19 @@ mod file;
 mod health;
 mod history;
 mod lane;
+mod lineage;
+mod mark;
 mod message;
 mod models;
 mod opening;
+mod origin;
 mod prune;
 mod readers;
 mod rooms;
 mod schema;
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::config::Database;
@@ -33,13 +37,16 @@ use claim::Claim;
 use connection::{Connection, Target};
 use health::{Monitor, Side};
 use lane::Lanes;
+use lineage::Lineage;
 use readers::Readers;
 
+pub(crate) use backup::{backup, restore};
 pub use error::{AppendError, OpenError, StoreError};
 pub use health::Health;
 pub(crate) use history::History;
 pub use history::{HistoryLimit, HistoryQuery};
 pub(crate) use lane::Completion;
+pub use lineage::Fork;
 pub use message::{Appended, CommitSink, NewMessage};
 pub(crate) use models::member::Member;
 pub use models::member::Role;
@@ -51,7 +58,7 @@ pub(crate) use prune::Pruned;
 /// An open database.
 #[derive(Debug)]
 pub struct Store {
-    epoch: String,
+    lineage: Arc<Lineage>,
     target: Target,
     lanes: Lanes,
     readers: Readers,
@@ -71,13 +78,14 @@ impl Store {
         let mut target = Target::new(config);
         let claim = target.path().map(Claim::new).transpose()?;
         let mut first = opening::open(&target)?;
-        let epoch = models::meta::epoch(&mut first).map_err(|error| OpenError::Migrate(error.to_string()))?;
+        let lineage = Lineage::open(&mut first, config, metrics.clone());
+        let lineage = lineage.map_err(|reason| OpenError::Connect(format!("{}: {reason}", target.name())))?;
         target.watch_files(&metrics)?;
         let monitor = Arc::new(Monitor::new(metrics.clone()));
         Ok(Self {
-            epoch,
-            lanes: Lanes::new(config, &target, first, monitor.clone(), metrics.clone()),
-            readers: Readers::new(target.clone(), config.read_connections, monitor.clone()),
+            lanes: Lanes::new(config, &target, first, &lineage, (&monitor, &metrics)),
+            readers: Readers::new(target.clone(), config.read_connections, lineage.clone(), monitor.clone()),
+            lineage,
             target,
             monitor,
             metrics,
@@ -85,9 +93,33 @@ impl Store {
         })
     }
 
-    /// The identity of the database: letters, made when it was created.
-    pub fn epoch(&self) -> &str {
-        &self.epoch
+    /// The name of the history that the database holds: letters. Another one when the history forks: when a
+    /// copy took over for the database or an older state was put back.
+    pub fn epoch(&self) -> Arc<str> {
+        self.lineage.epoch()
+    }
+
+    /// Has forks of the history told to this sink, also those that reading finds.
+    pub fn tell_forks(&self, sink: Weak<dyn CommitSink>) {
+        self.lineage.tell(sink);
+    }
+
+    /// The last fork of the history since this store was opened.
+    pub fn last_fork(&self) -> Option<Fork> {
+        self.lineage.last_fork()
+    }
+
+    /// Gives the history another name unless it has another one than `epoch` already. The name it has now.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub(crate) fn renew_epoch(&self, epoch: &str) -> Result<Arc<str>, StoreError> {
+        let (now, meta) = self.lineage.names();
+        if *now != *epoch {
+            return Ok(now);
+        }
+        let meta = self.write(|connection| Ok(models::meta::renew_epoch(connection, &meta)?))?;
+        Ok(self.lineage.rename(meta))
     }
 
     /// Stores messages and passes them to the sink; returns once every one is durable and passed on,
@@ -143,7 +175,7 @@ impl Store {
         self.readers.read(|connection| history::page(connection, channel, (after, until), retention))
     }
 
-    /// Answers the history command. The caller has compared the epoch.
+    /// Answers the history command. The caller compares the epoch.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -153,7 +185,9 @@ impl Store {
         query: HistoryQuery,
         retention: Retention,
     ) -> Result<History, StoreError> {
-        self.readers.read(|connection| history::history(connection, channel, query, retention))
+        let read = || self.readers.read(|connection| history::history(connection, channel, query, retention));
+        let (epoch, history) = self.lineage.in_one_history(read)?;
+        Ok(History { epoch, ..history })
     }
 
     /// Messages stored since it was opened.
@@ -208,12 +242,26 @@ impl Store {
     /// Lets another server have a SQLite file, although somebody may still hold this store. The caller writes
     /// no more.
     pub(crate) fn release(&self) {
+        self.sign_off();
         lock(&self.claim).take();
+    }
+
+    /// Writes the last mark of a SQLite file, while it is certainly ours.
+    fn sign_off(&self) {
+        if lock(&self.claim).is_some() {
+            self.lineage.write_mark();
+        }
     }
 
     /// Runs a change that is no message in a transaction of its own: on SQLite by its one writer,
     /// on PostgreSQL beside the lanes.
     fn write<T>(&self, work: impl Fn(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         if self.target.is_sqlite() { self.lanes.write_beside(work) } else { self.readers.write(work) }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.sign_off();
     }
 }

@@ -9,6 +9,7 @@ use diesel::{ConnectionError, QueryResult};
 use crate::store::connection::{Connection, Purpose, Target};
 use crate::store::error::StoreError;
 use crate::store::health::{Monitor, Side};
+use crate::store::lineage::Lineage;
 use crate::sync::blocking;
 
 /// Time a caller waits for a connection while all are in use.
@@ -21,6 +22,7 @@ const CHECKOUT_TIMEOUT_WHILE_DOWN: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Readers {
     pool: r2d2::Pool<Opener>,
+    lineage: Arc<Lineage>,
     monitor: Arc<Monitor>,
 }
 
@@ -28,10 +30,15 @@ pub(super) struct Readers {
 #[derive(Debug)]
 struct Opener {
     target: Target,
+    lineage: Arc<Lineage>,
 }
 
 /// A pooled connection; `None` once it has failed.
-struct Pooled(Option<Connection>);
+struct Pooled {
+    connection: Option<Connection>,
+    /// The history it shows, see [`Lineage::generation`].
+    generation: u64,
+}
 
 impl r2d2::ManageConnection for Opener {
     type Connection = Pooled;
@@ -40,7 +47,10 @@ impl r2d2::ManageConnection for Opener {
     fn connect(&self) -> Result<Pooled, ConnectionError> {
         // SQLite would create what is missing.
         self.target.check_files().map_err(ConnectionError::BadConnection)?;
-        self.target.connect(Purpose::Read).map(|connection| Pooled(Some(connection)))
+        let mut connection = self.target.connect(Purpose::Read)?;
+        let admitted = self.lineage.admit(&mut connection);
+        let generation = admitted.map_err(|reason| ConnectionError::BadConnection(reason.to_string()))?;
+        Ok(Pooled { connection: Some(connection), generation })
     }
 
     fn is_valid(&self, _: &mut Pooled) -> Result<(), ConnectionError> {
@@ -48,7 +58,7 @@ impl r2d2::ManageConnection for Opener {
     }
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
-        pooled.0.is_none()
+        pooled.connection.is_none()
     }
 }
 
@@ -63,15 +73,20 @@ impl r2d2::HandleError<ConnectionError> for Quiet {
 }
 
 impl Readers {
-    pub(super) fn new(target: Target, connections: u32, monitor: Arc<Monitor>) -> Self {
+    pub(super) fn new(
+        target: Target,
+        connections: u32,
+        lineage: Arc<Lineage>,
+        monitor: Arc<Monitor>,
+    ) -> Self {
         let pool = r2d2::Pool::builder()
             .max_size(connections.max(1))
             .min_idle(Some(1))
             .connection_timeout(CHECKOUT_TIMEOUT)
             .test_on_check_out(false)
             .error_handler(Box::new(Quiet))
-            .build_unchecked(Opener { target });
-        Self { pool, monitor }
+            .build_unchecked(Opener { target, lineage: lineage.clone() });
+        Self { pool, lineage, monitor }
     }
 
     /// Runs a query. It is tried again on another connection when the one at hand turns out to be
@@ -113,11 +128,15 @@ impl Readers {
                 }
             };
             // Out of its place while in use: what fails or panics is not used again.
-            let Some(mut connection) = pooled.0.take() else { continue };
+            let Some(mut connection) = pooled.connection.take() else { continue };
+            if pooled.generation != self.lineage.generation() {
+                "it showed a history that forked".clone_into(&mut last);
+                continue;
+            }
             match work(&mut connection) {
                 Err(StoreError::Unavailable(reason)) => last = reason,
                 done => {
-                    pooled.0 = Some(connection);
+                    pooled.connection = Some(connection);
                     self.monitor.succeeded(side);
                     return done;
                 }

@@ -38,6 +38,7 @@ mod commits;
 mod deadlines;
 mod errors;
 mod failures;
+mod forks;
 mod http;
 mod input;
 mod limits;

@@ -1,8 +1,9 @@
 //! The hand-off of committed messages: durable first, in order, once.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use diesel::{PgConnection, RunQueryDsl, SqliteConnection};
 use roomcast::internals::CommitSink;
@@ -62,7 +63,7 @@ impl Collector {
 }
 
 impl CommitSink for Collector {
-    fn committed<'a>(&'a self, batch: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    fn committed<'a>(&'a self, batch: Vec<Publication>, _: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
         if let (Some(outsider), Some(last)) = (&self.outsider, batch.last()) {
             let visible = outsider.lock().unwrap().head(last.channel.as_str());
             assert!(visible >= last.seq as i64, "handed off before it is visible");
@@ -70,6 +71,8 @@ impl CommitSink for Collector {
         self.seen.lock().unwrap().extend(batch);
         None
     }
+
+    fn forked(&self, _: &Arc<str>) {}
 }
 
 fn in_order_and_visible(backend: &Backend) {
@@ -103,9 +106,11 @@ struct TwoHalves {
 }
 
 impl CommitSink for TwoHalves {
-    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    fn committed<'a>(&'a self, _: Vec<Publication>, _: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
         Some(Box::new(|| self.second_ran.store(true, Ordering::SeqCst)))
     }
+
+    fn forked(&self, _: &Arc<str>) {}
 }
 
 fn second_half_first(backend: &Backend) {
@@ -122,10 +127,12 @@ struct Clumsy {
 }
 
 impl CommitSink for Clumsy {
-    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    fn committed<'a>(&'a self, _: Vec<Publication>, _: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
         assert!(self.fell.swap(true, Ordering::SeqCst), "the first batch falls");
         None
     }
+
+    fn forked(&self, _: &Arc<str>) {}
 }
 
 fn panicking_sink(backend: &Backend) {

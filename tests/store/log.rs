@@ -263,7 +263,7 @@ fn page_bounds(backend: &Backend) {
 
 fn restart(backend: &Backend) {
     let store = backend.open();
-    let epoch = store.epoch().to_owned();
+    let epoch = store.epoch();
     assert!(epoch.len() >= 8 && epoch.bytes().all(|byte| byte.is_ascii_lowercase()));
     fill(&store, "a", 3);
     drop(store);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, RunQueryDsl, SqliteConnection};
-use roomcast::config::{Database, DatabaseUrl, Durability};
+use roomcast::config::{Database, DatabaseUrl, Durability, Failover};
 use roomcast::internals::{
     Appended, CommitSink, Health, HistoryLimit, HistoryQuery, NewMessage, READER_STACK_BYTES, Retention,
     Store,
@@ -60,6 +60,7 @@ impl Backend {
             commit_lanes: 3,
             batch_rows_max: 64,
             batch_bytes_max: 1024 * 1024,
+            failover: Failover::Lossy,
         }
     }
 
@@ -148,9 +149,11 @@ pub(crate) fn keyed(message: NewMessage, key: &str) -> NewMessage {
 pub(crate) struct Discard;
 
 impl CommitSink for Discard {
-    fn committed<'a>(&'a self, _: Vec<Publication>) -> Option<Box<dyn FnOnce() + 'a>> {
+    fn committed<'a>(&'a self, _: Vec<Publication>, _: Instant) -> Option<Box<dyn FnOnce() + 'a>> {
         None
     }
+
+    fn forked(&self, _: &Arc<str>) {}
 }
 
 /// Stores one message.

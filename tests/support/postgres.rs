@@ -85,6 +85,36 @@ impl Cluster {
         self.end(b"crash\n");
     }
 
+    /// Keeps a copy of the data, as a replica that follows no further.
+    pub fn save(&mut self) {
+        self.stop();
+        let _ = fs::remove_dir_all(self.folder.0.join("saved"));
+        run(Command::new("cp").arg("-a").arg(self.data()).arg(self.folder.0.join("saved")));
+        self.run();
+    }
+
+    /// The server fails, and the copy that was kept takes over for it.
+    pub fn go_back(&mut self) {
+        self.crash();
+        fs::remove_dir_all(self.data()).unwrap();
+        run(Command::new("cp").arg("-a").arg(self.folder.0.join("saved")).arg(self.data()));
+        self.run();
+    }
+
+    /// The server fails, and a copy that has everything takes over for it, on a timeline of its own.
+    pub fn promote(&mut self) {
+        self.crash();
+        let settings = self.data().join("postgresql.auto.conf");
+        let mut settings = fs::File::options().append(true).open(settings).unwrap();
+        writeln!(settings, "restore_command = 'false'").unwrap();
+        run(as_user(Path::new("touch")).arg(self.data().join("recovery.signal")));
+        self.run();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.0.join("data")
+    }
+
     fn end(&mut self, how: &[u8]) {
         let Some((mut guard, mut words)) = self.running.take() else { return };
         let _ = words.write_all(how);
@@ -101,7 +131,7 @@ impl Cluster {
             .arg(&self.folder.0)
             .arg(server.get_program())
             .args(server.get_args());
-        guard.arg("-D").arg(self.folder.0.join("data")).args(["-p", &self.port.to_string()]);
+        guard.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
         for setting in [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",

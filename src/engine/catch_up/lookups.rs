@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::ids::{Channel, ConnectionId, SubscriptionId};
+use crate::ids::{Channel, ConnectionId, Seq, SubscriptionId};
 use crate::metrics::Metrics;
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
@@ -20,6 +21,14 @@ pub(in crate::engine) struct HeadQuestion {
     channel: Channel,
     /// A thread of the pool has taken it, and the answer comes.
     taken: AtomicBool,
+}
+
+/// A head as the log had it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct ReadHead {
+    pub(in crate::engine) seq: Seq,
+    /// Not before it was read: a commit that began later is not counted in it.
+    pub(in crate::engine) at: Instant,
 }
 
 /// The joins that wait for a head.

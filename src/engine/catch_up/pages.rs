@@ -1,7 +1,7 @@
 //! Pages of the log, shared between the clients that need the same ones.
 //!
-//! After a restart thousands of clients resume the same room at once. Committed messages never
-//! change, so blocks of them are kept for a while, aligned to multiples of [`BLOCK_PUBLICATIONS`] or to
+//! After a restart thousands of clients resume the same room at once. Committed messages do not
+//! change while their history lasts, so blocks of them are kept for a while, aligned to multiples of [`BLOCK_PUBLICATIONS`] or to
 //! the end of a block before that was cut short by its bytes, and one read serves everybody. What
 //! retention hides is filtered when a page is given out.
 
@@ -39,6 +39,8 @@ struct Blocks {
     /// In the order they came; the oldest goes first.
     order: VecDeque<Key>,
     bytes: usize,
+    /// Number of times that everything was forgotten.
+    cleared: u64,
 }
 
 #[derive(Clone)]
@@ -99,13 +101,25 @@ impl PageCache {
     fn read(&self, key: Key, end: Seq) -> Result<Block, LogUnavailable> {
         self.metrics.catch_up_pages_total.inc();
         let (channel, start) = &key;
+        let cleared = lock(&self.blocks).cleared;
         let block = Block::new(self.log.page(channel, *start, end, EVERYTHING)?, end);
-        self.keep(key, block.clone());
+        self.keep(key, block.clone(), cleared);
         Ok(block)
     }
 
-    fn keep(&self, key: Key, block: Block) {
+    /// Forgets everything, also what is being read just now: the history forked.
+    pub(super) fn clear(&self) {
         let mut blocks = lock(&self.blocks);
+        let cleared = blocks.cleared + 1;
+        *blocks = Blocks { cleared, ..Blocks::default() };
+    }
+
+    /// Keeps a block unless all were forgotten since `cleared` was read.
+    fn keep(&self, key: Key, block: Block, cleared: u64) {
+        let mut blocks = lock(&self.blocks);
+        if blocks.cleared != cleared {
+            return;
+        }
         blocks.bytes += block.bytes;
         if let Some(old) = blocks.by_start.insert(key.clone(), block) {
             blocks.bytes -= old.bytes;
@@ -188,6 +202,10 @@ mod tests {
                 created_at_ms: if seq == 700 { 0 } else { i64::MAX },
             };
             Ok((after + 1..=until.min(1000)).take(100).map(message).collect())
+        }
+
+        fn renew_epoch(&self, epoch: &str) -> Result<Arc<str>, LogUnavailable> {
+            Ok(epoch.into())
         }
     }
 

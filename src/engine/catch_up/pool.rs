@@ -9,10 +9,10 @@
 
 use super::directory::{Directory, Lagging};
 use super::job::{Job, Keeper, Next};
-use super::lookups::{Asker, HeadLookups, HeadQuestion};
+use super::lookups::{Asker, HeadLookups, HeadQuestion, ReadHead};
 use super::pages::PageCache;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use crossbeam_channel::{Receiver, Sender, after, never, select, unbounded};
@@ -45,6 +45,8 @@ struct Shared {
     parked: ShardedMutex<AHashMap<ConnectionId, Jobs>>,
     /// Jobs whose page could not be read.
     failed: Mutex<Jobs>,
+    /// The epoch that a shard found to be void, until the log has given another.
+    doubted: Mutex<Option<Arc<str>>>,
     pages: PageCache,
     directory: Arc<Directory>,
     mailboxes: Arc<Mailboxes>,
@@ -52,6 +54,8 @@ struct Shared {
 
 enum Task {
     Run(Box<Job>),
+    /// Ask the log for another epoch than the doubted one.
+    RenewEpoch,
     Stop,
 }
 
@@ -95,6 +99,7 @@ impl CatchUp {
             lookups,
             parked: ShardedMutex::default(),
             failed: Mutex::default(),
+            doubted: Mutex::default(),
             pages: PageCache::new(log.clone(), metrics.clone()),
             directory: Directory::new(metrics),
             mailboxes,
@@ -152,6 +157,21 @@ impl CatchUp {
         drop(jobs);
     }
 
+    /// Has the log give another epoch than this one, in which numbers were given twice; every shard is told.
+    pub(in crate::engine) fn doubt(&self, epoch: &Arc<str>) {
+        self.0.pages.clear();
+        *lock(&self.0.doubted) = Some(epoch.clone());
+        self.submit(Task::RenewEpoch);
+    }
+
+    /// Has every room start anew, in another epoch.
+    pub(in crate::engine) fn start_anew(&self, epoch: &Arc<str>) {
+        self.0.pages.clear();
+        for mailbox in self.0.mailboxes.iter() {
+            mailbox.send(Command::StartAnew { epoch: epoch.clone() });
+        }
+    }
+
     fn unpark(&self, id: ConnectionId) {
         let jobs = self.0.parked.of(id.0).remove(&id);
         for job in jobs.into_iter().flatten() {
@@ -164,10 +184,13 @@ impl CatchUp {
         for job in jobs {
             self.run(job);
         }
+        if lock(&self.0.doubted).is_some() {
+            self.submit(Task::RenewEpoch);
+        }
     }
 
     fn has_failed(&self) -> bool {
-        !self.failed().is_empty()
+        !self.failed().is_empty() || lock(&self.0.doubted).is_some()
     }
 
     fn failed(&self) -> MutexGuard<'_, Jobs> {
@@ -249,6 +272,7 @@ impl Worker {
     fn perform(&self, task: Task) {
         match task {
             Task::Run(job) => self.step(job),
+            Task::RenewEpoch => self.renew_epoch(),
             Task::Stop => {}
         }
     }
@@ -271,9 +295,22 @@ impl Worker {
     fn look_up_next(&self) -> bool {
         let Some(question) = self.catch_up.0.lookups.take_next() else { return false };
         let head = self.log.head(question.channel()).ok();
+        let head = head.map(|seq| ReadHead { seq, at: Instant::now() });
         let mailbox = self.catch_up.0.mailboxes.of(question.channel());
         mailbox.send(Command::Head { question: question.clone(), head });
         true
+    }
+
+    /// Tried again with the failed jobs while the log cannot be changed.
+    fn renew_epoch(&self) {
+        let Some(doubted) = lock(&self.catch_up.0.doubted).clone() else { return };
+        let Ok(epoch) = self.log.renew_epoch(&doubted) else { return };
+        let mut still = lock(&self.catch_up.0.doubted);
+        if still.as_ref() == Some(&doubted) {
+            *still = None;
+        }
+        drop(still);
+        self.catch_up.start_anew(&epoch);
     }
 
     fn step(&self, mut job: Box<Job>) {

@@ -54,6 +54,10 @@ impl Log for MemoryLog {
         let room = rooms.get(channel).map_or(&[][..], Vec::as_slice);
         Ok(room[after as usize..until as usize].to_vec())
     }
+
+    fn renew_epoch(&self, _: &str) -> Result<Arc<str>, LogUnavailable> {
+        panic!("no number is given twice")
+    }
 }
 
 type Outcome = (Channel, Result<Joined, ErrorCode>);
@@ -94,11 +98,10 @@ impl Running {
                 parallel_min_cost: std::time::Duration::from_secs(1),
                 catch_up_workers: 1,
             },
-            epoch: "epoch".into(),
             metrics: metrics(),
             catch_up,
         };
-        let engine = Arc::new(Engine::assemble(mailboxes, context));
+        let engine = Arc::new(Engine::assemble(mailboxes, "epoch".into(), context));
         let rig =
             Rig { engine, log, lane: Lock::new(()), drainer, budget, pool_stops: AtomicBool::new(false) };
         let rig = Arc::new(rig);
@@ -150,6 +153,7 @@ impl Rig {
 
     fn publish(&self, count: usize) {
         let lane = lock(&self.lane);
+        let begun = Instant::now();
         let mut batch = Vec::new();
         {
             let mut rooms = lock(&self.log.0);
@@ -161,7 +165,7 @@ impl Rig {
                 batch.extend(log.last().cloned());
             }
         }
-        let inline = self.engine.committed(batch);
+        let inline = self.engine.committed(batch, begun);
         drop(lane);
         if let Some(deliver) = inline {
             deliver();

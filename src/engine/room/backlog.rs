@@ -8,6 +8,7 @@
 
 use std::time::Instant;
 
+use crate::engine::catch_up::lookups::ReadHead;
 use crate::engine::packing::{Receivers, pack};
 use crate::engine::tail::Tail;
 use crate::ids::Seq;
@@ -26,6 +27,8 @@ pub(super) struct Backlog {
     persistent: bool,
     /// Seq of the newest message known; `None` until it is known.
     head: Option<Seq>,
+    /// The newest head that was read from the log, if one was.
+    read: Option<ReadHead>,
     queued: Seq,
     delivered: Seq,
     /// Publications that no live member was given yet; packed when it is their turn.
@@ -52,6 +55,17 @@ pub(super) struct Batch {
     pub(super) until: Seq,
 }
 
+/// The place of a publication in its room, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Behind all that the room knows of.
+    Next,
+    /// The head was read from the log after the commit and before the publication came: it is counted there.
+    Read,
+    /// The room has had another message of that number, or the log had one before the commit began.
+    Taken,
+}
+
 /// Outcome of taking in a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepted {
@@ -66,6 +80,7 @@ impl Backlog {
         Self {
             persistent,
             head: (!persistent).then_some(0),
+            read: None,
             queued: 0,
             delivered: 0,
             pending: Vec::new(),
@@ -102,9 +117,20 @@ impl Backlog {
         self.has_pending() || self.head.is_some_and(|head| self.queued < head)
     }
 
+    /// Makes the head known that was read from the log. Messages that live members have not been given come
+    /// from there.
+    pub(super) fn know_read_head(&mut self, read: ReadHead) {
+        match self.head {
+            None => self.know_head(read.seq),
+            Some(head) => self.head = Some(head.max(read.seq)),
+        }
+        self.read = Some(read);
+        self.assert_consistent();
+    }
+
     /// Makes the head of a room known that had none: nothing before it is owed to a live member.
     pub(super) fn know_head(&mut self, head: Seq) {
-        debug_assert!(self.head.is_none() && self.persistent, "the head of a room is looked up once");
+        debug_assert!(self.head.is_none() && self.persistent, "the head of a room becomes known once");
         debug_assert!(!self.has_pending(), "nothing is queued before the head is known");
         self.head = Some(head);
         self.queued = head;
@@ -120,9 +146,16 @@ impl Backlog {
         Some(head)
     }
 
-    /// True when the publication was counted in the head that was read from the log.
-    pub(super) fn contains(&self, publication: &Publication) -> bool {
-        self.persistent && self.head.is_some_and(|head| publication.seq <= head)
+    /// The place of a publication whose commit began not before `begun`.
+    pub(super) fn place(&self, publication: &Publication, begun: Instant) -> Place {
+        let seq = publication.seq;
+        if !self.persistent || self.head.is_none_or(|head| seq > head) {
+            Place::Next
+        } else if self.read.is_some_and(|read| seq <= read.seq && begun <= read.at) {
+            Place::Read
+        } else {
+            Place::Taken
+        }
     }
 
     /// Takes the next publication in. With `nobody_listens` there is nobody to send it to, now or later.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::change::{Leave, RoomChange};
-use super::state::Room;
+use super::state::{HistoryForked, Room};
 use crate::clock;
 use crate::engine::catch_up::job::Job;
-use crate::engine::catch_up::lookups::HeadQuestion;
+use crate::engine::catch_up::lookups::{HeadQuestion, ReadHead};
 use crate::engine::context::Context;
 use crate::engine::join::{Join, Joined};
 use crate::engine::members::{Member, Members};
@@ -22,10 +22,10 @@ use crate::protocol::push;
 use crate::publication::{ClientInfo, Publication};
 
 impl Room {
-    /// Applies a change at once, or after the fan-out under way.
+    /// Applies a change at once, or after the fan-out under way or to come that others wait for.
     pub(in crate::engine) fn apply_or_defer(&mut self, change: RoomChange, context: &Context) {
         debug_assert_eq!(*change.channel(), self.channel, "a change of another room");
-        if self.fan_out.is_some() {
+        if self.fan_out.is_some() || !self.deferred.is_empty() {
             self.deferred.push(change);
         } else {
             self.apply(change, context);
@@ -47,7 +47,14 @@ impl Room {
     fn join(&mut self, join: Box<Join>, context: &Context) {
         if self.backlog.head().is_some() {
             self.answer(*join, context);
-        } else if let Err(join) = self.waiting.add(join, &context.catch_up) {
+        } else {
+            self.ask_for(join, context);
+        }
+    }
+
+    /// Lets a join wait for the head that the log has.
+    fn ask_for(&mut self, join: Box<Join>, context: &Context) {
+        if let Err(join) = self.waiting.add(join, self.backlog.head(), &context.catch_up) {
             join.fail(ErrorCode::TooManyRequests, &context.metrics);
         }
     }
@@ -56,16 +63,25 @@ impl Room {
     pub(in crate::engine) fn on_head(
         &mut self,
         question: &Arc<HeadQuestion>,
-        head: Option<Seq>,
+        head: Option<ReadHead>,
         context: &Context,
-    ) {
+    ) -> Result<(), HistoryForked> {
         if !self.waiting.asked(question) {
-            return;
+            return Ok(());
         }
-        match head {
-            Some(head) => self.know_head(head, context),
-            None => self.fail_waiting(context),
+        let Some(read) = head else {
+            self.fail_waiting(context);
+            return Ok(());
+        };
+        if self.waiting.is_ahead_of(read.seq) {
+            return Err(HistoryForked);
         }
+        self.backlog.know_read_head(read);
+        for mut join in self.waiting.take(&context.catch_up) {
+            join.asked = true;
+            self.apply_or_defer(RoomChange::Join(Box::new(join)), context);
+        }
+        Ok(())
     }
 
     fn fail_waiting(&mut self, context: &Context) {
@@ -74,8 +90,8 @@ impl Room {
         }
     }
 
-    pub(super) fn know_head(&mut self, head: Seq, context: &Context) {
-        self.backlog.know_head(head);
+    /// Answers those who waited for a head that is known now.
+    pub(super) fn answer_waiting(&mut self, context: &Context) {
         for join in self.waiting.take(&context.catch_up) {
             self.answer(join, context);
         }
@@ -84,40 +100,46 @@ impl Room {
     /// Answers a join and makes its listener live, or hands it to the catch-up pool.
     fn answer(&mut self, join: Join, context: &Context) {
         if !join.subscription.is_held() {
-            let joined = self.start_at_head(&join, context);
+            let joined = self.start_at_head(&join);
             join.succeed(joined);
             return;
         }
         let recover = join.recover.as_ref().filter(|_| self.options.persist);
         let Some(recover) = recover else {
-            let joined = self.start_at_head(&join, context);
+            let joined = self.start_at_head(&join);
             return self.admit(join, joined, context);
         };
         let (after, reject) = (recover.after, recover.reject_unrecovered);
-        let possible = recover.permitted
-            && (recover.epoch.is_empty() || *recover.epoch == *context.epoch)
-            && after <= self.backlog.delivered();
-        if !possible {
+        let is_ours = recover.permitted && self.epoch.covers(&recover.epoch);
+        if is_ours && self.backlog.head().is_some_and(|head| after > head) && !join.asked {
+            return self.ask_for(Box::new(join), context);
+        }
+        if is_ours && after > self.backlog.delivered() && self.knows(after) {
+            debug_assert!(self.backlog.is_behind(), "what was not delivered is to be sent");
+            return self.deferred.push(RoomChange::Join(Box::new(join)));
+        }
+        if !is_ours || after > self.backlog.delivered() {
             context.count_recovery("failed");
             if reject {
                 return join.fail(ErrorCode::UnrecoverablePosition, &context.metrics);
             }
-            let joined = self.start_at_head(&join, context);
+            let joined = self.start_at_head(&join);
             return self.admit(join, joined, context);
         }
         match self.missed(after).filter(|_| join.subscription.outbox.has_capacity()) {
             Some(publications) => {
                 context.count_recovery("tail");
-                let joined = Joined {
-                    offset: after,
-                    recovered: true,
-                    publications,
-                    ..self.start_at_head(&join, context)
-                };
+                let joined =
+                    Joined { offset: after, recovered: true, publications, ..self.start_at_head(&join) };
                 self.admit(join, joined, context);
             }
             None => self.recover_from_log(join, after, context),
         }
+    }
+
+    /// True when the room has, or will have, given its live members the message with this number.
+    fn knows(&self, seq: Seq) -> bool {
+        self.backlog.head().is_some_and(|head| seq <= head)
     }
 
     /// The publications a listener at `after` missed, if the tail has all of it and retention hides none.
@@ -125,23 +147,22 @@ impl Room {
         let publications: Vec<_> =
             self.backlog.tail().range(after, self.backlog.delivered())?.cloned().collect();
         let (retention, now) = (self.options.retention(), clock::unix_ms());
-        let first_kept =
-            publications.first().is_none_or(|first| retention.keeps(first, self.backlog.delivered(), now));
-        first_kept.then_some(publications)
+        let keeps = |publication: &Publication| retention.keeps(publication, self.backlog.delivered(), now);
+        publications.iter().all(keeps).then_some(publications)
     }
 
     fn recover_from_log(&mut self, join: Join, after: Seq, context: &Context) {
         let (retention, until) = (self.options.retention(), self.backlog.delivered());
         self.insert(&join, false, context);
         let directory = context.catch_up.directory();
-        let job = Job::for_join(join, retention, (after, until), context.epoch.clone(), directory);
+        let job = Job::for_join(join, retention, (after, until), self.epoch.name().clone(), directory);
         context.catch_up.run(Box::new(job));
     }
 
-    fn start_at_head(&self, join: &Join, context: &Context) -> Joined {
+    fn start_at_head(&self, join: &Join) -> Joined {
         Joined {
             positioned: self.options.persist,
-            epoch: context.epoch.clone(),
+            epoch: self.epoch.name().clone(),
             offset: self.backlog.delivered(),
             was_recovering: join.recover.is_some() && self.options.persist,
             recovered: false,

@@ -8,15 +8,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backlog::{Accepted, Backlog};
+use super::backlog::{Accepted, Backlog, Place};
 use super::change::RoomChange;
 use super::fan_out::FanOut;
 use super::usage::Usage;
 use super::waiting::Waiting;
 use crate::config::{self, Delivery, Namespace};
+use crate::engine::commit::CommitTimes;
 use crate::engine::context::Context;
 use crate::engine::delivery::choice::{self, Choice, Circumstances};
 use crate::engine::delivery::pace::Pace;
+use crate::engine::epoch::Epoch;
 use crate::engine::inspect::{Presence, RoomStatus};
 use crate::engine::members::Members;
 use crate::ids::Channel;
@@ -27,6 +29,8 @@ use crate::publication::Publication;
 #[derive(Debug)]
 pub(in crate::engine) struct Room {
     pub(super) channel: Channel,
+    /// The history that its positions belong to.
+    pub(super) epoch: Epoch,
     pub(super) options: Arc<Namespace>,
     /// Shared with the pool while it serves a slice; then nothing changes it.
     pub(super) members: Arc<Members>,
@@ -43,9 +47,14 @@ pub(in crate::engine) struct Room {
     pub(in crate::engine) usage: Usage,
 }
 
+/// The log holds less of a room than was committed to it: its history has forked.
+#[derive(Debug)]
+pub(in crate::engine) struct HistoryForked;
+
 impl Room {
     pub(in crate::engine) fn new(
         channel: Channel,
+        epoch: Epoch,
         options: Arc<Namespace>,
         strategy_override: Option<Delivery>,
         (now, timer): (Instant, Instant),
@@ -53,6 +62,7 @@ impl Room {
         let backlog = Backlog::new(options.persist);
         Self {
             channel,
+            epoch,
             options,
             members: Members::none(),
             waiting: Waiting::default(),
@@ -109,9 +119,9 @@ impl Room {
     pub(in crate::engine) fn assert_consistent(&self) {
         self.backlog.assert_consistent();
         self.waiting.assert_consistent();
-        debug_assert!(self.fan_out.is_some() || self.deferred.is_empty(), "a change waits for nothing");
+        let sends = self.fan_out.is_some() || self.backlog.is_behind();
+        debug_assert!(sends || self.deferred.is_empty(), "a change waits for nothing");
         let knows_head = self.backlog.head().is_some();
-        debug_assert!(!knows_head || self.waiting.is_empty(), "a join waits for a known head");
         debug_assert!(knows_head || self.members.is_empty(), "a member of a room whose head is unknown");
         debug_assert!(
             self.options.persist || self.members.live() == self.members.len(),
@@ -162,32 +172,37 @@ impl Room {
         self.fan_out.is_some()
     }
 
-    /// Takes the next publication of the room.
+    /// Takes the next publication of the room. It comes back when its number was given before: then the
+    /// history has forked, and what this room knows of it is void.
     pub(in crate::engine) fn publish(
         &mut self,
         publication: Publication,
-        committed_at: Instant,
+        times: CommitTimes,
         context: &Context,
-    ) {
-        self.pace.rate.count(committed_at);
+    ) -> Result<(), Publication> {
+        match self.backlog.place(&publication, times.begun) {
+            Place::Taken => return Err(publication),
+            Place::Read => return Ok(()),
+            Place::Next => {}
+        }
+        self.pace.rate.count(times.ended);
         self.usage.note_message(self.usage.last_activity);
         if self.options.persist {
             self.note_head(&publication, context);
         }
-        if self.backlog.contains(&publication) {
-            return; // The head was read from the database after the commit and before this.
-        }
         let nobody_listens = self.members.live() == 0 && self.fan_out.is_none();
-        if self.backlog.push(publication, committed_at, nobody_listens) == Accepted::Dropped {
+        if self.backlog.push(publication, times.ended, nobody_listens) == Accepted::Dropped {
             context.metrics.dropped_ephemeral_total.inc_by(self.members.len() as u64);
         }
+        Ok(())
     }
 
     /// Makes the head known by the number of a publication, also that messages before it are missing.
     fn note_head(&mut self, publication: &Publication, context: &Context) {
         let before = publication.seq.saturating_sub(1);
         if self.backlog.head().is_none() {
-            self.know_head(before, context);
+            self.backlog.know_head(before);
+            self.answer_waiting(context);
         } else if let Some(head) = self.backlog.skip_hole(before) {
             context.metrics.handoff_holes_total.inc();
             tracing::warn!(channel = %self.channel, head, until = before, "messages were missing at the hand-off; reading them back");

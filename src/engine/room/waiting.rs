@@ -1,5 +1,6 @@
-//! The joins that wait for the head of their room, and the question for it. Each join has its entry among
-//! the look-ups of the pool exactly as long as it waits here.
+//! The joins that wait for the head of their room, and the question for it: those of a room whose head is not
+//! known, and those that name a position ahead of it. Each join has its entry among the look-ups of the pool
+//! exactly as long as it waits here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,13 +9,15 @@ use crate::engine::catch_up::lookups::HeadQuestion;
 use crate::engine::catch_up::pool::CatchUp;
 use crate::engine::join::Join;
 use crate::engine::subscription::Subscription;
-use crate::ids::SubscriptionId;
+use crate::ids::{Seq, SubscriptionId};
 
 /// The joins of one room that wait for its head.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     /// There while somebody waits.
     question: Option<Arc<HeadQuestion>>,
+    /// The head that the room knew when the question was made: the log has no less.
+    known: Seq,
     /// In the order they came.
     joins: BTreeMap<SubscriptionId, Box<Join>>,
 }
@@ -25,8 +28,16 @@ impl Waiting {
     }
 
     /// Lets a join wait. It comes back when too many wait in the whole engine.
-    pub(super) fn add(&mut self, join: Box<Join>, catch_up: &CatchUp) -> Result<(), Box<Join>> {
-        let question = self.question.get_or_insert_with(|| HeadQuestion::new(join.channel().clone()));
+    pub(super) fn add(
+        &mut self,
+        join: Box<Join>,
+        known: Option<Seq>,
+        catch_up: &CatchUp,
+    ) -> Result<(), Box<Join>> {
+        let question = self.question.get_or_insert_with(|| {
+            self.known = known.unwrap_or_default();
+            HeadQuestion::new(join.channel().clone())
+        });
         if catch_up.look_up_head(&join.subscription, question) {
             self.joins.insert(join.subscription.id(), join);
             return Ok(());
@@ -56,6 +67,11 @@ impl Waiting {
     /// asked too, and its answer may be older than what was published since.
     pub(super) fn asked(&self, question: &Arc<HeadQuestion>) -> bool {
         self.question.as_ref().is_some_and(|own| Arc::ptr_eq(own, question))
+    }
+
+    /// True when the log has less than the room knew before it asked.
+    pub(super) fn is_ahead_of(&self, head: Seq) -> bool {
+        head < self.known
     }
 
     pub(super) fn assert_consistent(&self) {

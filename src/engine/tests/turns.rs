@@ -6,7 +6,7 @@
 use crossbeam_channel::{Sender, TryRecvError};
 
 use super::*;
-use crate::engine::catch_up::lookups::HeadQuestion;
+use crate::engine::catch_up::lookups::{HeadQuestion, ReadHead};
 use crate::engine::catch_up::pool::Worker;
 use crate::engine::delivery::parallel;
 use crate::engine::shard::Wait;
@@ -15,15 +15,15 @@ use crate::limits::SLICE_LISTENERS;
 type Outcome = (Channel, Result<Joined, ErrorCode>);
 
 /// An engine of one shard without threads.
-struct Still {
-    engine: Engine,
+pub(super) struct Still {
+    pub(super) engine: Engine,
     drainer: Drainer,
     /// Serves what a test lets it.
     pool: Worker,
 }
 
 impl Still {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let metrics = Arc::new(Metrics::new());
         let (notices, drained) = unbounded();
         let drainer = Drainer::start(Duration::from_secs(60), notices, metrics.clone()).unwrap();
@@ -31,8 +31,8 @@ impl Still {
         let log = Arc::new(MemoryLog::default());
         let (catch_up, pool) = CatchUp::assemble(log, drained, mailboxes.clone(), metrics.clone());
         let Config { namespaces, rooms, .. } = Config::default();
-        let context = Context { namespaces, rooms, epoch: "epoch".into(), metrics, catch_up };
-        Self { engine: Engine::assemble(mailboxes, context), drainer, pool }
+        let context = Context { namespaces, rooms, metrics, catch_up };
+        Self { engine: Engine::assemble(mailboxes, "epoch".into(), context), drainer, pool }
     }
 
     fn shard(&self) -> &Shard {
@@ -43,13 +43,13 @@ impl Still {
         self.engine.mailboxes.iter().next().unwrap().send(command);
     }
 
-    fn force(&self, channel: &Channel, strategy: Strategy) {
+    pub(super) fn force(&self, channel: &Channel, strategy: Strategy) {
         let (answer, _done) = bounded(1);
         let delivery = Some(Delivery::Forced(strategy));
         self.send(Command::OverrideStrategy { channel: channel.clone(), delivery, answer });
     }
 
-    fn listener(&self) -> Arc<Listener> {
+    pub(super) fn listener(&self) -> Arc<Listener> {
         let outbox = Outbox::for_consumer(ConnectionId::next(), 1 << 20, self.drainer.handle());
         let info = ClientInfo { user: "".into(), client: "c".into(), conn_info: None, chan_info: None };
         Listener::new(Arc::new(info), outbox)
@@ -70,7 +70,7 @@ impl Still {
     }
 
     /// Listeners of a room whose head is 0.
-    fn fill(&self, channel: &Channel, listeners: usize) -> Vec<Arc<Listener>> {
+    pub(super) fn fill(&self, channel: &Channel, listeners: usize) -> Vec<Arc<Listener>> {
         let (sender, answers) = crossbeam_channel::unbounded();
         let join = |_| {
             let listener = self.listener();
@@ -85,7 +85,7 @@ impl Still {
     }
 
     /// Takes turns, and sleeps between them as the worker does, until everybody is served.
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         let (done, flushed) = bounded(1);
         self.send(Command::Flush { done });
         while flushed.try_recv() != Err(TryRecvError::Disconnected) {
@@ -96,7 +96,7 @@ impl Still {
         }
     }
 
-    fn commit(&self, channels: &[&Channel]) -> bool {
+    pub(super) fn commit(&self, channels: &[&Channel]) -> bool {
         let publication = |channel: &&Channel| Publication {
             channel: (*channel).clone(),
             seq: 1,
@@ -105,7 +105,7 @@ impl Still {
             tags: None,
             created_at_ms: crate::clock::unix_ms(),
         };
-        match self.engine.committed(channels.iter().map(publication).collect()) {
+        match self.engine.committed(channels.iter().map(publication).collect(), Instant::now()) {
             Some(deliver) => {
                 deliver();
                 true
@@ -114,7 +114,7 @@ impl Still {
         }
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         let panics = self.engine.context.metrics.shard_panics_total.get();
         assert_eq!(panics, 0, "an invariant broke in a turn");
         self.drainer.stop();
@@ -334,7 +334,10 @@ fn an_answer_to_an_earlier_life_of_the_room_is_not_taken() {
     assert!(answers.try_recv().unwrap().1.is_err());
     still.ask(&second, &room, &answer);
     // A thread of the pool had taken the first question before it was withdrawn.
-    still.send(Command::Head { question: HeadQuestion::new(room.clone()), head: Some(7) });
+    still.send(Command::Head {
+        question: HeadQuestion::new(room.clone()),
+        head: Some(ReadHead { seq: 7, at: Instant::now() }),
+    });
     still.shard().turn();
     assert!(answers.is_empty());
     still.pool.try_round();

@@ -106,7 +106,8 @@ fn call(method: &str, body: &[u8], node: &NodeHandle, out: &mut Vec<u8>) -> Resu
 
 fn publish(params: &PublishParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let channels = std::slice::from_ref(&params.channel);
-    match publish_to(channels, &params.message, node).pop() {
+    let epoch = node.epoch();
+    match publish_to(channels, &params.message, node, &epoch).pop() {
         Some(Ok(result)) => done(out, &result),
         Some(Err(error)) => Err(error.into()),
         None => Err(ApiError::from(ErrorCode::Internal).into()),
@@ -114,7 +115,8 @@ fn publish(params: &PublishParams, node: &NodeHandle, out: &mut Vec<u8>) -> Resu
 }
 
 fn broadcast(params: &BroadcastParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let results = publish_to(&params.channels, &params.message, node);
+    let epoch = node.epoch();
+    let results = publish_to(&params.channels, &params.message, node, &epoch);
     done(out, &BroadcastResult(&results))
 }
 
@@ -122,12 +124,13 @@ fn broadcast(params: &BroadcastParams, node: &NodeHandle, out: &mut Vec<u8>) -> 
 fn publish_to<'a>(
     channels: &[Channel],
     message: &ApiMessage,
-    node: &'a NodeHandle,
+    node: &NodeHandle,
+    epoch: &'a str,
 ) -> Vec<Result<PublishResult<'a>, ApiError>> {
     let drafts = channels.iter().map(|channel| draft(channel.clone(), message.clone()));
     let outcomes = node.publish(Caller::Operator, drafts);
     debug_assert_eq!(outcomes.len(), channels.len(), "every channel has an outcome");
-    let result = |seq: Seq| PublishResult { offset: seq, epoch: if seq == 0 { "" } else { node.epoch() } };
+    let result = |seq: Seq| PublishResult { offset: seq, epoch: if seq == 0 { "" } else { epoch } };
     outcomes.into_iter().map(|outcome| outcome.map(result).map_err(describe)).collect()
 }
 
@@ -139,7 +142,7 @@ fn draft(channel: Channel, message: ApiMessage) -> Draft {
 fn history(params: &HistoryRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let history = node.history(Caller::Operator, params)?;
     let publications: PublicationList = history.publications.iter().collect();
-    done(out, &HistoryResult { publications: &publications, epoch: node.epoch(), offset: history.head })
+    done(out, &HistoryResult { publications: &publications, epoch: &history.epoch, offset: history.head })
 }
 
 fn presence(params: &ChannelRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
@@ -208,7 +211,7 @@ fn room_info(channel: &Channel, node: &NodeHandle, out: &mut Vec<u8>) -> Result<
             channel,
             kind: room.kind.as_str(),
             head: room.head,
-            epoch: node.epoch(),
+            epoch: &node.epoch(),
             created_at_ms: room.created_ms,
             last_activity_ms: room.last_active_ms,
             num_clients: listeners_count as u64,

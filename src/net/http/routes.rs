@@ -167,11 +167,22 @@ fn api_method(head: &Head) -> Option<&str> {
 
 fn health(node: &NodeHandle) -> Response {
     match node.health() {
-        Health::Up => Response::json(200, "{}"),
+        Health::Up => Response::json(200, healthy(node).to_string()),
         Health::Down { reason, .. } => {
             let problem = format!("the database does not answer: {reason}");
             let body = serde_json::json!({ "problems": [problem] });
             Response::json(503, body.to_string())
+        }
+    }
+}
+
+/// Nothing, unless there is something that an operator should know.
+fn healthy(node: &NodeHandle) -> serde_json::Value {
+    match node.last_fork() {
+        None => serde_json::json!({}),
+        Some(fork) => {
+            let notice = format!("the history of the database forked at {} ms: {}", fork.at_ms, fork.reason);
+            serde_json::json!({ "notices": [notice] })
         }
     }
 }

@@ -196,7 +196,8 @@ pub(super) fn acknowledge(
     match ack.kind {
         AckKind::Publish | AckKind::Refused(_) => frames.line(|out| reply::publish(out, ack.id)),
         AckKind::Rpc => {
-            let epoch = if offset == 0 { "" } else { node.epoch() };
+            let epoch = node.epoch();
+            let epoch = if offset == 0 { "" } else { &*epoch };
             frames.line(|out| reply::rpc_result(out, ack.id, &PublishResult { offset, epoch }));
         }
     }

@@ -35,8 +35,8 @@ impl Session {
         let history = self.node.history(self.caller(&request.channel), request)?;
         drop(slot);
         let publications: PublicationList = history.publications.iter().collect();
-        let node = self.node.clone();
-        let result = HistoryResult { publications: &publications, epoch: node.epoch(), offset: history.head };
+        let result =
+            HistoryResult { publications: &publications, epoch: &history.epoch, offset: history.head };
         self.reply(|out| reply::history(out, id, &result));
         Ok(())
     }

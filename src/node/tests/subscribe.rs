@@ -40,11 +40,11 @@ on_both_databases! {
 on_both_databases! {
     a_client_that_returns_gets_what_it_missed_or_is_told(rig, "") {
         rig.publish("lobby", 5);
-        let epoch = rig.node().epoch().to_owned();
+        let epoch = rig.node().epoch();
         let joined = rig.subscribe(&rig.client("ann"), "lobby", position(2, &epoch, false)).unwrap();
         let seqs: Vec<_> = joined.publications.iter().map(|publication| publication.seq).collect();
         assert_eq!((joined.recovered, joined.offset, seqs), (true, 2, vec![3, 4, 5]));
-        for (after, epoch) in [(2, "another"), (6, &epoch)] {
+        for (after, epoch) in [(2, "another"), (6, &*epoch)] {
             let joined = rig.subscribe(&rig.client("ann"), "lobby", position(after, epoch, false)).unwrap();
             assert_eq!((joined.recovered, joined.offset, joined.publications.len()), (false, 5, 0));
             let refused = rig.subscribe(&rig.client("ann"), "lobby", position(after, epoch, true));

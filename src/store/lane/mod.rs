@@ -6,6 +6,7 @@
 //! statements of both databases.
 
 mod group_commit;
+mod history;
 mod isolate;
 mod postgres;
 mod rows;
@@ -25,11 +26,13 @@ use crate::metrics::Metrics;
 use crate::store::connection::{Connection, Target};
 use crate::store::error::{AppendError, StoreError};
 use crate::store::health::{Monitor, Side};
+use crate::store::lineage::Lineage;
 use crate::store::message::{CommitSink, NewMessage};
 use crate::sync::{Mutex, MutexGuard, blocking, lock};
 
 pub(crate) use group_commit::Completion;
 use group_commit::{BatchLimits, Committed, GroupCommit, Row};
+use history::LaneHistory;
 use rows::Outcome;
 use writer::Writer;
 
@@ -75,18 +78,22 @@ impl Lanes {
         config: &Database,
         target: &Target,
         first: Connection,
-        monitor: Arc<Monitor>,
-        metrics: Arc<Metrics>,
+        lineage: &Arc<Lineage>,
+        (monitor, metrics): (&Arc<Monitor>, &Arc<Metrics>),
     ) -> Self {
         let limits = BatchLimits { rows_max: config.batch_rows_max, bytes_max: config.batch_bytes_max };
         let count = if target.is_sqlite() { 1 } else { config.commit_lanes.max(1) };
         let mut first = Some(first);
-        let lanes = std::iter::repeat_with(|| Lane {
-            group: GroupCommit::new(limits, || Err(AppendError::Unavailable)),
-            turn: Mutex::new(()),
-            writer: Mutex::new(Writer::new(target.clone(), first.take(), monitor.clone())),
+        let lanes = (0..count).map(|number| {
+            let history = LaneHistory::new(lineage.clone(), number);
+            Lane {
+                group: GroupCommit::new(limits, || Err(AppendError::Unavailable)),
+                turn: Mutex::new(()),
+                writer: Mutex::new(Writer::new(target.clone(), first.take(), history, monitor.clone())),
+            }
         });
-        Self { lanes: lanes.take(count).collect(), stored_total: AtomicU64::new(0), monitor, metrics }
+        let (monitor, metrics) = (monitor.clone(), metrics.clone());
+        Self { lanes: lanes.collect(), stored_total: AtomicU64::new(0), monitor, metrics }
     }
 
     /// Stores the messages; returns once every one is durable and passed to the sink, or refused.
@@ -167,7 +174,7 @@ impl Lanes {
     ) -> Committed<'a, Outcome> {
         debug_assert!(!messages.is_empty(), "a leader takes at least one row");
         let started = Instant::now();
-        let written = lane.writer().write(messages);
+        let (written, begun) = lane.writer().write(messages);
         debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
         self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
         self.metrics.commit_batch_rows.observe(messages.len() as f64);
@@ -176,7 +183,7 @@ impl Lanes {
         }
         let publications = written.publications;
         self.stored_total.fetch_add(publications.len() as u64, Ordering::Relaxed);
-        let after = if publications.is_empty() { None } else { sink.committed(publications) };
+        let after = if publications.is_empty() { None } else { sink.committed(publications, begun) };
         Committed { answers: written.outcomes, after }
     }
 

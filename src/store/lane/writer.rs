@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ahash::HashSet;
 use diesel::QueryResult;
 use diesel::result::Error as DieselError;
 
@@ -20,12 +19,10 @@ use crate::store::health::{Monitor, Side};
 use crate::store::message::NewMessage;
 use crate::store::models::message;
 
+use super::history::LaneHistory;
 use super::isolate::{self, Failed, Written};
 use super::rows::{Grown, Stored};
 use super::{postgres, transaction};
-
-/// Senders a lane remembers to be rows of `users`, so that it need not ask per message.
-const KNOWN_USERS_MAX: usize = 16 * 1024;
 
 /// Shortest and longest pause between two attempts to connect; in between it is as long as the
 /// failed attempt took, so that a server that refuses at once is tried often and one that does not
@@ -34,35 +31,48 @@ const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`RECONNECT_PAUSE_MIN`].
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// What a sender is told whose commit was overtaken by a fork; the operator reads more of it.
+const FORKED: &str = "the history of the database forked";
+
 /// The connection of a lane and what it remembers.
 pub(super) struct Writer {
     target: Target,
     connection: Option<Connection>,
     reconnect_at: Option<Instant>,
-    known_users: HashSet<Arc<str>>,
+    history: LaneHistory,
     /// Per room the numbers that a commit of unknown outcome would have used.
     in_doubt: Vec<Grown>,
-    /// Time of the last batch: `created_at` never runs backwards within a room.
-    last_ms: i64,
+    /// Not after that commit began.
+    in_doubt_since: Instant,
+    /// Not after the transactions of the last batch began.
+    begun: Instant,
     monitor: Arc<Monitor>,
 }
 
 impl Writer {
-    pub(super) fn new(target: Target, connection: Option<Connection>, monitor: Arc<Monitor>) -> Self {
+    pub(super) fn new(
+        target: Target,
+        connection: Option<Connection>,
+        history: LaneHistory,
+        monitor: Arc<Monitor>,
+    ) -> Self {
         Self {
             target,
             connection,
             reconnect_at: None,
-            known_users: HashSet::default(),
+            history,
             in_doubt: Vec::new(),
-            last_ms: 0,
+            in_doubt_since: Instant::now(),
+            begun: Instant::now(),
             monitor,
         }
     }
 
-    /// Stores what can be stored of the messages. Rows that cannot are refused one by one.
-    pub(super) fn write(&mut self, messages: &[NewMessage]) -> Written {
-        self.last_ms = clock::unix_ms().max(self.last_ms);
+    /// Stores what can be stored of the messages. Rows that cannot are refused one by one. The time is not
+    /// after the first of the transactions began whose messages are to be passed on.
+    pub(super) fn write(&mut self, messages: &[NewMessage]) -> (Written, Instant) {
+        self.begun = Instant::now();
+        let begun = if self.in_doubt.is_empty() { self.begun } else { self.in_doubt_since };
         // Anything passed on while a commit is in doubt would overtake what may be stored.
         let recovered = self.recover_in_doubt();
         let written = isolate::write(messages, recovered, |messages| self.attempt(messages));
@@ -71,7 +81,7 @@ impl Writer {
             None if written.any_committed => self.monitor.succeeded(Side::Write),
             None => {}
         }
-        written
+        (written, begun)
     }
 
     /// One transaction over all the rows. A connection that turns out to be dead before anything
@@ -80,6 +90,9 @@ impl Writer {
         let was_fresh = self.connection.is_none();
         match self.attempt_once(messages) {
             Err((Failed::Store(_), Stage::BeforeCommit)) if !was_fresh && self.connection.is_none() => {
+                self.attempt_once(messages).map_err(|(failed, _)| failed)
+            }
+            Err((Failed::Store(_), Stage::WentBack)) => {
                 self.attempt_once(messages).map_err(|(failed, _)| failed)
             }
             done => done.map_err(|(failed, _)| failed),
@@ -93,15 +106,23 @@ impl Writer {
         let mut connection =
             self.take_connection().map_err(|reason| (Failed::Store(reason), Stage::BeforeCommit))?;
         let stored = connection.begin().and_then(|()| {
-            let known = &self.known_users;
-            transaction::store(&mut connection, messages, self.last_ms, |user| known.contains(user))
+            let history = &self.history;
+            transaction::store(&mut connection, messages, clock::unix_ms(), |user| history.knows_user(user))
         });
         match stored {
             Err(error) => Err((self.give_up(connection, &error), Stage::BeforeCommit)),
+            Ok(stored) if self.history.went_back(&stored.grown) => {
+                Err((self.start_anew(connection), Stage::WentBack))
+            }
             Ok(stored) => match connection.commit() {
+                Ok(()) if !self.history.is_current() => {
+                    // Another connection shows another history; whether this one's is lost, that will tell.
+                    self.note_in_doubt(stored);
+                    Err((Failed::Store(FORKED.to_owned()), Stage::Commit))
+                }
                 Ok(()) => {
                     self.connection = Some(connection);
-                    self.remember(&stored.users);
+                    self.history.note(&stored);
                     Ok(stored)
                 }
                 Err(error) => {
@@ -129,17 +150,29 @@ impl Writer {
         }
     }
 
+    /// Gives up a transaction whose numbers were given before, and names the history anew. The connection is
+    /// replaced, as all are.
+    fn start_anew(&mut self, mut connection: Connection) -> Failed {
+        let renewed = connection.rollback().and_then(|()| self.history.renew_epoch(&mut connection));
+        Failed::Store(renewed.err().map_or(FORKED.to_owned(), |error| error.to_string()))
+    }
+
     /// An open connection, or why there is none.
     fn take_connection(&mut self) -> Result<Connection, String> {
         self.target.check_files()?;
-        if let Some(connection) = self.connection.take() {
+        if let Some(connection) = self.connection.take().filter(|_| self.history.is_current()) {
             return Ok(connection);
         }
         let started = Instant::now();
         if self.reconnect_at.is_some_and(|at| started < at) {
             return Err("the database was not reachable a moment ago".to_owned());
         }
-        match self.target.connect(Purpose::Write) {
+        let connected = self.target.connect(Purpose::Write).map_err(|error| error.to_string());
+        let admitted = connected.and_then(|mut connection| match self.history.admit(&mut connection) {
+            Ok(()) => Ok(connection),
+            Err(reason) => Err(reason.to_string()),
+        });
+        match admitted {
             Ok(connection) => {
                 self.reconnect_at = None;
                 Ok(connection)
@@ -147,17 +180,9 @@ impl Writer {
             Err(error) => {
                 let pause = started.elapsed().clamp(RECONNECT_PAUSE_MIN, RECONNECT_PAUSE_MAX);
                 self.reconnect_at = Some(Instant::now() + pause);
-                Err(error.to_string())
+                Err(error)
             }
         }
-    }
-
-    fn remember(&mut self, users: &[Arc<str>]) {
-        if self.known_users.len() + users.len() > KNOWN_USERS_MAX {
-            self.known_users.clear();
-        }
-        self.known_users.extend(users.iter().cloned());
-        debug_assert!(self.known_users.len() <= KNOWN_USERS_MAX.max(users.len()), "the memory is bounded");
     }
 
     /// Notes that a commit may or may not have happened.
@@ -166,6 +191,7 @@ impl Writer {
         debug_assert!(self.in_doubt.is_empty(), "one commit in doubt at a time");
         debug_assert!(stored.grown.iter().all(|grown| grown.before < grown.head), "a range holds numbers");
         self.in_doubt = stored.grown;
+        self.in_doubt_since = self.begun;
     }
 
     /// Reads back what a commit in doubt did store. It stays in doubt when that fails.
@@ -220,6 +246,8 @@ enum Stage {
     BeforeCommit,
     /// The commit was asked for.
     Commit,
+    /// Its numbers were given before, and it was given up.
+    WentBack,
 }
 
 /// Waits for transactions that are still at work in these rooms, then reads the ranges in doubt.

@@ -297,6 +297,17 @@ fn delete_at_once(connection: &mut PgConnection, ranges: &[SeqRange]) -> QueryRe
     .execute(connection)
 }
 
+/// The room of the newest message there is, and its head.
+pub(in crate::store) fn newest_room(connection: &mut Connection) -> QueryResult<Option<(Channel, Seq)>> {
+    let query = messages::table
+        .inner_join(rooms::table)
+        .order(messages::id.desc())
+        .limit(1)
+        .select((rooms::name, rooms::head_seq));
+    let found = on_either!(connection, c => query.first::<(String, i64)>(c).optional())?;
+    Ok(found.and_then(|(name, head)| Some((Channel::new(&name).ok()?, head as Seq))))
+}
+
 /// A room that no room has, for rows that only try whether the database takes any.
 const TRIAL_ROOM: i64 = 0;
 

@@ -7,7 +7,7 @@ use crate::store::schema::meta;
 
 const EPOCH: &str = "epoch";
 
-/// The identity of the database: made the first time it is asked for, the same ever after.
+/// The identity of the database: made the first time it is asked for, the same until it is renewed.
 pub(in crate::store) fn epoch(connection: &mut Connection) -> QueryResult<String> {
     let fresh = random_letters();
     on_either!(connection, c => {
@@ -22,6 +22,18 @@ pub(in crate::store) fn epoch(connection: &mut Connection) -> QueryResult<String
 /// The identity, only read: shows whether the database answers.
 pub(in crate::store) fn epoch_if_any(connection: &mut Connection) -> QueryResult<Option<String>> {
     on_either!(connection, c => meta::table.find(EPOCH).select(meta::value).first(c).optional())
+}
+
+/// Gives the database another identity unless it has another one than `old` already; the one it has now.
+pub(in crate::store) fn renew_epoch(connection: &mut Connection, old: &str) -> QueryResult<String> {
+    let fresh = random_letters();
+    on_either!(connection, c => {
+        diesel::update(meta::table.find(EPOCH))
+            .filter(meta::value.eq(old))
+            .set(meta::value.eq(&fresh))
+            .execute(c)?;
+        meta::table.find(EPOCH).select(meta::value).first(c)
+    })
 }
 
 /// 16 letters, the same in JSON, in a URL and in SQL.

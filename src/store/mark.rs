@@ -1,0 +1,125 @@
+//! A small file beside a SQLite database that says how far the database has come, so that an older file which is
+//! put in its place is noticed when it is opened.
+//!
+//! `roomcast.db-mark` holds the epoch, and the number and the room of a message that was committed last. It is
+//! written at most once a second, without waiting for the disk, and when the database is closed. What it says is
+//! in the database already when it is written. A mark that is missing or not readable says nothing.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::ids::{Channel, Seq};
+use crate::sync::{Mutex, lock};
+
+/// Shortest time between two writes while messages come.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// Tells a mark from other files.
+const FIRST_WORD: &str = "roomcast";
+
+/// What a mark says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) epoch: String,
+    /// `None` before the first message.
+    pub(super) newest: Option<(Channel, Seq)>,
+}
+
+/// The file of a mark, and when it is to be written.
+#[derive(Debug)]
+pub(super) struct MarkFile {
+    path: PathBuf,
+    /// `None` before the first message.
+    due_at: Mutex<Option<Instant>>,
+}
+
+impl Mark {
+    fn to_line(&self) -> String {
+        match &self.newest {
+            None => format!("{FIRST_WORD} {}\n", self.epoch),
+            Some((channel, seq)) => format!("{FIRST_WORD} {} {seq} {channel}\n", self.epoch),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.strip_suffix('\n')?.split(' ');
+        words.next().filter(|first| *first == FIRST_WORD)?;
+        let epoch = words.next().filter(|epoch| !epoch.is_empty())?.to_owned();
+        let newest = match (words.next(), words.next(), words.next()) {
+            (None, ..) => None,
+            (Some(seq), Some(channel), None) => Some((Channel::new(channel).ok()?, seq.parse().ok()?)),
+            _ => return None,
+        };
+        Some(Self { epoch, newest })
+    }
+}
+
+impl MarkFile {
+    /// That of the database in this file.
+    pub(super) fn beside(database: &Path) -> Self {
+        Self { path: beside(database, "-mark"), due_at: Mutex::default() }
+    }
+
+    /// What the file says, if there is one.
+    pub(super) fn read(&self) -> Option<Mark> {
+        Mark::parse(&fs::read_to_string(&self.path).ok()?)
+    }
+
+    /// True at most once a second: a message was committed, and the file is to be written.
+    pub(super) fn is_due(&self) -> bool {
+        let mut due_at = lock(&self.due_at);
+        let now = Instant::now();
+        let due = due_at.is_none_or(|at| now >= at);
+        if due {
+            *due_at = Some(now + WRITE_EVERY);
+        }
+        due
+    }
+
+    /// Replaces what the file says. One that cannot be written stays as it is: it says less than it could.
+    pub(super) fn write(&self, mark: &Mark) {
+        if let Err(error) = self.try_write(mark) {
+            tracing::debug!(%error, path = %self.path.display(), "the mark of the database was not written");
+        }
+    }
+
+    fn try_write(&self, mark: &Mark) -> io::Result<()> {
+        let draft = beside(&self.path, ".new");
+        fs::write(&draft, mark.to_line())?;
+        fs::rename(&draft, &self.path)
+    }
+
+    /// Removes the file, because the database that it is about is replaced.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A file whose name is that of another one with something appended.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_reads_back_and_damage_says_nothing() {
+        for newest in [None, Some((Channel::new("talk:#a").unwrap(), 7))] {
+            let mark = Mark { epoch: "abcdefgh".into(), newest };
+            assert_eq!(Mark::parse(&mark.to_line()), Some(mark));
+        }
+        for damaged in ["", " \n", " abcd", " abcd 7 room", " abcd x room\n", " abcd 7\n", " abcd 7 a b\n"] {
+            assert_eq!(Mark::parse(&format!("roomcast{damaged}")), None, "{damaged:?}");
+        }
+        assert_eq!(Mark::parse("nonsense abcd\n"), None);
+    }
+}
