@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod api;
+mod bucket;
 mod capacity;
 mod client_rules;
 mod connection;

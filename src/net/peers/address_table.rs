@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use ahash::{AHashMap, RandomState};
 
 use super::address::ClientAddress;
-use super::bucket::{Bucket, Rate};
 use super::refusal::Refusal;
 use crate::config;
+use crate::net::bucket::{Bucket, Rate};
 use crate::sync::{MutexGuard, ShardedMutex};
 
 /// Addresses without a socket that one part of the table remembers; it has 16 parts, so that all of them take

@@ -7,7 +7,6 @@
 
 mod address;
 mod address_table;
-mod bucket;
 mod forwarded;
 mod limit_log;
 mod peer;
