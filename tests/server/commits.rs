@@ -1,5 +1,7 @@
 //! Many messages, few commits, and who waits for them.
 
+use std::time::{Duration, Instant};
+
 use crate::support::eventually;
 use crate::support::server::TestServer;
 
@@ -119,5 +121,30 @@ on_both_databases! {
         ann.send("not a command");
         assert_eq!(ann.reply_to(publish), r#"{"publish":{}}"#);
         assert_eq!(ann.expect_close(3501), "bad request");
+    }
+}
+
+on_both_databases! {
+    /// Whoever publishes meanwhile waits for a turn of it, not for all of it.
+    a_large_broadcast_lets_others_pass(server) {
+        let mut ann = server.connect("ann");
+        ann.publish("other", "0");
+        let names: Vec<_> = (0..25_000).map(|number| format!(r#""room{number}""#)).collect();
+        let body = format!(r#"{{"channels":[{}],"data":1}}"#, names.join(","));
+        let started = Instant::now();
+        let (answer, took, longest, acks) = std::thread::scope(|scope| {
+            let broadcast = scope.spawn(|| (server.post("/api/broadcast", "", &body), started.elapsed()));
+            let (mut longest, mut acks) = (Duration::ZERO, 0);
+            while !broadcast.is_finished() {
+                let asked = Instant::now();
+                ann.publish("other", "1");
+                longest = longest.max(asked.elapsed());
+                acks += 1;
+            }
+            let (answer, took) = broadcast.join().unwrap();
+            (answer, took, longest, acks)
+        });
+        assert!(acks > 10 && longest < took / 4, "{acks} acks, the longest took {longest:?} of {took:?}");
+        assert_eq!(answer.body.matches(r#"{"offset":1,"#).count(), 25_000);
     }
 }

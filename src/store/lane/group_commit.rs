@@ -8,6 +8,9 @@
 //! Invariants: at most one thread leads at any time; while rows wait, somebody leads or
 //! has been appointed; every row is answered exactly once, also when a commit panics.
 //!
+//! A large submission of a caller that waits is taken in turns: others never wait behind the whole of it. Its own
+//! rows keep their order, and so do all others.
+//!
 //! Knows nothing of messages or databases: what committing means is the caller's.
 
 use std::collections::VecDeque;
@@ -28,6 +31,9 @@ pub(super) trait Row {
 pub(super) struct BatchLimits {
     pub(super) rows_max: usize,
     pub(super) bytes_max: usize,
+    /// Rows of large submissions that one commit takes while rows of others wait; twice as many when none do, so
+    /// that whoever comes during that commit does not wait for long either.
+    pub(super) turn_rows_max: usize,
 }
 
 /// The number of waiting rows, given by their sizes in order of arrival, that the next commit takes:
@@ -82,6 +88,9 @@ pub(super) struct GroupCommit<T, R> {
 
 struct Queue<T, R> {
     waiting: VecDeque<Waiting<T, R>>,
+    /// What is left of each submission that is too large for one turn; the first has the next turn. Its caller
+    /// waits for all of it, so nothing that the same caller submits can overtake it.
+    large: VecDeque<VecDeque<Waiting<T, R>>>,
     leadership: Leadership,
 }
 
@@ -102,6 +111,32 @@ enum Leadership {
 impl<T, R> Queue<T, R> {
     fn has_leader(&self) -> bool {
         self.leadership != Leadership::Free
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.large.is_empty()
+    }
+
+    /// The row that is next, or would be if it were not large.
+    fn front(&self) -> Option<&Waiting<T, R>> {
+        self.waiting.front().or_else(|| self.large.front()?.front())
+    }
+
+    /// Lets large submissions have their turns: together a turn's rows behind those of others, or two turns' when
+    /// there are none.
+    fn give_turns(&mut self, limits: BatchLimits) {
+        let turn = limits.turn_rows_max.clamp(1, limits.rows_max.max(1));
+        let mut rows = if self.waiting.is_empty() { turn.saturating_mul(2) } else { turn };
+        while rows > 0
+            && let Some(mut large) = self.large.pop_front()
+        {
+            let count = large.len().min(turn).min(rows);
+            self.waiting.extend(large.drain(..count));
+            rows -= count;
+            if !large.is_empty() {
+                self.large.push_back(large);
+            }
+        }
     }
 }
 
@@ -156,7 +191,11 @@ enum Turn<R> {
 impl<T: Row, R> GroupCommit<T, R> {
     pub(super) fn new(limits: BatchLimits, lost: fn() -> R) -> Self {
         Self {
-            queue: Mutex::new(Queue { waiting: VecDeque::new(), leadership: Leadership::Free }),
+            queue: Mutex::new(Queue {
+                waiting: VecDeque::new(),
+                large: VecDeque::new(),
+                leadership: Leadership::Free,
+            }),
             limits,
             lost,
         }
@@ -218,13 +257,19 @@ impl<T: Row, R> GroupCommit<T, R> {
     fn enqueue(&self, rows: Vec<T>, waiter: &Arc<Waiter<R>>) -> bool {
         let since = Instant::now();
         let mut queue = lock(&self.queue);
-        debug_assert!(queue.has_leader() || queue.waiting.is_empty(), "rows wait without a leader");
-        queue.waiting.extend(rows.into_iter().enumerate().map(|(index, row)| Waiting {
+        debug_assert!(queue.has_leader() || queue.is_empty(), "rows wait without a leader");
+        let waits = waiter.completion.is_none();
+        let is_large = waits && rows.len() > self.limits.turn_rows_max;
+        let rows = rows.into_iter().enumerate().map(|(index, row)| Waiting {
             row,
             slot: Slot { waiter: waiter.clone(), index },
             since,
-        }));
-        let waits = waiter.completion.is_none();
+        });
+        if is_large {
+            queue.large.push_back(rows.collect());
+        } else {
+            queue.waiting.extend(rows);
+        }
         let must_lead = !queue.has_leader() || (waits && queue.leadership == Leadership::Called);
         if must_lead {
             queue.leadership = if waits { Leadership::Appointed } else { Leadership::Called };
@@ -268,8 +313,9 @@ impl<T: Row, R> GroupCommit<T, R> {
     fn take_batch(&self) -> Batch<T, R> {
         let mut queue = lock(&self.queue);
         debug_assert_eq!(queue.leadership, Leadership::Appointed, "at most one leader a lane");
-        debug_assert!(!queue.waiting.is_empty(), "a leader has rows to commit");
+        debug_assert!(!queue.is_empty(), "a leader has rows to commit");
         queue.leadership = Leadership::Leading;
+        queue.give_turns(self.limits);
         let sizes = queue.waiting.iter().map(|waiting| waiting.row.size_bytes());
         let take = rows_to_take(sizes, self.limits).min(queue.waiting.len());
         let waited = queue.waiting.front().map(|oldest| oldest.since.elapsed()).unwrap_or_default();
@@ -282,7 +328,7 @@ impl<T: Row, R> GroupCommit<T, R> {
     fn pass_on(&self, stays: bool) -> bool {
         let mut queue = lock(&self.queue);
         debug_assert_eq!(queue.leadership, Leadership::Leading, "only the leader passes the lane on");
-        let Some(longest) = queue.waiting.front().map(|waiting| waiting.slot.waiter.clone()) else {
+        let Some(longest) = queue.front().map(|waiting| waiting.slot.waiter.clone()) else {
             queue.leadership = Leadership::Free;
             return false;
         };
@@ -291,7 +337,8 @@ impl<T: Row, R> GroupCommit<T, R> {
             return true;
         }
         let waits = |waiting: &&Waiting<T, R>| waiting.slot.waiter.completion.is_none();
-        if let Some(waiting) = queue.waiting.iter().find(waits) {
+        let large = queue.large.front().and_then(VecDeque::front);
+        if let Some(waiting) = queue.waiting.iter().find(waits).or(large) {
             waiting.slot.waiter.appoint();
             queue.leadership = Leadership::Appointed;
             return false;
@@ -304,7 +351,7 @@ impl<T: Row, R> GroupCommit<T, R> {
         false
     }
 
-    /// Gives each caller its answers; the rows of one caller are neighbours.
+    /// Gives each caller its answers.
     fn sort_by_caller(&self, slots: Vec<Slot<R>>, answers: Vec<R>) -> Vec<Answered<R>> {
         let mut answers = answers.into_iter();
         let of_caller = |same: &[Slot<R>]| Answered {
@@ -411,7 +458,11 @@ mod tests {
     }
 
     fn lane(rows_max: usize) -> GroupCommit<u64, Option<u64>> {
-        GroupCommit::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None)
+        in_turns(rows_max, usize::MAX)
+    }
+
+    fn in_turns(rows_max: usize, turn_rows_max: usize) -> GroupCommit<u64, Option<u64>> {
+        GroupCommit::new(BatchLimits { rows_max, bytes_max: usize::MAX, turn_rows_max }, || None)
     }
 
     fn echo(rows: Vec<u64>, _: Duration) -> Committed<'static, Option<u64>> {
@@ -462,6 +513,42 @@ mod tests {
             drop(commits);
             assert_eq!(committed.iter().collect::<Vec<_>>(), [8]);
         });
+    }
+
+    #[test]
+    fn a_large_submission_is_taken_in_turns_while_others_wait() {
+        let lane = in_turns(10, 3);
+        let mut batches = Vec::new();
+        let answers = thread::scope(|scope| {
+            lane.submit((0..30).collect(), |rows, _| {
+                let number = batches.len() as u64;
+                if number < 2 {
+                    // Somebody comes while this is committed.
+                    let others = (100 * (number + 1)..).take(2).collect();
+                    assert!(!lane.submit_and_go(others, Arc::new(Told::default())));
+                }
+                if number == 3 {
+                    let lane = &lane;
+                    scope.spawn(move || lane.submit((900..908).collect(), echo));
+                    while lock(&lane.queue).large.len() < 2 {
+                        thread::yield_now();
+                    }
+                }
+                batches.push(rows.clone());
+                echo(rows, Duration::ZERO)
+            })
+        });
+        assert_eq!(answers, (0..30).map(Some).collect::<Vec<_>>());
+        let expected: [&[u64]; 5] = [
+            &[0, 1, 2, 3, 4, 5],
+            &[100, 101, 6, 7, 8],
+            &[200, 201, 9, 10, 11],
+            &[12, 13, 14, 15, 16, 17],
+            // Two large ones share a commit.
+            &[18, 19, 20, 900, 901, 902],
+        ];
+        assert_eq!(batches[..5], expected);
+        assert!(lock(&lane.queue).is_empty() && !lock(&lane.queue).has_leader());
     }
 
     #[test]
@@ -552,7 +639,7 @@ mod tests {
     #[test]
     fn a_batch_keeps_both_bounds_but_takes_one_row() {
         let take = |sizes: &[usize], rows_max, bytes_max| {
-            rows_to_take(sizes.iter().copied(), BatchLimits { rows_max, bytes_max })
+            rows_to_take(sizes.iter().copied(), BatchLimits { rows_max, bytes_max, turn_rows_max: 1 })
         };
         assert_eq!(take(&[1, 1, 1], 512, 100), 3);
         assert_eq!(take(&[1, 1, 1], 2, 100), 2);

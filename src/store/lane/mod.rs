@@ -42,6 +42,10 @@ impl Row for NewMessage {
     }
 }
 
+/// Rows of large submissions in one commit while rows of others wait, and half of those when nobody does: some
+/// milliseconds, also when each of them makes a room.
+const TURN_ROWS_MAX: usize = 128;
+
 /// All lanes of a store.
 pub(super) struct Lanes {
     lanes: Vec<Lane>,
@@ -81,7 +85,11 @@ impl Lanes {
         lineage: &Arc<Lineage>,
         (monitor, metrics): (&Arc<Monitor>, &Arc<Metrics>),
     ) -> Self {
-        let limits = BatchLimits { rows_max: config.batch_rows_max, bytes_max: config.batch_bytes_max };
+        let limits = BatchLimits {
+            rows_max: config.batch_rows_max,
+            bytes_max: config.batch_bytes_max,
+            turn_rows_max: TURN_ROWS_MAX,
+        };
         let count = if target.is_sqlite() { 1 } else { config.commit_lanes.max(1) };
         let mut first = Some(first);
         let lanes = (0..count).map(|number| {

@@ -91,7 +91,11 @@ struct Rig {
 
 impl Rig {
     fn new(rows_max: usize) -> Arc<Self> {
-        let lane = GroupCommit::new(BatchLimits { rows_max, bytes_max: usize::MAX }, || None);
+        Self::in_turns(rows_max, usize::MAX)
+    }
+
+    fn in_turns(rows_max: usize, turn_rows_max: usize) -> Arc<Self> {
+        let lane = GroupCommit::new(BatchLimits { rows_max, bytes_max: usize::MAX, turn_rows_max }, || None);
         Arc::new(Self { lane, notes: Plain::default() })
     }
 
@@ -143,14 +147,11 @@ impl Rig {
         self.notes.lock().expect("nobody panics with the notes in hand")
     }
 
-    /// After all callers are gone; `rows` were submitted.
+    /// After all callers are gone; `rows` were submitted, none of them in turns.
     fn judge(&self, rows: usize) {
+        self.judge_commits(rows);
         let notes = self.notes();
-        assert!(!notes.overlapped, "two commits ran at once");
-        assert!(!notes.wrong, "a caller that goes on was told something wrong");
         let committed: Vec<Number> = notes.batches.iter().flat_map(|(batch, _)| batch.clone()).collect();
-        let different: BTreeSet<Number> = committed.iter().copied().collect();
-        assert_eq!((committed.len(), different.len()), (rows, rows), "each row is committed once");
         let mut done = 0;
         for (batch, waiting) in &notes.batches {
             done += batch.len();
@@ -161,8 +162,18 @@ impl Rig {
                 notes.batches
             );
         }
+    }
+
+    /// The same without the order.
+    fn judge_commits(&self, rows: usize) {
+        let notes = self.notes();
+        assert!(!notes.overlapped, "two commits ran at once");
+        assert!(!notes.wrong, "a caller that goes on was told something wrong");
+        let committed: Vec<Number> = notes.batches.iter().flat_map(|(batch, _)| batch.clone()).collect();
+        let different: BTreeSet<Number> = committed.iter().copied().collect();
+        assert_eq!((committed.len(), different.len()), (rows, rows), "each row is committed once");
         let queue = lock(&self.lane.queue);
-        assert!(queue.waiting.is_empty() && !queue.has_leader(), "the lane is left with a leader");
+        assert!(queue.is_empty() && !queue.has_leader(), "the lane is left with a leader");
     }
 }
 
@@ -181,6 +192,18 @@ fn callers(rows_max: usize, callers: &[&[&[Number]]]) {
     rig.judge(callers.iter().flat_map(|submissions| submissions.iter()).map(|rows| rows.len()).sum());
 }
 
+/// Waits for the callers, and for the threads that lead because of them.
+fn finish(rig: &Rig, callers: Vec<thread::JoinHandle<()>>) {
+    for thread in callers {
+        thread.join().expect("a caller failed");
+    }
+    loop {
+        let leader = rig.notes().leaders.pop();
+        let Some(leader) = leader else { break };
+        leader.join().expect("a leader failed");
+    }
+}
+
 /// Some callers wait, some go on.
 fn mixed(rows_max: usize, sleep: &'static [&'static [Number]], go_on: &'static [&'static [Number]]) {
     let rig = Rig::new(rows_max);
@@ -193,17 +216,46 @@ fn mixed(rows_max: usize, sleep: &'static [&'static [Number]], go_on: &'static [
         let rig = rig.clone();
         threads.push(thread::spawn(move || rig.submit_and_go(rows)));
     }
-    for thread in threads {
-        thread.join().expect("a caller failed");
-    }
-    loop {
-        let leader = rig.notes().leaders.pop();
-        let Some(leader) = leader else { break };
-        leader.join().expect("a leader failed");
-    }
+    finish(&rig, threads);
     let count = |rows: &[&[Number]]| rows.iter().map(|rows| rows.len()).sum::<usize>();
     assert_eq!(rig.notes().told, count(go_on), "each caller that goes on is told once");
     rig.judge(count(sleep) + count(go_on));
+}
+
+/// A large submission, taken in turns of one row, among small ones and another large one.
+#[test]
+fn a_large_submission_lets_others_pass() {
+    const LARGE: &[&[Number]] = &[&[1, 2, 3, 4], &[11, 12, 13]];
+    const SMALL: &[&[Number]] = &[&[21], &[31], &[41]];
+    explore(3000, || {
+        let rig = Rig::in_turns(2, 1);
+        let mut threads = Vec::new();
+        for rows in LARGE {
+            let rig = rig.clone();
+            threads.push(thread::spawn(move || rig.submit(rows)));
+        }
+        for (index, rows) in SMALL.iter().enumerate() {
+            let rig = rig.clone();
+            let waits = index == 0;
+            threads
+                .push(thread::spawn(move || if waits { rig.submit(rows) } else { rig.submit_and_go(rows) }));
+        }
+        finish(&rig, threads);
+        rig.judge_commits(10);
+        let notes = rig.notes();
+        for rows in LARGE {
+            let all = notes.batches.iter().flat_map(|(batch, _)| batch);
+            let order: Vec<_> = all.filter(|row| rows.contains(row)).collect();
+            assert!(order.is_sorted(), "a caller's rows keep their order: {order:?}");
+        }
+        for (at, (_, waiting)) in notes.batches.iter().enumerate() {
+            // At most one row of the large ones is taken from now on before a small one that waits.
+            for small in waiting.iter().filter(|row| **row > 20) {
+                let later = notes.batches[at + 1..].iter().position(|(batch, _)| batch.contains(small));
+                assert!(later.is_some_and(|batches| batches <= 3), "{small} waits: {:?}", notes.batches);
+            }
+        }
+    });
 }
 
 #[test]
