@@ -36,8 +36,15 @@ pub(crate) const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// caps clients at. The rest of a resume is streamed.
 pub const PAGE_PUBLICATIONS_MAX: usize = 300;
 
-/// Most payload bytes in one page, so that a page of large messages still fits a frame of 1 MiB.
+/// Most bytes of the publications in one page, as JSON with all that belongs to them; a larger one stands alone.
 pub const PAGE_BYTES_MAX: usize = 512 * 1024;
+
+/// Largest frame that any client has to take, in bytes: older Python SDKs close the connection beyond it.
+pub(crate) const ANY_FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most that an operator may allow for one message, in bytes: with names and ids around it, it fits the largest
+/// frame.
+pub(crate) const MESSAGE_BYTES_MAX: usize = ANY_FRAME_BYTES_MAX - 16 * 1024;
 
 /// Longest reason of a close frame, in bytes: a control frame holds 125 (RFC 6455 §5.5), two are the code.
 pub(crate) const CLOSE_REASON_BYTES_MAX: usize = 123;
@@ -141,9 +148,16 @@ pub const READER_STACK_BYTES: usize = 256 * 1024;
 #[cfg(feature = "server")]
 pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Most entries of a list that is returned at once: contacts, members, unread rooms.
-pub(crate) const LIST_ROWS_MAX: i64 = 10_000;
+/// Most entries of a page of a list: contacts, members, unread rooms, listeners, channels.
+pub(crate) const LIST_ENTRIES_MAX: usize = 1000;
 
-const _: () = assert!(PAGE_BYTES_MAX < 1024 * 1024);
+/// Most channels of one broadcast: some seconds of commits, in turns with those of others.
+pub(crate) const BROADCAST_CHANNELS_MAX: usize = 100_000;
+
+/// Most refused channels that the summary of a large broadcast names.
+pub(crate) const BROADCAST_ERRORS_MAX: usize = 1000;
+
+const _: () = assert!(PAGE_BYTES_MAX <= MESSAGE_BYTES_MAX);
+const _: () = assert!(MESSAGE_BYTES_MAX + 3 * CHANNEL_BYTES_MAX + INFO_BYTES_MAX < ANY_FRAME_BYTES_MAX);
 const _: () = assert!(TAIL_PUBLICATIONS_MAX <= PAGE_PUBLICATIONS_MAX);
 const _: () = assert!(BLOCK_PUBLICATIONS as usize <= PAGE_PUBLICATIONS_MAX);

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::{Channel, Seq};
+use crate::json;
+
+/// More than the names, the signs and the number that stand around the texts of a publication as JSON.
+const WIRE_NAMES_BYTES: usize = 128;
 
 /// The identity of a client, as other clients may see it (`ClientInfo` of the protocol).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +42,21 @@ pub struct Publication {
     pub created_at_ms: i64,
 }
 
+/// Bytes of a message that limits count: the payload, its tags, and what the backend attached to its sender.
+pub(crate) fn content_bytes(data: &str, tags: Option<&str>, info: Option<&ClientInfo>) -> usize {
+    let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+    let attached = info.map_or(0, |info| text(&info.conn_info) + text(&info.chan_info));
+    data.len() + tags.map_or(0, str::len) + attached
+}
+
 impl Publication {
+    /// The bytes it takes as JSON in a list or a push, or a few more; the name of the channel is not counted.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        let info = self.info.as_deref();
+        let ids = info.map_or(0, |info| json::string_bytes(&info.user) + json::string_bytes(&info.client));
+        WIRE_NAMES_BYTES + ids + content_bytes(&self.data, self.tags.as_deref(), info)
+    }
+
     /// The memory it takes, near enough for a bound: its own and that of its texts, shared or not.
     pub(crate) fn memory_bytes(&self) -> usize {
         let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());

@@ -13,6 +13,7 @@ use super::secret::Secret;
 use super::setting::settings;
 use super::text::{Filter, OneOf, Origins, Proxies, SecretOrNone, Switch, TextOrNone, Url};
 use super::trusted_proxies::TrustedProxies;
+use crate::limits::MESSAGE_BYTES_MAX;
 
 /// Longer timers are typing errors, and could overflow the clock.
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -223,10 +224,10 @@ settings! {
         read_history: Audience = "subscribers", OneOf;
         /// Delivery: `auto` (the cheapest way, see `[rooms]`), `inline`, `worker` or `parallel`.
         strategy: Delivery = "auto", OneOf;
-        /// Largest payload of a message.
+        /// Largest message: its payload, tags and the `info` of its sender together.
         ///
-        /// A long text many times over; files belong elsewhere.
-        message_bytes_max: usize = "64KiB", Bytes(1..=BYTES_MAX);
+        /// A long text many times over; files belong elsewhere. The end of the range is a frame of 1 MiB.
+        message_bytes_max: usize = "64KiB", Bytes(1..=MESSAGE_BYTES_MAX as u64);
     } and {
         /// The part of the room's name before `:`; empty for the default namespace.
         name: String;

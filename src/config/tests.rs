@@ -164,7 +164,7 @@ fn refusals_name_line_key_and_remedy() {
             "r.toml:2: client.ping_interval: client.pong_timeout (8s) must be shorter",
         ),
         (
-            "[namespace.big]\nmessage_bytes_max = '1MiB'",
+            "[namespace.big]\nmessage_bytes_max = '1000KiB'",
             "r.toml:2: namespace.big.message_bytes_max: client.message_bytes_max (524288) must be",
         ),
         ("[client]\nallowed_origins = ['https://a.example/']", "has a path; an origin is like"),

@@ -126,6 +126,18 @@ impl Joined {
         self.publications.iter().collect()
     }
 
+    /// The first of the missed messages, encoded, as long as they fit `space`, which they take; and the others,
+    /// which are to be pushed behind the reply.
+    pub(crate) fn encode_publications_within(&self, space: &mut usize) -> (PublicationList, &[Publication]) {
+        let mut fitting = 0;
+        for publication in &self.publications {
+            let Some(left) = space.checked_sub(publication.wire_bytes()) else { break };
+            (*space, fitting) = (left, fitting + 1);
+        }
+        let (now, late) = self.publications.split_at(fitting);
+        (now.iter().collect(), late)
+    }
+
     /// The result as the protocol tells it, with what
     /// [`encode_publications`](Self::encode_publications) gave.
     #[must_use]

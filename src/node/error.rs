@@ -85,7 +85,8 @@ pub enum PublishError {
     Forbidden,
     /// The payload is not JSON that every client can read.
     Json(String),
-    /// The payload is larger than the namespace's `message_bytes_max`.
+    /// The payload, its tags and what is attached to the sender are more than the namespace's
+    /// `message_bytes_max`.
     TooLarge,
     /// The message was not to be stored, but its namespace stores every message.
     AlwaysStored,
@@ -114,7 +115,7 @@ impl fmt::Display for PublishError {
             Self::UnknownNamespace => write!(f, "the channel's namespace is not configured"),
             Self::Forbidden => write!(f, "the client may not publish in this channel"),
             Self::Json(reason) => write!(f, "the payload cannot be sent: {reason}"),
-            Self::TooLarge => write!(f, "the payload is larger than message_bytes_max allows"),
+            Self::TooLarge => write!(f, "the message is larger than message_bytes_max allows"),
             Self::AlwaysStored => write!(f, "the channel's namespace stores every message"),
             Self::Store(error) => write!(f, "{error}"),
         }

@@ -1,11 +1,16 @@
 //! Reading: the history of a room and its present listeners.
 
+use std::sync::Arc;
+
 use super::access::Caller;
 use super::error::{AccessError, RequestError};
 use super::handle::NodeHandle;
 use crate::engine::Presence;
 use crate::ids::Channel;
+use crate::protocol::api::page::{Page, PageParams};
 use crate::protocol::command::HistoryRequest;
+use crate::protocol::reply::client_bytes;
+use crate::publication::ClientInfo;
 use crate::store::{History, HistoryLimit, HistoryQuery};
 
 impl NodeHandle {
@@ -72,6 +77,16 @@ fn check_epoch(request: &HistoryRequest, found: &History) -> Result<(), RequestE
         }
         _ => Ok(()),
     }
+}
+
+/// A page of the listeners of a room, by client id.
+pub(crate) fn page_of(presence: Presence, page: &PageParams) -> Page<Arc<ClientInfo>> {
+    let mut clients = presence.clients;
+    if let Some(after) = &page.after {
+        clients.retain(|client| *client.client > **after);
+    }
+    clients.sort_unstable_by(|a, b| a.client.cmp(&b.client));
+    Page::cut(clients, page.limit, |client| client_bytes(client), |client| client.client.to_string())
 }
 
 fn query(request: &HistoryRequest) -> HistoryQuery {

@@ -59,6 +59,7 @@ pub(crate) use clients::{Client, ClientSelector};
 pub(crate) use error::{AccessError, RequestError};
 pub use error::{PublishError, ReadError, StartError, SubscribeError};
 pub(crate) use handle::NodeHandle;
+pub(crate) use history::page_of;
 pub(crate) use publish::{Acknowledge, CheckedMessage, Draft};
 pub(crate) use rooms::RoomDescription;
 pub(crate) use subscribe::{Position, SubscribeOptions, is_gapless};

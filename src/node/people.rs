@@ -5,7 +5,9 @@ use super::clients::Client;
 use super::error::{AccessError, RequestError};
 use super::handle::NodeHandle;
 use crate::ids::{Channel, Seq};
+use crate::protocol::api::page::{Page, PageParams, written_bytes};
 use crate::protocol::api::results::{ContactResult, ReadResult, UnreadRoom};
+use crate::store::RoomCursor;
 
 impl NodeHandle {
     /// Makes two users contacts and returns the room of the two, which is not activated by it.
@@ -26,15 +28,21 @@ impl NodeHandle {
         Ok(())
     }
 
-    /// A user's contacts.
+    /// A page of a user's contacts.
     ///
     /// # Errors
     /// [`RequestError::Store`]
-    pub(crate) fn contacts(&self, user: &str) -> Result<Vec<ContactResult>, RequestError> {
-        let contacts = self.store.contacts(user)?.into_iter();
-        Ok(contacts
-            .map(|contact| ContactResult { user: contact.user.into(), channel: contact.channel })
-            .collect())
+    pub(crate) fn contacts(
+        &self,
+        user: &str,
+        page: &PageParams,
+    ) -> Result<Page<ContactResult>, RequestError> {
+        let after = page.after.as_deref().unwrap_or_default();
+        let contacts = self.store.contacts(user, after, page.limit + 1)?.into_iter();
+        let contacts =
+            contacts.map(|contact| ContactResult { user: contact.user.into(), channel: contact.channel });
+        let cursor = |contact: &ContactResult| contact.user.to_string();
+        Ok(Page::cut(contacts.collect(), page.limit, written_bytes, cursor))
     }
 
     /// Moves the read position of the calling user forward and says what is left to read.
@@ -53,17 +61,29 @@ impl NodeHandle {
         Ok(ReadResult { last_read: position.last_read, unread: position.count() })
     }
 
-    /// The rooms of a client's user with the position it has read up to. A room that only subscribers may read is
-    /// among them while the client is subscribed.
+    /// A page of the rooms of a client's user with the position it has read up to. A room that only subscribers may
+    /// read is among them while the client is subscribed; without such rooms a page is shorter.
     ///
     /// # Errors
-    /// [`RequestError::Store`]
-    pub(crate) fn unread(&self, client: &Client) -> Result<Vec<UnreadRoom>, RequestError> {
+    /// [`RequestError`]
+    pub(crate) fn unread(
+        &self,
+        client: &Client,
+        page: &PageParams,
+    ) -> Result<Page<UnreadRoom>, RequestError> {
+        let after = page.after.as_deref().map(str::parse).transpose();
+        let after: Option<RoomCursor> = after.map_err(|_| RequestError::BadPosition)?;
+        let rooms = self.store.unread(client.user(), after, page.limit + 1)?.into_iter();
+        let rooms = rooms.map(|(room, place)| {
+            let room = UnreadRoom { channel: room.channel, head: room.head, last_read: room.last_read };
+            (room, place)
+        });
+        let bytes = |(room, _): &(UnreadRoom, RoomCursor)| written_bytes(room);
+        let Page { entries, next } =
+            Page::cut(rooms.collect(), page.limit, bytes, |(_, place)| place.to_string());
         let may_know = |channel: &Channel| !self.is_for_subscribers(channel) || client.is_subscribed(channel);
-        let rooms = self.store.unread(client.user())?.into_iter().filter(|room| may_know(&room.channel));
-        Ok(rooms
-            .map(|room| UnreadRoom { channel: room.channel, head: room.head, last_read: room.last_read })
-            .collect())
+        let rooms = entries.into_iter().map(|(room, _)| room).filter(|room| may_know(&room.channel));
+        Ok(Page { entries: rooms.collect(), next })
     }
 }
 

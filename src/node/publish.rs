@@ -46,9 +46,9 @@ impl CheckedMessage {
         self.is_stored
     }
 
-    /// Size of the payload in bytes.
+    /// Its bytes, as limits count them.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.message.data.len()
+        self.message.size_bytes()
     }
 }
 
@@ -157,15 +157,16 @@ impl NodeHandle {
         debug_assert!(!data.contains('\n'), "a compact payload is one line; frames are split at lines");
         let options = self.namespace(&channel)?;
         self.check_audience(caller, &channel, options.publish)?;
-        if data.len() > options.message_bytes_max {
-            return Err(PublishError::TooLarge);
-        }
         if options.persist && skip_history {
             return Err(PublishError::AlwaysStored);
         }
         let (is_stored, auto_create) = (options.persist, options.auto_create);
         let key = key.map(|key| own_key(key, info.as_deref()));
+        let bytes_max = options.message_bytes_max;
         let message = NewMessage { channel, auto_create, data, info, tags, key };
+        if message.size_bytes() > bytes_max {
+            return Err(PublishError::TooLarge);
+        }
         Ok(CheckedMessage { message, is_stored })
     }
 

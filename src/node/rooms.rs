@@ -1,5 +1,6 @@
 //! Rooms as the operator sees them: created by hand, described, and busy or behind right now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::RequestError;
@@ -7,13 +8,16 @@ use super::handle::NodeHandle;
 use crate::config::{DIRECT_NAMESPACE, Delivery};
 use crate::engine::{Lagging, RoomQuery, RoomStatus};
 use crate::ids::Channel;
-use crate::store::{Member, Role, Room, RoomKind, StoreError};
+use crate::protocol::api::page::{Page, PageParams, written_bytes};
+use crate::protocol::api::results::{ChannelsResult, RoomMember};
+use crate::store::{Role, Room, RoomKind, StoreError};
 
 /// A room with its members.
 #[derive(Debug)]
 pub(crate) struct RoomDescription {
     pub(crate) room: Room,
-    pub(crate) members: Vec<Member>,
+    /// A page of them.
+    pub(crate) members: Page<RoomMember>,
     /// Subscriptions right now.
     pub(crate) listeners_count: usize,
 }
@@ -55,15 +59,34 @@ impl NodeHandle {
         Ok(self.store.create_room(channel, kind, members)?)
     }
 
-    /// A room that exists in the database.
+    /// A room that exists in the database, with a page of its members.
     ///
     /// # Errors
     /// [`RequestError::Store`]
-    pub(crate) fn room(&self, channel: &Channel) -> Result<RoomDescription, RequestError> {
+    pub(crate) fn room(&self, channel: &Channel, page: &PageParams) -> Result<RoomDescription, RequestError> {
         let room = self.store.room(channel)?.ok_or(StoreError::UnknownRoom)?;
-        let members = self.store.members(channel)?;
+        let after = page.after.as_deref().unwrap_or_default();
+        let members = self.store.members(channel, after, page.limit + 1)?.into_iter();
+        let members = members.map(|one| RoomMember { user: one.user.into(), last_read: one.last_read });
+        let members =
+            Page::cut(members.collect(), page.limit, written_bytes, |member| member.user.to_string());
         let listeners_count = self.engine.presence(channel).clients_count;
         Ok(RoomDescription { room, members, listeners_count })
+    }
+
+    /// A page of the rooms that somebody listens to now and the pattern matches, by name, with their listeners.
+    pub(crate) fn channels(
+        &self,
+        matches: Arc<dyn Fn(&Channel) -> bool + Send + Sync>,
+        page: &PageParams,
+    ) -> Page<(Channel, u64)> {
+        let after = page.after.clone().unwrap_or_default();
+        let is_wanted = move |channel: &Channel| channel.as_str() > after.as_str() && matches(channel);
+        let query = RoomQuery { matches: Arc::new(is_wanted), ..RoomQuery::all() };
+        let rooms = self.engine.rooms(&query).into_iter().filter(|room| room.listeners > 0);
+        let mut rooms: Vec<_> = rooms.map(|room| (room.channel, room.listeners as u64)).collect();
+        rooms.sort_unstable();
+        Page::cut(rooms, page.limit, ChannelsResult::entry_bytes, |(channel, _)| channel.to_string())
     }
 
     /// Status of the active rooms that the query selects, in its order. Rooms change meanwhile.

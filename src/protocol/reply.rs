@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 
+use super::api::page::{Page, written_bytes};
 use super::code::ErrorCode;
 use super::object::{Object, WriteMembers, write_object};
 use crate::ids::{Channel, Seq};
@@ -195,7 +196,7 @@ pub(crate) fn ping(out: &mut Vec<u8>, id: u32) {
     reply(out, id, "ping", &Nothing);
 }
 
-/// Result of presence, in replies and in the HTTP API: the clients by their ids.
+/// Result of presence: the clients by their ids.
 #[derive(Debug)]
 pub(crate) struct PresenceResult<'a, C>(pub &'a [C]);
 
@@ -213,6 +214,22 @@ impl<C: Borrow<ClientInfo>> WriteMembers for Clients<'_, C> {
             write_object(object.key(&info.client), info);
         }
     }
+}
+
+/// Result of presence in the HTTP API, and of rpc `presence.list`: a part of the clients by their ids.
+#[derive(Debug)]
+pub(crate) struct PresencePage<'a, C>(pub &'a Page<C>);
+
+impl<C: Borrow<ClientInfo>> WriteMembers for PresencePage<'_, C> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.object("presence", &Clients(&self.0.entries));
+        self.0.write_next(object);
+    }
+}
+
+/// The bytes of a client in a list of them.
+pub(crate) fn client_bytes(info: &ClientInfo) -> usize {
+    written_bytes(&Clients(&[info]))
 }
 
 /// Reply to presence.
@@ -364,6 +381,30 @@ mod tests {
         ping_seconds: 0,
         pong: false,
     };
+
+    #[test]
+    fn the_bytes_of_a_publication_count_all_that_belongs_to_it() {
+        let text = |text: &str| Some(Arc::from(text));
+        let ann =
+            ClientInfo { user: "a\"\u{1}nn".into(), client: "c".into(), conn_info: None, chan_info: None };
+        let told = ClientInfo { conn_info: text(r#"{"a":1}"#), chan_info: text("[1,2]"), ..ann.clone() };
+        for info in [None, Some(ann), Some(told)] {
+            for tags in [None, text(r#"{"t":"x"}"#)] {
+                let one = Publication {
+                    channel: Channel::new("room").unwrap(),
+                    seq: 1 << 53,
+                    data: Arc::from("\"payload\""),
+                    info: info.clone().map(Arc::new),
+                    tags,
+                    created_at_ms: 0,
+                };
+                let mut object = Vec::new();
+                encode_publication_object(&mut object, &one);
+                let (bytes, counted) = (object.len(), one.wire_bytes());
+                assert!(bytes < counted && counted <= bytes + 128, "{bytes} bytes, {counted} counted");
+            }
+        }
+    }
 
     #[test]
     fn connect() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::ids::{Channel, Seq};
-use crate::publication::{ClientInfo, Publication};
+use crate::publication::{ClientInfo, Publication, content_bytes};
 
 /// A message that is to be stored.
 #[derive(Debug, Clone)]
@@ -26,6 +26,13 @@ pub struct NewMessage {
     /// stored again, and another one is refused. That of an anonymous client begins with its client id, for others
     /// are anonymous too.
     pub key: Option<Arc<str>>,
+}
+
+impl NewMessage {
+    /// Its bytes, as limits count them.
+    pub(crate) fn size_bytes(&self) -> usize {
+        content_bytes(&self.data, self.tags.as_deref(), self.info.as_deref())
+    }
 }
 
 /// The position of a message in its room.

@@ -4,12 +4,11 @@
 use crate::clock;
 use crate::config::DIRECT_NAMESPACE;
 use crate::ids::{Channel, Seq};
-use crate::limits::LIST_ROWS_MAX;
 use crate::store::Store;
 use crate::store::connection::Connection;
 use crate::store::error::StoreError;
 use crate::store::models::contact::{self, Contact};
-use crate::store::models::member::{self, Member, Role, Unread};
+use crate::store::models::member::{self, Member, Role, RoomCursor, Unread};
 use crate::store::models::room::{self, DirectRoom, NewRoom, Room, RoomKind};
 use crate::store::models::user;
 
@@ -79,12 +78,14 @@ impl Store {
         Ok(self.role(channel, user)?.is_some_and(Role::is_member))
     }
 
-    /// The members of a room, at most [`LIST_ROWS_MAX`].
+    /// The first members of a room in the order of their ids, behind the user `after`, which may be empty.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub fn members(&self, channel: &Channel) -> Result<Vec<Member>, StoreError> {
-        self.readers.read(|connection| member::of_room(connection, channel.as_str(), LIST_ROWS_MAX))
+    /// [`StoreError::BadUser`], [`StoreError::Unavailable`].
+    pub fn members(&self, channel: &Channel, after: &str, limit: usize) -> Result<Vec<Member>, StoreError> {
+        check_place(after)?;
+        let room = channel.as_str();
+        self.readers.read(|connection| member::of_room(connection, room, after, limit as i64))
     }
 
     /// Adds a contact and, if the two have none yet, their direct room, which then also puts the
@@ -112,15 +113,16 @@ impl Store {
         self.write(|connection| Ok(contact::remove(connection, user, contact)?))
     }
 
-    /// The user's contact list, at most [`LIST_ROWS_MAX`].
+    /// The first of the user's contacts in the order of their ids, behind the user `after`, which may be empty.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub fn contacts(&self, user: &str) -> Result<Vec<Contact>, StoreError> {
+    /// [`StoreError::BadUser`], [`StoreError::Unavailable`].
+    pub fn contacts(&self, user: &str, after: &str, limit: usize) -> Result<Vec<Contact>, StoreError> {
         if user::check(user).is_err() {
             return Ok(Vec::new());
         }
-        let rows = self.readers.read(|connection| contact::of_user(connection, user, LIST_ROWS_MAX))?;
+        check_place(after)?;
+        let rows = self.readers.read(|connection| contact::of_user(connection, user, after, limit as i64))?;
         rows.into_iter()
             .map(|(user, name, since_ms)| Ok(Contact { user, channel: stored_channel(&name)?, since_ms }))
             .collect()
@@ -155,20 +157,27 @@ impl Store {
         })
     }
 
-    /// The rooms in which the user is a member or has a read position, most recently active
-    /// first, at most [`LIST_ROWS_MAX`].
+    /// The first rooms in which the user is a member or has a read position, most recently active
+    /// first, behind a place; and the place of each.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub fn unread(&self, user: &str) -> Result<Vec<Unread>, StoreError> {
+    pub fn unread(
+        &self,
+        user: &str,
+        after: Option<RoomCursor>,
+        limit: usize,
+    ) -> Result<Vec<(Unread, RoomCursor)>, StoreError> {
         if user::check(user).is_err() {
             return Ok(Vec::new());
         }
-        let rows = self.readers.read(|connection| member::rooms_of(connection, user, LIST_ROWS_MAX))?;
+        let after = after.unwrap_or(RoomCursor::START);
+        let rows = self.readers.read(|connection| member::rooms_of(connection, user, after, limit as i64))?;
         rows.into_iter()
-            .map(|(name, head, last_read)| {
+            .map(|(name, head, last_read, last_active_ms, room_id)| {
                 let channel = stored_channel(&name)?;
-                Ok(Unread { channel, head: head as Seq, last_read: last_read as Seq })
+                let unread = Unread { channel, head: head as Seq, last_read: last_read as Seq };
+                Ok((unread, RoomCursor { last_active_ms, room_id }))
             })
             .collect()
     }
@@ -195,6 +204,11 @@ fn add_contact(connection: &mut Connection, user: &str, contact: &str) -> Result
     };
     contact::add(connection, user, contact, room_id, now_ms)?;
     Ok(DirectRoom { channel: stored_channel(&name)?, created: created.is_some() })
+}
+
+/// Checks a place in a list of users: a user, or nothing for the beginning.
+fn check_place(after: &str) -> Result<(), StoreError> {
+    if after.is_empty() { Ok(()) } else { user::check(after) }
 }
 
 /// A channel name out of the database, where other programs may have written it.

@@ -44,6 +44,7 @@ mod input;
 mod limits;
 mod logs;
 mod names;
+mod pages;
 mod peers;
 mod people;
 mod recovery;

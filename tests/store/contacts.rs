@@ -24,7 +24,7 @@ fn one_direct_room(backend: &Backend) {
     for (user, contact) in [("ann", "bob"), ("bob", "ann")] {
         let again = store.add_contact(user, contact).unwrap();
         assert_eq!((again.channel, again.created), (made.channel.clone(), false));
-        let contacts = store.contacts(user).unwrap();
+        let contacts = store.contacts(user, "", 1000).unwrap();
         assert_eq!(contacts.len(), 1);
         assert_eq!((&*contacts[0].user, &contacts[0].channel), (contact, &made.channel));
         assert!(contacts[0].since_ms > 0);
@@ -34,7 +34,8 @@ fn one_direct_room(backend: &Backend) {
     assert_eq!(store.is_member(&made.channel, "eve"), Ok(false));
     let other = store.add_contact("ann", "eve").unwrap();
     assert_ne!(other.channel, made.channel);
-    let users: Vec<String> = store.contacts("ann").unwrap().into_iter().map(|contact| contact.user).collect();
+    let users: Vec<String> =
+        store.contacts("ann", "", 1000).unwrap().into_iter().map(|contact| contact.user).collect();
     assert_eq!(users, ["bob", "eve"]);
 }
 
@@ -63,15 +64,15 @@ fn removed(backend: &Backend) {
     append(&store, message_of("ann", room.as_str(), "1")).unwrap();
     assert_eq!(store.remove_contact("bob", "ann"), Ok(true));
     assert_eq!(store.remove_contact("bob", "ann"), Ok(false));
-    assert_eq!(store.contacts("bob"), Ok(Vec::new()));
-    assert_eq!(store.contacts("ann").unwrap().len(), 1);
+    assert_eq!(store.contacts("bob", "", 1000), Ok(Vec::new()));
+    assert_eq!(store.contacts("ann", "", 1000).unwrap().len(), 1);
     assert_eq!(store.head(&room), Ok(1));
     // It does not come back by the other's doing, but by one's own.
     store.add_contact("ann", "bob").unwrap();
-    assert_eq!(store.contacts("bob"), Ok(Vec::new()));
+    assert_eq!(store.contacts("bob", "", 1000), Ok(Vec::new()));
     let again = store.add_contact("bob", "ann").unwrap();
     assert_eq!((again.channel, again.created), (room, false));
-    assert_eq!(store.contacts("bob").unwrap().len(), 1);
+    assert_eq!(store.contacts("bob", "", 1000).unwrap().len(), 1);
 }
 
 fn bad_contacts(backend: &Backend) {
@@ -81,8 +82,8 @@ fn bad_contacts(backend: &Backend) {
         assert_eq!(store.add_contact("ann", bad), Err(StoreError::BadUser));
         assert_eq!(store.add_contact(bad, "ann"), Err(StoreError::BadUser));
         assert_eq!(store.remove_contact("ann", bad), Ok(false));
-        assert_eq!(store.contacts(bad), Ok(Vec::new()));
-        assert_eq!(store.unread(bad), Ok(Vec::new()));
+        assert_eq!(store.contacts(bad, "", 1000), Ok(Vec::new()));
+        assert_eq!(store.unread(bad, None, 1000), Ok(Vec::new()));
         assert_eq!(store.role(&channel("a"), bad), Ok(None));
     }
     assert_eq!(backend.number("SELECT count(*) FROM users"), 0);
@@ -98,8 +99,12 @@ fn created_rooms(backend: &Backend) {
         store.create_room(&channel("x"), RoomKind::Group, &[("", Role::Member)]),
         Err(StoreError::BadUser)
     );
-    let members: Vec<_> =
-        store.members(&team).unwrap().into_iter().map(|member| (member.user, member.role)).collect();
+    let members: Vec<_> = store
+        .members(&team, "", 1000)
+        .unwrap()
+        .into_iter()
+        .map(|member| (member.user, member.role))
+        .collect();
     assert_eq!(members, [("ann".to_owned(), Role::Owner), ("bob".to_owned(), Role::Member)]);
     assert_eq!(store.is_member(&team, "ann"), Ok(true));
     assert_eq!(store.is_member(&team, "eve"), Ok(false));
@@ -111,10 +116,10 @@ fn read_positions(backend: &Backend) {
     fill(&store, "public", 5);
     fill(&store, direct.as_str(), 3);
     let unread = |user: &str| -> Vec<_> {
-        let rooms = store.unread(user).unwrap();
+        let rooms = store.unread(user, None, 1000).unwrap();
         rooms
             .into_iter()
-            .map(|room| (room.channel.to_string(), room.head, room.last_read, room.count()))
+            .map(|(room, _)| (room.channel.to_string(), room.head, room.last_read, room.count()))
             .collect()
     };
     assert_eq!(unread("ann"), [(direct.to_string(), 3, 0, 3)]);
@@ -131,5 +136,5 @@ fn read_positions(backend: &Backend) {
     store.set_last_read(&channel("public"), "eve", 4).unwrap();
     assert_eq!(unread("eve"), [("public".to_owned(), 5, 4, 1)]);
     assert_eq!(store.is_member(&channel("public"), "eve"), Ok(false));
-    assert_eq!(store.members(&channel("public")), Ok(Vec::new()));
+    assert_eq!(store.members(&channel("public"), "", 1000), Ok(Vec::new()));
 }

@@ -251,7 +251,7 @@ impl Job {
 fn first_chunk(mut page: Vec<Publication>) -> Vec<Publication> {
     let mut bytes = 0;
     let fits = page.iter().take_while(|publication| {
-        bytes += publication.data.len();
+        bytes += publication.wire_bytes();
         bytes <= CHUNK_BYTES_MAX
     });
     let count = fits.count().max(1);

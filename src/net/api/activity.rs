@@ -13,15 +13,13 @@ use crate::protocol::api::activity::{
     ActiveRoom, LIMIT_MAX, LaggingParams, LaggingResult, LaggingSubscription, RoomOrder, RoomStrategyParams,
     RoomsParams, RoomsResult,
 };
+use crate::protocol::api::page::{Page, PageParams, written_bytes};
 use crate::protocol::api::params::{ChannelsParams, NoParams};
 use crate::protocol::api::results::{ChannelsResult, Done, InfoResult, NodeInfo};
 
-pub(super) fn channels(params: &ChannelsParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let query = RoomQuery { matches: matcher(params.pattern.clone()), ..RoomQuery::all() };
-    let rooms = node.active_rooms(&query).into_iter().filter(|room| room.listeners > 0);
-    let mut rooms: Vec<_> = rooms.map(|room| (room.channel, room.listeners as u64)).collect();
-    rooms.sort();
-    done(out, &ChannelsResult(&rooms))
+pub(super) fn channels(params: ChannelsParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let ChannelsParams { pattern, after, limit } = params;
+    done(out, &ChannelsResult(&node.channels(matcher(pattern), &PageParams { after, limit })))
 }
 
 pub(super) fn info(_: NoParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
@@ -50,7 +48,8 @@ pub(super) fn lagging(params: &LaggingParams, node: &NodeHandle, out: &mut Vec<u
     let (total, lagging) = node.lagging(params.limit);
     debug_assert!(lagging.len() <= total.min(params.limit), "a list is within its limit and its total");
     let subscriptions: Vec<LaggingSubscription<'_>> = lagging.iter().map(describe_lagging).collect();
-    done(out, &LaggingResult { total: total as u64, subscriptions: &subscriptions })
+    let first = Page::cut(subscriptions, params.limit, written_bytes, |_| String::new());
+    done(out, &LaggingResult { total: total as u64, subscriptions: &first.entries })
 }
 
 pub(super) fn room_strategy(

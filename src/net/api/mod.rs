@@ -9,18 +9,22 @@ mod key;
 mod refusal;
 
 use crate::ids::{Channel, Seq};
-use crate::node::{Caller, ClientSelector, Draft, NodeHandle, RequestError, Role, RoomDescription, RoomKind};
+use crate::limits::{ANY_FRAME_BYTES_MAX, BROADCAST_ERRORS_MAX};
+use crate::node::{
+    Caller, ClientSelector, Draft, NodeHandle, RequestError, Role, RoomDescription, RoomKind, page_of,
+};
+use crate::protocol::api::page::PageParams;
 use crate::protocol::api::params::{
-    ApiMessage, BroadcastParams, ContactParams, DisconnectParams, NewRoomKind, PublishParams,
-    RoomCreateParams, UnsubscribeParams, UserParams,
+    ApiMessage, BroadcastParams, ChannelPageParams, ContactParams, ContactsParams, DisconnectParams,
+    NewRoomKind, PublishParams, RoomCreateParams, UnsubscribeParams,
 };
 use crate::protocol::api::results::{
-    BroadcastResult, ContactsResult, Done, PublishResult, RoomMember, RoomResult,
+    BroadcastResult, BroadcastSummary, ChannelError, ContactsResult, Done, PublishResult, RoomResult,
 };
 use crate::protocol::api::{self, ApiError, ErrorMode};
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ChannelRequest, HistoryRequest};
-use crate::protocol::reply::{HistoryResult, PresenceResult, PublicationList};
+use crate::protocol::reply::{HistoryResult, PresencePage, PublicationList};
 
 pub(super) use activity::room_metrics;
 pub(super) use key::ApiKey;
@@ -86,9 +90,9 @@ fn call(method: &str, body: &[u8], node: &NodeHandle, out: &mut Vec<u8>) -> Resu
         "publish" => publish(&api::decode(body)?, node, out),
         "broadcast" => broadcast(&api::decode(body)?, node, out),
         "history" => history(&api::decode(body)?, node, out),
-        "presence" => presence(&api::decode(body)?, node, out),
+        "presence" => presence(api::decode(body)?, node, out),
         "presence_stats" => presence_stats(&api::decode(body)?, node, out),
-        "channels" => activity::channels(&api::decode(body)?, node, out),
+        "channels" => activity::channels(api::decode(body)?, node, out),
         "info" => activity::info(api::decode(body)?, node, out),
         "rooms" => activity::rooms(&api::decode(body)?, node, out),
         "lagging" => activity::lagging(&api::decode(body)?, node, out),
@@ -97,9 +101,9 @@ fn call(method: &str, body: &[u8], node: &NodeHandle, out: &mut Vec<u8>) -> Resu
         "unsubscribe" => unsubscribe(&api::decode(body)?, node, out),
         "contact_add" => contact_add(&api::decode(body)?, node, out),
         "contact_remove" => contact_remove(&api::decode(body)?, node, out),
-        "contacts" => contacts(&api::decode(body)?, node, out),
+        "contacts" => contacts(api::decode(body)?, node, out),
         "room_create" => room_create(&api::decode(body)?, node, out),
-        "room_info" => room_info(&api::decode::<ChannelRequest>(body)?.channel, node, out),
+        "room_info" => room_info(api::decode(body)?, node, out),
         _ => Err(Refusal::UnknownMethod),
     }
 }
@@ -117,7 +121,19 @@ fn publish(params: &PublishParams, node: &NodeHandle, out: &mut Vec<u8>) -> Resu
 fn broadcast(params: &BroadcastParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let epoch = node.epoch();
     let results = publish_to(&params.channels, &params.message, node, &epoch);
-    done(out, &BroadcastResult(&results))
+    let start = out.len();
+    done(out, &BroadcastResult(&results))?;
+    if out.len() - start <= ANY_FRAME_BYTES_MAX {
+        return Ok(());
+    }
+    out.truncate(start);
+    let refused = params.channels.iter().zip(&results);
+    let errors: Vec<_> = refused
+        .filter_map(|(channel, result)| Some(ChannelError { channel, error: result.as_ref().err()? }))
+        .collect();
+    let (refused, shown) = (errors.len(), errors.len().min(BROADCAST_ERRORS_MAX));
+    let published = (results.len() - refused) as u64;
+    done(out, &BroadcastSummary { published, refused: refused as u64, errors: &errors[..shown] })
 }
 
 /// Publishes one message to every channel; durable ones are committed together.
@@ -145,13 +161,17 @@ fn history(params: &HistoryRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Res
     done(out, &HistoryResult { publications: &publications, epoch: &history.epoch, offset: history.head })
 }
 
-fn presence(params: &ChannelRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn presence(params: ChannelPageParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let presence = node.presence(Caller::Operator, &params.channel)?;
     if presence.too_large {
         let detail = "the room has more listeners than presence_max_listeners; use presence_stats";
         return Err(Refusal::with_detail(ErrorCode::NotAvailable, detail));
     }
-    done(out, &PresenceResult(&presence.clients))
+    done(out, &PresencePage(&page_of(presence, &page(params.after, params.limit))))
+}
+
+fn page(after: Option<String>, limit: usize) -> PageParams {
+    PageParams { after, limit }
 }
 
 fn presence_stats(params: &ChannelRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
@@ -180,8 +200,8 @@ fn contact_remove(params: &ContactParams, node: &NodeHandle, out: &mut Vec<u8>) 
     done(out, &Done)
 }
 
-fn contacts(params: &UserParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    done(out, &ContactsResult(&node.contacts(&params.user)?))
+fn contacts(params: ContactsParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    done(out, &ContactsResult(&node.contacts(&params.user, &page(params.after, params.limit))?))
 }
 
 fn room_create(params: &RoomCreateParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
@@ -191,7 +211,7 @@ fn room_create(params: &RoomCreateParams, node: &NodeHandle, out: &mut Vec<u8>) 
     };
     let members: Vec<(&str, Role)> = params.members.iter().map(|user| (&**user, Role::Member)).collect();
     match node.create_room(&params.channel, kind, &members) {
-        Ok(()) => room_info(&params.channel, node, out),
+        Ok(()) => describe_room(&params.channel, &PageParams::default(), node, out),
         Err(RequestError::NotAvailable) => Err(Refusal::with_detail(
             ErrorCode::NotAvailable,
             "rooms of this namespace cannot be created through the API",
@@ -200,11 +220,17 @@ fn room_create(params: &RoomCreateParams, node: &NodeHandle, out: &mut Vec<u8>) 
     }
 }
 
-fn room_info(channel: &Channel, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
-    let RoomDescription { room, members, listeners_count } = node.room(channel)?;
-    let members = members.into_iter();
-    let members: Vec<RoomMember> =
-        members.map(|member| RoomMember { user: member.user.into(), last_read: member.last_read }).collect();
+fn room_info(params: ChannelPageParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    describe_room(&params.channel, &page(params.after, params.limit), node, out)
+}
+
+fn describe_room(
+    channel: &Channel,
+    page: &PageParams,
+    node: &NodeHandle,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let RoomDescription { room, members, listeners_count } = node.room(channel, page)?;
     done(
         out,
         &RoomResult {

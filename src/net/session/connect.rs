@@ -12,10 +12,12 @@ use super::outcome::{CommandError, Flow};
 use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
 use crate::ids::Channel;
+use crate::limits::PAGE_BYTES_MAX;
 use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions};
-use crate::outbox::frame;
+use crate::outbox::frame::LineFrames;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
+use crate::protocol::push;
 use crate::protocol::reply::{self, ConnectResult};
 
 /// A channel the server subscribes a client to, with what its token says about it.
@@ -90,7 +92,9 @@ impl Session {
         if let Some(expires_at) = joining.expires_at {
             self.expiries.set_connection(Some(self.end_of_grace(expires_at)));
         }
-        let lists: Vec<_> = joining.joined.iter().map(|(_, one)| one.encode_publications()).collect();
+        let mut space = PAGE_BYTES_MAX;
+        let (lists, late): (Vec<_>, Vec<_>) =
+            joining.joined.iter().map(|(_, one)| one.encode_publications_within(&mut space)).unzip();
         let subs: Vec<_> = joining
             .joined
             .iter()
@@ -106,7 +110,12 @@ impl Session {
             ping_seconds: ping_seconds(self.rules.client.ping_interval),
             pong: true,
         };
-        let _ = self.outbox.uncork(&frame::encode(|out| reply::connect(out, joining.id, &result)));
+        let mut frames = LineFrames::default();
+        frames.line(|out| reply::connect(out, joining.id, &result));
+        for publication in late.into_iter().flatten() {
+            frames.line(|out| push::publication(out, publication));
+        }
+        let _ = self.outbox.uncork(&frames.take());
         Ok(())
     }
 

@@ -3,11 +3,17 @@
 use super::Session;
 use super::outcome::CommandError;
 use crate::ids::Channel;
+use crate::limits::MESSAGE_BYTES_MAX;
 use crate::net::queries::Kind;
-use crate::node::Presence;
+use crate::node::{Presence, page_of};
+use crate::protocol::api::decode_rpc;
+use crate::protocol::api::page::PageParams;
+use crate::protocol::api::params::ChannelPageParams;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::HistoryRequest;
-use crate::protocol::reply::{self, HistoryResult, PresenceStatsResult, PublicationList};
+use crate::protocol::reply::{
+    self, HistoryResult, PresencePage, PresenceStatsResult, PublicationList, client_bytes,
+};
 
 impl Session {
     pub(super) fn presence(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
@@ -15,7 +21,23 @@ impl Session {
         if presence.too_large {
             return Err(ErrorCode::NotAvailable.into());
         }
+        let bytes: usize = presence.clients.iter().map(|client| client_bytes(client) + 1).sum();
+        if bytes > MESSAGE_BYTES_MAX {
+            return Err(ErrorCode::NotAvailable.into());
+        }
         self.reply(|out| reply::presence(out, id, &presence.clients));
+        Ok(())
+    }
+
+    /// rpc `presence.list`: the same, page by page.
+    pub(super) fn list_presence(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+        let ChannelPageParams { channel, after, limit } = decode_rpc(data)?;
+        let presence = self.ask_presence(&channel)?;
+        if presence.too_large {
+            return Err(ErrorCode::NotAvailable.into());
+        }
+        let page = page_of(presence, &PageParams { after, limit });
+        self.reply(|out| reply::rpc_result(out, id, &PresencePage(&page)));
         Ok(())
     }
 

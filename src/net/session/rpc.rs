@@ -7,8 +7,9 @@ use super::Session;
 use super::outcome::CommandError;
 use crate::net::queries::Kind;
 use crate::protocol::api::decode_rpc;
+use crate::protocol::api::page::PageParams;
 use crate::protocol::api::params::{RoomsReadParams, RpcPublishParams, UserParams};
-use crate::protocol::api::results::{ContactResult, ContactsResult, Done, ReadResult, UnreadResult};
+use crate::protocol::api::results::{ContactsResult, Done, ReadResult, UnreadResult};
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::RpcRequest;
 use crate::protocol::reply;
@@ -23,9 +24,10 @@ impl Session {
             }
             "contacts.add" => self.add_contact(id, data),
             "contacts.remove" => self.remove_contact(id, data),
-            "contacts.list" => self.list_contacts(id),
+            "contacts.list" => self.list_contacts(id, data),
             "rooms.read" => self.set_read(id, data),
-            "rooms.unread" => self.list_unread(id),
+            "rooms.unread" => self.list_unread(id, data),
+            "presence.list" => self.list_presence(id, data),
             #[cfg(test)]
             "test.panic" => panic!("on purpose"),
             "" => Err(ErrorCode::NotAvailable.into()),
@@ -57,9 +59,10 @@ impl Session {
         Ok(())
     }
 
-    fn list_contacts(&mut self, id: u32) -> Result<(), CommandError> {
+    fn list_contacts(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+        let page: PageParams = decode_rpc(data)?;
         let _slot = self.slot(Kind::Read)?;
-        let contacts: Vec<ContactResult> = self.node.contacts(self.user()?)?;
+        let contacts = self.node.contacts(self.user()?, &page)?;
         self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
         Ok(())
     }
@@ -73,10 +76,11 @@ impl Session {
         Ok(())
     }
 
-    fn list_unread(&mut self, id: u32) -> Result<(), CommandError> {
+    fn list_unread(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+        let page: PageParams = decode_rpc(data)?;
         let _slot = self.slot(Kind::Read)?;
         self.user()?;
-        let rooms = self.node.unread(self.client()?)?;
+        let rooms = self.node.unread(self.client()?, &page)?;
         self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
         Ok(())
     }

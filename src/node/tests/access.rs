@@ -3,6 +3,7 @@
 use super::rig::{SECURED, channel, draft, stranger, subscriber};
 use crate::ids::Channel;
 use crate::node::{AccessError, Caller, PublishError, Role, RoomKind, SubscribeError};
+use crate::protocol::api::page::PageParams;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::HistoryRequest;
 
@@ -146,7 +147,7 @@ on_both_databases! {
             assert_eq!(outcomes(subscriber("ann")), [Ok(()); 4], "{name}");
         }
         let unread = |client| {
-            let rooms = node.unread(client).unwrap().into_iter();
+            let rooms = node.unread(client, &PageParams::default()).unwrap().entries.into_iter();
             rooms.map(|room| room.channel.to_string()).collect::<std::collections::BTreeSet<_>>()
         };
         let ann = rig.client("ann");

@@ -2,7 +2,10 @@
 
 use super::rig::{SECURED, channel, draft, stranger, subscriber};
 use crate::node::{Caller, RequestError, Role, RoomKind};
+use crate::protocol::api::page::PageParams;
 use crate::protocol::code::ErrorCode;
+
+const ALL: PageParams = PageParams { after: None, limit: 1000 };
 
 fn code<T: std::fmt::Debug>(outcome: Result<T, RequestError>) -> ErrorCode {
     outcome.unwrap_err().code()
@@ -13,13 +16,13 @@ on_both_databases! {
         let node = rig.handle();
         let room = node.add_contact("ann", "bob").unwrap().channel;
         assert_eq!(node.add_contact("bob", "ann").unwrap().channel, room);
-        let listed: Vec<_> = node.contacts("ann").unwrap().into_iter().map(|one| one.channel).collect();
+        let listed: Vec<_> = node.contacts("ann", &ALL).unwrap().entries.into_iter().map(|one| one.channel).collect();
         assert_eq!(listed, std::slice::from_ref(&room));
         assert_eq!(node.publish(stranger("ann"), [draft(room.as_str(), "1")]), [Ok(1)]);
         node.remove_contact("ann", "bob").unwrap();
-        assert!(node.contacts("ann").unwrap().is_empty());
-        assert_eq!(node.room(&room).unwrap().room.head, 1);
-        assert_eq!(node.contacts("bob").unwrap().len(), 1, "only one list was changed");
+        assert!(node.contacts("ann", &ALL).unwrap().entries.is_empty());
+        assert_eq!(node.room(&room, &ALL).unwrap().room.head, 1);
+        assert_eq!(node.contacts("bob", &ALL).unwrap().entries.len(), 1, "only one list was changed");
     }
 }
 
@@ -30,7 +33,7 @@ on_both_databases! {
         for (user, contact) in [("ann", "ann"), ("ann", ""), ("", "ann"), ("ann", "a\0b"), ("ann", &long)] {
             assert_eq!(code(node.add_contact(user, contact)), ErrorCode::BadRequest, "{user:?} {contact:?}");
         }
-        assert!(node.contacts("ann").unwrap().is_empty());
+        assert!(node.contacts("ann", &ALL).unwrap().entries.is_empty());
     }
 }
 
@@ -45,10 +48,10 @@ on_both_databases! {
         assert_eq!(read(2), (2, 1));
         assert_eq!(read(1), (2, 1));
         assert_eq!(read(9), (3, 0));
-        let rooms = node.unread(&rig.client("ann")).unwrap();
+        let rooms = node.unread(&rig.client("ann"), &ALL).unwrap().entries;
         let rooms: Vec<_> = rooms.iter().map(|room| (room.channel.as_str(), room.head, room.last_read)).collect();
         assert_eq!(rooms, [("lobby", 3, 3)]);
-        assert!(node.unread(&rig.client("bob")).unwrap().is_empty());
+        assert!(node.unread(&rig.client("bob"), &ALL).unwrap().entries.is_empty());
     }
 }
 

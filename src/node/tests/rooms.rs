@@ -3,6 +3,7 @@
 use super::rig::{channel, subscriber};
 use crate::config::Delivery;
 use crate::node::{RequestError, Role, RoomKind, RoomQuery, StoreError};
+use crate::protocol::api::page::PageParams;
 use crate::protocol::code::ErrorCode;
 
 const SETTINGS: &str = "[namespace.live]\npersist = false\n";
@@ -10,14 +11,14 @@ const SETTINGS: &str = "[namespace.live]\npersist = false\n";
 on_both_databases! {
     a_room_is_created_once(rig, SETTINGS) {
         let (node, room) = (rig.handle(), channel("den"));
-        assert_eq!(node.room(&room).unwrap_err(), RequestError::Store(StoreError::UnknownRoom));
-        assert_eq!(node.room(&room).unwrap_err().code(), ErrorCode::UnknownChannel);
+        assert_eq!(node.room(&room, &PageParams::default()).unwrap_err(), RequestError::Store(StoreError::UnknownRoom));
+        assert_eq!(node.room(&room, &PageParams::default()).unwrap_err().code(), ErrorCode::UnknownChannel);
         node.create_room(&room, RoomKind::Group, &[("ann", Role::Member)]).unwrap();
         let again = node.create_room(&room, RoomKind::Public, &[]).unwrap_err();
         assert_eq!((again.code(), again.code().number()), (ErrorCode::Conflict, 113));
-        let description = node.room(&room).unwrap();
+        let description = node.room(&room, &PageParams::default()).unwrap();
         assert_eq!(description.room.kind, RoomKind::Group);
-        assert_eq!(description.members.iter().map(|member| &*member.user).collect::<Vec<_>>(), ["ann"]);
+        assert_eq!(description.members.entries.iter().map(|member| &*member.user).collect::<Vec<_>>(), ["ann"]);
         assert_eq!(description.listeners_count, 0);
     }
 }

@@ -1,6 +1,7 @@
 //! The JSON of the HTTP API and of the server's own rpc methods: parameters in, results out.
 
 pub(crate) mod activity;
+pub(crate) mod page;
 pub(crate) mod params;
 pub(crate) mod results;
 

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use serde_json::value::RawValue;
 
+use super::page;
 use crate::ids::{Channel, Seq};
+use crate::limits::BROADCAST_CHANNELS_MAX;
 use crate::protocol::code::Close;
 use crate::protocol::fields;
 
@@ -89,6 +91,10 @@ impl<'de> Deserialize<'de> for BroadcastParams {
         if channels.is_empty() {
             return Err(D::Error::missing_field("channels"));
         }
+        if channels.len() > BROADCAST_CHANNELS_MAX {
+            let wrong = format!("a broadcast has at most {BROADCAST_CHANNELS_MAX} channels");
+            return Err(D::Error::custom(wrong));
+        }
         Ok(Self { channels, message: wire.message()? })
     }
 }
@@ -125,15 +131,48 @@ pub(crate) struct DisconnectParams {
 }
 
 /// API `channels`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ChannelsParams {
     /// Only channels whose names match; `*` stands for any run of characters.
-    #[serde(deserialize_with = "fields::text")]
+    #[serde(default, deserialize_with = "fields::text")]
     pub pattern: Option<String>,
+    /// The `next` of the page before.
+    #[serde(default, deserialize_with = "fields::text")]
+    pub after: Option<String>,
+    /// Most entries wanted.
+    #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    pub limit: usize,
 }
 
-/// API methods without parameters, such as `info`; rpc `contacts.list` and `rooms.unread`.
+/// API `presence` and `room_info`; rpc `presence.list`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ChannelPageParams {
+    /// The channel.
+    #[serde(deserialize_with = "fields::channel")]
+    pub channel: Channel,
+    /// The `next` of the page before.
+    #[serde(default, deserialize_with = "fields::text")]
+    pub after: Option<String>,
+    /// Most entries wanted.
+    #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    pub limit: usize,
+}
+
+/// API `contacts`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct ContactsParams {
+    /// Whose contact list.
+    #[serde(deserialize_with = "fields::user")]
+    pub user: Arc<str>,
+    /// The `next` of the page before.
+    #[serde(default, deserialize_with = "fields::text")]
+    pub after: Option<String>,
+    /// Most entries wanted.
+    #[serde(default = "page::default_limit", deserialize_with = "page::limit")]
+    pub limit: usize,
+}
+
+/// API methods without parameters, such as `info`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct NoParams {}
 
@@ -148,7 +187,7 @@ pub(crate) struct ContactParams {
     pub contact: Arc<str>,
 }
 
-/// API `contacts`; rpc `contacts.add` and `contacts.remove`, where it names the other user.
+/// rpc `contacts.add` and `contacts.remove`, where it names the other user.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct UserParams {
     /// The user.

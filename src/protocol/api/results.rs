@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::ApiError;
+use super::page::{Page, written_bytes};
 use crate::ids::{Channel, Seq};
 use crate::protocol::object::{Object, WriteMembers, write_object};
 
@@ -43,6 +44,43 @@ impl WriteMembers for BroadcastResult<'_> {
     }
 }
 
+/// Result of a `broadcast` whose answers would be too many: how many channels got the message, and the first of
+/// those that did not.
+#[derive(Debug)]
+pub(crate) struct BroadcastSummary<'a> {
+    /// Channels that got it.
+    pub published: u64,
+    /// Channels that did not.
+    pub refused: u64,
+    /// The first of the latter.
+    pub errors: &'a [ChannelError<'a>],
+}
+
+impl WriteMembers for BroadcastSummary<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.list::<ChannelError<'_>>("responses", []);
+        object.number("published", self.published);
+        object.number("refused", self.refused);
+        object.list("errors", self.errors);
+    }
+}
+
+/// The error of one channel.
+#[derive(Debug)]
+pub(crate) struct ChannelError<'a> {
+    /// The channel.
+    pub channel: &'a Channel,
+    /// What went wrong there.
+    pub error: &'a ApiError,
+}
+
+impl WriteMembers for ChannelError<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("channel", self.channel.as_str());
+        object.object("error", self.error);
+    }
+}
+
 impl WriteMembers for Result<PublishResult<'_>, ApiError> {
     fn write(&self, object: &mut Object<'_>) {
         match self {
@@ -54,11 +92,20 @@ impl WriteMembers for Result<PublishResult<'_>, ApiError> {
 
 /// Result of `channels`: active channels and how many listen to each.
 #[derive(Debug)]
-pub(crate) struct ChannelsResult<'a>(pub &'a [(Channel, u64)]);
+pub(crate) struct ChannelsResult<'a>(pub &'a Page<(Channel, u64)>);
 
 impl WriteMembers for ChannelsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
-        object.object("channels", &ByName(self.0));
+        object.object("channels", &ByName(&self.0.entries));
+        self.0.write_next(object);
+    }
+}
+
+impl ChannelsResult<'_> {
+    /// The bytes of one entry.
+    pub(crate) fn entry_bytes((channel, listeners): &(Channel, u64)) -> usize {
+        let entry = [(channel.clone(), *listeners)];
+        written_bytes(&ByName(&entry))
     }
 }
 
@@ -142,11 +189,11 @@ impl WriteMembers for ContactResult {
 
 /// Result of `contacts` and rpc `contacts.list`.
 #[derive(Debug)]
-pub(crate) struct ContactsResult<'a>(pub &'a [ContactResult]);
+pub(crate) struct ContactsResult<'a>(pub &'a Page<ContactResult>);
 
 impl WriteMembers for ContactsResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
-        object.list("contacts", self.0);
+        self.0.write(object, "contacts");
     }
 }
 
@@ -168,7 +215,7 @@ pub(crate) struct RoomResult<'a> {
     /// Number of present listeners.
     pub num_clients: u64,
     /// The users listed as members.
-    pub members: &'a [RoomMember],
+    pub members: &'a Page<RoomMember>,
 }
 
 /// One member of a room.
@@ -196,7 +243,7 @@ impl WriteMembers for RoomResult<'_> {
         object.number("created_at", milliseconds(self.created_at_ms));
         object.number("last_activity", milliseconds(self.last_activity_ms));
         object.number("num_clients", self.num_clients);
-        object.list("members", self.members);
+        self.members.write(object, "members");
     }
 }
 
@@ -218,11 +265,11 @@ impl WriteMembers for ReadResult {
 
 /// Result of rpc `rooms.unread`: the rooms the user is a member of.
 #[derive(Debug)]
-pub(crate) struct UnreadResult<'a>(pub &'a [UnreadRoom]);
+pub(crate) struct UnreadResult<'a>(pub &'a Page<UnreadRoom>);
 
 impl WriteMembers for UnreadResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
-        object.list("rooms", self.0);
+        self.0.write(object, "rooms");
     }
 }
 

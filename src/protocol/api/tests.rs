@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::page::*;
 use super::params::*;
 use super::results::*;
 use super::*;
@@ -107,9 +108,17 @@ fn broadcast_params() {
 
 #[test]
 fn the_other_params() {
-    let channels = |pattern: Option<&str>| ChannelsParams { pattern: pattern.map(Into::into) };
-    assert_eq!(params::<ChannelsParams>(""), channels(None));
-    assert_eq!(params::<ChannelsParams>(r#"{"pattern":"a*"}"#), channels(Some("a*")));
+    let channels = |pattern: Option<&str>, after: Option<&str>, limit| ChannelsParams {
+        pattern: pattern.map(Into::into),
+        after: after.map(Into::into),
+        limit,
+    };
+    assert_eq!(params::<ChannelsParams>(""), channels(None, None, 1000));
+    assert_eq!(params::<ChannelsParams>(r#"{"pattern":"a*"}"#), channels(Some("a*"), None, 1000));
+    assert_eq!(params::<ChannelsParams>(r#"{"after":"b","limit":7}"#), channels(None, Some("b"), 7));
+    assert_eq!(params::<ContactsParams>(r#"{"user":"ann","limit":null}"#).limit, 1000);
+    assert_eq!(params::<ChannelPageParams>(r#"{"channel":"c","after":""}"#).after, None);
+    assert_eq!(params::<PageParams>(""), PageParams::default());
     assert_eq!(params::<NoParams>(r#"{"x":1}"#), NoParams {});
     assert_eq!(params::<ChannelRequest>(r#"{"channel":"c"}"#).channel, channel("c"));
     let history =
@@ -157,6 +166,7 @@ fn senseless_params_are_rejected() {
     ]);
     let long_user = format!(r#"{{"user":"{}"}}"#, "u".repeat(256));
     rejected::<UserParams>(&["{}", r#"{"user":""}"#, r#"{"user":7}"#, &long_user]);
+    rejected::<PageParams>(&[r#"{"limit":0}"#, r#"{"limit":1001}"#, r#"{"after":1}"#]);
     rejected::<ContactParams>(&[r#"{"user":"a"}"#, r#"{"contact":"a"}"#]);
     rejected::<RoomCreateParams>(&[
         r#"{"channel":"c","kind":"direct"}"#,
@@ -211,11 +221,29 @@ fn publish_results() {
 }
 
 #[test]
-fn results_about_the_server() {
-    assert_eq!(text(&ChannelsResult(&[])), r#"{"channels":{}}"#);
+fn a_large_broadcast_is_summed_up() {
+    let error = ApiError::from(ErrorCode::UnknownChannel);
+    let errors = [ChannelError { channel: &channel("x:y"), error: &error }];
+    let summary = BroadcastSummary { published: 7, refused: 2, errors: &errors };
     assert_eq!(
-        text(&ChannelsResult(&[(channel("a"), 2), (channel("q\""), 0)])),
-        r#"{"channels":{"a":{"num_clients":2},"q\"":{"num_clients":0}}}"#
+        text(&summary),
+        r#"{"responses":[],"published":7,"refused":2,"errors":[{"channel":"x:y","error":{"code":102,"message":"unknown channel"}}]}"#
+    );
+}
+
+/// The last page of a list.
+fn page<T, const N: usize>(entries: [T; N]) -> Page<T> {
+    Page { entries: entries.into(), next: None }
+}
+
+#[test]
+fn results_about_the_server() {
+    assert_eq!(text(&ChannelsResult(&page([]))), r#"{"channels":{}}"#);
+    let mut some = page([(channel("a"), 2), (channel("q\""), 0)]);
+    some.next = Some("q".to_owned());
+    assert_eq!(
+        text(&ChannelsResult(&some)),
+        r#"{"channels":{"a":{"num_clients":2},"q\"":{"num_clients":0}},"next":"q"}"#
     );
     let node =
         NodeInfo { uid: "u", name: "n", version: "1", num_clients: 3, num_users: 2, ..NodeInfo::default() };
@@ -233,8 +261,8 @@ fn results_about_the_server() {
 fn results_about_people_and_rooms() {
     let bob = ContactResult { user: "bob".into(), channel: channel("direct:1") };
     assert_eq!(text(&bob), r#"{"user":"bob","channel":"direct:1"}"#);
-    assert_eq!(text(&ContactsResult(&[bob])), r#"{"contacts":[{"user":"bob","channel":"direct:1"}]}"#);
-    assert_eq!(text(&ContactsResult(&[])), r#"{"contacts":[]}"#);
+    assert_eq!(text(&ContactsResult(&page([bob]))), r#"{"contacts":[{"user":"bob","channel":"direct:1"}]}"#);
+    assert_eq!(text(&ContactsResult(&page([]))), r#"{"contacts":[]}"#);
     let member = RoomMember { user: Arc::from("ann"), last_read: 3 };
     let room = RoomResult {
         channel: &channel("c"),
@@ -244,7 +272,7 @@ fn results_about_people_and_rooms() {
         created_at_ms: 1_700_000_000_000,
         last_activity_ms: -1,
         num_clients: 1,
-        members: &[member],
+        members: &page([member]),
     };
     assert_eq!(
         text(&room),
@@ -253,7 +281,7 @@ fn results_about_people_and_rooms() {
     assert_eq!(text(&ReadResult { last_read: 3, unread: 2 }), r#"{"last_read":3,"unread":2}"#);
     let unread = UnreadRoom { channel: channel("c"), head: 5, last_read: 3 };
     assert_eq!(
-        text(&UnreadResult(&[unread])),
+        text(&UnreadResult(&page([unread]))),
         r#"{"rooms":[{"channel":"c","head":5,"last_read":3,"unread":2}]}"#
     );
 }

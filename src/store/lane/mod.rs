@@ -38,7 +38,7 @@ use writer::Writer;
 
 impl Row for NewMessage {
     fn size_bytes(&self) -> usize {
-        self.data.len()
+        Self::size_bytes(self)
     }
 }
 

@@ -42,15 +42,17 @@ pub(in crate::store) fn remove(connection: &mut Connection, user: &str, contact:
     on_either!(connection, c => diesel::delete(entry).execute(c).map(|removed| removed > 0))
 }
 
-/// The entries of a user in the order of the contacts' ids: contact, room name, since.
+/// The entries of a user in the order of the contacts' ids, behind `after`: contact, room name, since.
 pub(in crate::store) fn of_user(
     connection: &mut Connection,
     user: &str,
+    after: &str,
     limit: i64,
 ) -> QueryResult<Vec<(String, String, i64)>> {
     let query = contacts::table
         .inner_join(rooms::table)
         .filter(contacts::user_id.eq(user))
+        .filter(contacts::contact_id.gt(after))
         .order(contacts::contact_id)
         .limit(limit)
         .select((contacts::contact_id, rooms::name, contacts::created_at));

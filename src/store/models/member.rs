@@ -1,5 +1,9 @@
 //! `members`: who belongs to a room, and how far each has read.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
 use diesel::prelude::*;
 
 use crate::ids::{Channel, Seq};
@@ -112,16 +116,18 @@ pub(in crate::store) fn role(
     role.map(|role| Role::parse(&role)).transpose()
 }
 
-/// The members of a room, readers left out, in the order of their ids.
+/// The members of a room, readers left out, in the order of their ids, behind `after`.
 pub(in crate::store) fn of_room(
     connection: &mut Connection,
     room: &str,
+    after: &str,
     limit: i64,
 ) -> QueryResult<Vec<Member>> {
     let query = members::table
         .inner_join(rooms::table)
         .filter(rooms::name.eq(room))
         .filter(members::role.ne(Role::Reader.as_str()))
+        .filter(members::user_id.gt(after))
         .order(members::user_id)
         .limit(limit)
         .select((members::user_id, members::role, members::joined_at, members::last_read_seq));
@@ -152,17 +158,50 @@ pub(in crate::store) fn set_last_read(
     })
 }
 
-/// The rooms in whose lists the user is, most recently active first: name, head, last read.
+/// A place in the list of a user's rooms: rooms that were active later, or then and have a larger id, come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomCursor {
+    pub(in crate::store) last_active_ms: i64,
+    pub(in crate::store) room_id: i64,
+}
+
+impl RoomCursor {
+    /// Before the first room.
+    pub(in crate::store) const START: Self = Self { last_active_ms: i64::MAX, room_id: i64::MAX };
+}
+
+impl fmt::Display for RoomCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.last_active_ms, self.room_id)
+    }
+}
+
+impl FromStr for RoomCursor {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (last_active_ms, room_id) = text.split_once('.').unwrap_or((text, ""));
+        Ok(Self { last_active_ms: last_active_ms.parse()?, room_id: room_id.parse()? })
+    }
+}
+
+/// The rooms in whose lists the user is, most recently active first: name, head, last read, last active, id.
 pub(in crate::store) fn rooms_of(
     connection: &mut Connection,
     user: &str,
+    after: RoomCursor,
     limit: i64,
-) -> QueryResult<Vec<(String, i64, i64)>> {
+) -> QueryResult<Vec<(String, i64, i64, i64, i64)>> {
+    let RoomCursor { last_active_ms, room_id } = after;
+    let is_behind = rooms::last_active_at
+        .lt(last_active_ms)
+        .or(rooms::last_active_at.eq(last_active_ms).and(rooms::id.lt(room_id)));
     let query = members::table
         .inner_join(rooms::table)
         .filter(members::user_id.eq(user))
+        .filter(is_behind)
         .order((rooms::last_active_at.desc(), rooms::id.desc()))
         .limit(limit)
-        .select((rooms::name, rooms::head_seq, members::last_read_seq));
+        .select((rooms::name, rooms::head_seq, members::last_read_seq, rooms::last_active_at, rooms::id));
     on_either!(connection, c => query.load(c))
 }

@@ -171,12 +171,12 @@ fn cut_to_page(
     let mut page = Vec::new();
     let mut bytes = 0;
     for row in rows {
-        let row = row?;
-        bytes += row.data.len();
+        let publication = row?.into_publication(channel);
+        bytes += publication.wire_bytes();
         if bytes > PAGE_BYTES_MAX && !page.is_empty() {
             break;
         }
-        page.push(row.into_publication(channel));
+        page.push(publication);
     }
     debug_assert!(page.len() <= PAGE_PUBLICATIONS_MAX, "a page is bounded");
     Ok(page)
