@@ -60,6 +60,10 @@ pub(crate) const STRANGER_MESSAGE_BYTES_MAX: usize = 32 * 1024;
 /// allowed by default.
 pub(crate) const MESSAGE_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Refusals for haste (error 111) of one connection per second, and twice as many after a pause, beyond which it is
+/// closed: ten times what a user may publish by default. An honest client meets a few.
+pub(crate) const REFUSALS_PER_SECOND_MAX: u64 = 1000;
+
 /// Commands taken from one socket before their replies are written.
 pub(crate) const TURN_COMMANDS_MAX: usize = 1024;
 

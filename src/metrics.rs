@@ -85,6 +85,8 @@ metrics! {
     errors_total: counter_vec["code"],
     /// Commands received, by method.
     commands_total: counter_vec["method"],
+    /// Commands refused with error 111 because a limit was reached, by the limit.
+    limited_total: counter_vec["limit"],
     /// Frames received that break the protocol, by kind.
     bad_input_total: counter_vec["kind"],
     /// Log lines lost because standard error did not take them.

@@ -10,7 +10,8 @@ use super::namespaces::{Namespaces, RawNamespaces};
 use super::number::{Count, Time};
 use super::secret_file;
 use super::sections::{
-    Api, Client, DELAY, Database, Log, RawApi, RawClient, RawDatabase, RawLog, RawNamespace, RawRooms, Rooms,
+    Api, Client, DELAY, Database, Limits, Log, RawApi, RawClient, RawDatabase, RawLimits, RawLog,
+    RawNamespace, RawRooms, Rooms,
 };
 use super::setting::{Key, Location, Problems, Refusal, join, settings};
 use super::text::Address;
@@ -41,6 +42,8 @@ settings! {
         client: Client;
         /// `[api]`
         api: Api;
+        /// `[limits]`
+        limits: Limits;
         /// `[rooms]`
         rooms: Rooms;
         /// `[log]`
@@ -79,6 +82,7 @@ impl Config {
             database: self.database.given("database"),
             client: self.client.given("client"),
             api: self.api.given("api"),
+            limits: self.limits.given("limits"),
             rooms: self.rooms.given("rooms"),
             log: self.log.given("log"),
             namespaces: self.namespaces.given(problems),
@@ -95,6 +99,7 @@ impl Config {
             ("database", self.database.lines()),
             ("client", self.client.lines()),
             ("api", self.api.lines()),
+            ("limits", self.limits.lines()),
             ("rooms", self.rooms.lines()),
             ("log", self.log.lines()),
         ];
@@ -131,6 +136,7 @@ pub(super) struct RawConfig {
     pub(super) database: RawDatabase,
     pub(super) client: RawClient,
     pub(super) api: RawApi,
+    pub(super) limits: RawLimits,
     pub(super) rooms: RawRooms,
     pub(super) log: RawLog,
     pub(super) namespaces: RawNamespaces,
@@ -146,6 +152,7 @@ pub fn keys() -> impl Iterator<Item = Key> {
         RawDatabase::KEYS,
         RawClient::KEYS,
         RawApi::KEYS,
+        RawLimits::KEYS,
         RawRooms::KEYS,
         RawLog::KEYS,
         RawNamespace::KEYS,
@@ -190,6 +197,7 @@ impl RawConfig {
             "database" => self.database.set(name, literal, location),
             "client" => self.client.set(name, literal, location),
             "api" => self.api.set(name, literal, location),
+            "limits" => self.limits.set(name, literal, location),
             "rooms" => self.rooms.set(name, literal, location),
             "log" => self.log.set(name, literal, location),
             "default_namespace" => self.namespaces.default.set(name, literal, location),
@@ -208,6 +216,7 @@ impl RawConfig {
             Database::checked(&self.database, problems),
             Client::checked(&self.client, problems),
             Api::checked(&self.api, problems),
+            Limits::checked(&self.limits, problems),
             Rooms::checked(&self.rooms, problems),
             Log::checked(&self.log, problems),
             self.namespaces.checked(problems),

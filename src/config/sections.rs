@@ -176,6 +176,36 @@ settings! {
 }
 
 settings! {
+    /// How fast clients may do things, except in open mode: `[limits]`. 0 is no limit.
+    pub struct Limits from RawLimits in "limits" {
+        /// Messages one user may publish per second, over all connections; five times as many at once.
+        ///
+        /// A game that sends 30 a second from three devices stays below it, and people do by far.
+        user_publishes_per_second_max: usize = 100, Count(0..=COUNT_MAX);
+        /// Bytes of these messages per second; five times as many at once.
+        user_bytes_per_second_max: usize = "512KiB", Bytes(0..=BYTES_MAX);
+        /// Rooms one user may create per minute, by the first message.
+        user_new_rooms_per_minute_max: usize = 60, Count(0..=COUNT_MAX);
+        /// Contacts one user may add per minute.
+        user_contacts_per_minute_max: usize = 60, Count(0..=COUNT_MAX);
+        /// Messages in one room per second, whoever publishes them; five times as many at once.
+        ///
+        /// A game of 60 players who send 30 a second; nobody reads so many.
+        room_publishes_per_second_max: usize = 2000, Count(0..=COUNT_MAX);
+        /// Bytes of these messages per second; five times as many at once.
+        room_bytes_per_second_max: usize = "4MiB", Bytes(0..=BYTES_MAX);
+        /// Questions of one connection per second: history, presence, contacts, unread rooms, read positions; five times as many at once.
+        ///
+        /// One history and one presence for each of 128 rooms after a reconnect are 256.
+        connection_requests_per_second_max: usize = 100, Count(0..=COUNT_MAX);
+        /// Tokens from one address per minute that are no good, before others from there are refused unseen.
+        ///
+        /// A whole office whose tokens were signed with an old secret; tokens past their time do not count.
+        address_failed_tokens_per_minute_max: usize = 600, Count(0..=COUNT_MAX);
+    }
+}
+
+settings! {
     /// Logs of the server: `[log]`.
     pub struct Log from RawLog in "log" {
         /// Level, or levels per module, such as `info`, `warn` or `info,roomcast=debug`.

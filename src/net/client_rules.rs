@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use super::bucket::Rate;
+use super::rates::Rates;
 use crate::auth::Verifier;
 use crate::config::{self, Config};
+use crate::limits::REFUSALS_PER_SECOND_MAX;
 
 /// Rules of every connection and session.
 #[derive(Debug)]
@@ -14,6 +17,12 @@ pub(crate) struct ClientRules {
     pub(super) verifier: Option<Verifier>,
     /// Time an outbox has to flush when its connection is closed.
     pub(super) flush_grace: Duration,
+    /// Limits over all connections.
+    pub(super) rates: Rates,
+    /// Commands of one connection.
+    pub(super) commands: Rate,
+    /// Refusals for haste that one connection may meet.
+    pub(super) refusals: Rate,
 }
 
 impl ClientRules {
@@ -23,6 +32,14 @@ impl ClientRules {
         let verifier = client.token_hmac_secret.as_ref().map(|secret| {
             Verifier::new(secret.expose(), client.token_audience.clone(), client.token_issuer.clone())
         });
-        Self { client, verifier, flush_grace: config.shutdown_grace }
+        let second = Duration::from_secs(1);
+        Self {
+            commands: Rate::new(client.commands_per_second_max.into(), second, second),
+            refusals: Rate::new(REFUSALS_PER_SECOND_MAX, second, 2 * second),
+            rates: Rates::new(config),
+            client,
+            verifier,
+            flush_grace: config.shutdown_grace,
+        }
     }
 }

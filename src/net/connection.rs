@@ -67,7 +67,8 @@ impl Connection {
         // An error says that the client is gone already.
         let outbox = router.node().outbox_for_socket(id, socket, Some(reader.clone())).ok()?;
         let (node, rules, queries) = (router.node(), router.client_rules(), router.queries());
-        self.state = State::Open(Box::new(WebSocket::new(outbox, early, node, rules, queries)));
+        let origin = rules.rates.somebody(self.peer.address(), id);
+        self.state = State::Open(Box::new(WebSocket::new(outbox, early, node, rules, queries, origin)));
         Some(())
     }
 }

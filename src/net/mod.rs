@@ -13,6 +13,7 @@ mod ending;
 mod http;
 mod peers;
 mod queries;
+mod rates;
 mod readers;
 mod session;
 mod sockets;

@@ -46,6 +46,16 @@ impl CheckedMessage {
         self.is_stored
     }
 
+    /// True when it creates its room if there is none.
+    pub(crate) fn may_create(&self) -> bool {
+        self.is_stored && self.message.auto_create
+    }
+
+    /// From now on a room that does not exist is unknown.
+    pub(crate) fn deny_creation(&mut self) {
+        self.message.auto_create = false;
+    }
+
     /// Its bytes, as limits count them.
     pub(crate) fn size_bytes(&self) -> usize {
         self.message.size_bytes()

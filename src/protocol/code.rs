@@ -88,6 +88,8 @@ codes! {
         InsufficientState = 3010, "insufficient state";
         /// A ping was not answered in time.
         NoPong = 3012, "no pong";
+        /// The client went on although it was refused for haste.
+        TooManyRequests = 3013, "too many requests";
         /// The token is malformed, forged, or for somebody else.
         InvalidToken = 3500, "invalid token";
         /// The client broke the protocol.
@@ -200,6 +202,7 @@ mod tests {
             (3008, "slow", true),
             (3010, "insufficient state", true),
             (3012, "no pong", true),
+            (3013, "too many requests", true),
             (3500, "invalid token", false),
             (3501, "bad request", false),
             (3502, "stale", false),

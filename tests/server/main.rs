@@ -47,6 +47,7 @@ mod names;
 mod pages;
 mod peers;
 mod people;
+mod rates;
 mod recovery;
 mod rooms;
 mod slow;

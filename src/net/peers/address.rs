@@ -120,7 +120,7 @@ impl ClientAddress {
 
     /// The address under which sockets are counted. Of IPv6 the first 64 bits: one subscriber has at least so
     /// many addresses.
-    pub(super) fn key(self) -> IpAddr {
+    pub(in crate::net) fn key(self) -> IpAddr {
         match self.address {
             IpAddr::V4(address) => IpAddr::V4(address),
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

@@ -44,7 +44,7 @@ impl AddressLimits {
         Self {
             sockets_max: client.address_sockets_max,
             strangers_max: client.address_strangers_max,
-            rate: per_second.map(|count| Rate::new(u32::try_from(count).unwrap_or(u32::MAX), BURST)),
+            rate: per_second.map(|count| Rate::new(count as u64, Duration::from_secs(1), BURST)),
         }
     }
 }

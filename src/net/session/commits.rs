@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
+use super::held_rooms::HeldRooms;
 use super::pending::{AckKind, PendingAck};
 use crate::ids::Seq;
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
+use crate::net::rates::{Creation, Limit};
 use crate::node::{Acknowledge, AppendError, NodeHandle, PublishError};
 use crate::outbox::frame::LineFrames;
 use crate::outbox::{Outbox, Work};
@@ -74,6 +76,7 @@ pub(super) struct Submission {
     outbox: Arc<Outbox>,
     in_flight: Arc<InFlight>,
     acks: Vec<PendingAck>,
+    held: HeldRooms,
     bytes: usize,
     state: Mutex<State>,
 }
@@ -101,7 +104,7 @@ impl Submission {
         node: &Arc<NodeHandle>,
         outbox: &Arc<Outbox>,
         in_flight: &Arc<InFlight>,
-        acks: Vec<PendingAck>,
+        (acks, held): (Vec<PendingAck>, HeldRooms),
         bytes: usize,
         lanes: usize,
     ) -> Arc<Self> {
@@ -110,7 +113,7 @@ impl Submission {
         let (node, outbox, in_flight) = (node.clone(), outbox.clone(), in_flight.clone());
         let outcomes = acks.iter().map(|_| None).collect();
         let state = Mutex::new(State { outcomes, lanes_left: lanes, over: false });
-        Arc::new(Self { node, outbox, in_flight, acks, bytes, state })
+        Arc::new(Self { node, outbox, in_flight, acks, held, bytes, state })
     }
 
     /// The part of it that one lane answers.
@@ -120,6 +123,7 @@ impl Submission {
 
     /// Encodes the acks, all of which have their outcome.
     fn encode(&self, outcomes: Vec<Option<Result<Seq, PublishError>>>) -> LineFrames {
+        self.held.settle(&self.acks, &outcomes);
         let mut frames = LineFrames::default();
         for (ack, outcome) in self.acks.iter().zip(outcomes) {
             debug_assert_eq!(
@@ -191,6 +195,10 @@ pub(super) fn acknowledge(
     node.metrics().publish_ack_seconds.observe(ack.since.elapsed().as_secs_f64());
     let offset = match outcome {
         Ok(seq) => seq,
+        Err(PublishError::Store(AppendError::UnknownRoom)) if ack.creation == Creation::Denied => {
+            node.metrics().limited_total.with_label_values(&[Limit::UserNewRooms.as_str()]).inc();
+            return refuse(frames, ErrorCode::TooManyRequests);
+        }
         Err(error) => return refuse(frames, error.code()),
     };
     match ack.kind {
@@ -213,12 +221,14 @@ mod tests {
 
     use super::*;
     use crate::ids::ConnectionId;
+    use crate::net::client_rules::ClientRules;
     use crate::node::tests::rig::{Backend, Rig};
 
     /// Two lanes answer at the same time, each by its own thread: the acks leave whoever comes last.
     #[test]
     fn acks_of_two_lanes_that_answer_at_once_leave() {
         let rig = Rig::new(Backend::Sqlite, "");
+        let rules = Arc::new(ClientRules::new(&rig.config));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -228,8 +238,9 @@ mod tests {
         client.read_exact(&mut [0; 5]).unwrap();
         let in_flight = Arc::default();
         for _ in 0..2000 {
-            let ack = |id| PendingAck { id, kind: AckKind::Publish, since: Instant::now() };
-            let acks = vec![ack(1), ack(2)];
+            let (kind, creation) = (|| AckKind::Publish, Creation::Free);
+            let ack = |id| PendingAck { id, kind: kind(), creation, since: Instant::now() };
+            let acks = (vec![ack(1), ack(2)], HeldRooms::new(&rules, rules.rates.user("ann")));
             let submission = Submission::new(rig.handle(), &outbox, &in_flight, acks, 2, 2);
             let parts = [0, 1].map(|index| submission.part(vec![index]));
             thread::scope(|scope| {

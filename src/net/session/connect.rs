@@ -43,6 +43,9 @@ impl Session {
         debug_assert!(self.client.is_none(), "a session connects once");
         let identity = self.identify(&request)?;
         let ClientIdentity { user, conn_info, expires_at, subscriptions } = identity;
+        if request.token.as_ref().is_some_and(|token| !token.is_empty()) && !user.is_empty() {
+            self.who = self.rules.rates.user(&user);
+        }
         let client = self.node.connect(self.outbox.clone(), user, conn_info);
         self.client = Some(client.clone());
         let (sender, answers) = unbounded();
@@ -127,10 +130,12 @@ impl Session {
             tracing::debug!("a token came, but client.token_hmac_secret is not set");
             return Err(CloseCode::InvalidToken.into());
         };
+        self.try_token()?;
         let verified = match verifier.verify_connection(token, clock::unix_seconds()) {
             Ok(verified) => verified,
             Err(TokenError::Expired) => return Err(ErrorCode::TokenExpired.into()),
             Err(error) => {
+                self.token_failed();
                 tracing::debug!(%error, "a connection token was refused");
                 return Err(CloseCode::InvalidToken.into());
             }

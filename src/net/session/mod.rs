@@ -7,12 +7,13 @@
 mod commits;
 mod connect;
 mod expiry;
+mod held_rooms;
 mod joining;
+mod limits;
 mod outcome;
 mod pending;
 mod publish;
 mod query;
-mod rate;
 mod refresh;
 mod rpc;
 mod slot;
@@ -25,8 +26,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bucket::Bucket;
 use super::client_rules::ClientRules;
 use super::queries::{Place, Queries};
+use super::rates::Who;
 use crate::clock;
 use crate::ids::Channel;
 use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
@@ -41,7 +44,6 @@ use expiry::Expiries;
 use joining::Joining;
 use outcome::CommandError;
 use pending::PendingPublishes;
-use rate::RateLimit;
 
 /// One client's session: its identity, its tokens' expiries, and what waits for the end of the turn.
 pub(super) struct Session {
@@ -58,7 +60,13 @@ pub(super) struct Session {
     /// Connect waits for the positions of server-side subscriptions.
     joining: Option<Box<Joining>>,
     expiries: Expiries,
-    rate: RateLimit,
+    /// The address or the connection it comes from.
+    origin: Who,
+    /// Its user, who has shown a token; before, and for anybody else, the same as `origin`.
+    who: Who,
+    commands: Bucket,
+    requests: Bucket,
+    refusals: Bucket,
     publishes: PendingPublishes,
     in_flight: Arc<InFlight>,
     /// To be done by the thread of this turn when it owns the connection no more.
@@ -72,13 +80,15 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// A session of somebody who comes from `origin`.
     pub(super) fn new(
         outbox: Arc<Outbox>,
         node: Arc<NodeHandle>,
         rules: Arc<ClientRules>,
         queries: Arc<Queries>,
+        origin: Who,
     ) -> Self {
-        let rate = RateLimit::new(rules.client.commands_per_second_max, Instant::now());
+        let full = Bucket::full(Instant::now());
         Self {
             node,
             rules,
@@ -89,7 +99,11 @@ impl Session {
             client: None,
             joining: None,
             expiries: Expiries::default(),
-            rate,
+            origin,
+            who: origin,
+            commands: full,
+            requests: full,
+            refusals: full,
             publishes: PendingPublishes::default(),
             in_flight: Arc::default(),
             work: Vec::new(),
@@ -245,13 +259,14 @@ impl Session {
     }
 
     fn on_command(&mut self, Command { id, method }: Command) -> Flow {
-        if !std::mem::take(&mut self.is_repeated) {
+        // A command that waited is counted already.
+        if !self.is_repeated {
             self.node.metrics().commands_total.with_label_values(&[method.as_str()]).inc();
             if matches!(method, Method::Pong) {
                 self.saw_pong = true;
-                return Flow::Continue;
+                return self.count_frame();
             }
-            if !self.rate.allows(Instant::now()) {
+            if self.count_command().is_err() {
                 return self.fail(id, ErrorCode::TooManyRequests);
             }
         }
@@ -259,19 +274,18 @@ impl Session {
         if self.is_connected() == connecting {
             return self.disconnect(CloseCode::BadRequest, "order");
         }
-        match self.dispatch(id, method) {
+        let outcome = self.dispatch(id, method);
+        self.is_repeated = matches!(outcome, Err(CommandError::Wait));
+        match outcome {
             Ok(()) => {
                 debug_assert!(self.is_connected(), "a command that succeeds is connect or comes after it");
                 Flow::Continue
             }
-            Err(CommandError::Wait) => {
-                self.is_repeated = true;
-                Flow::Wait(0)
-            }
+            Err(CommandError::Wait) => Flow::Wait(0),
             Err(CommandError::Close(code)) => Flow::Disconnect(code),
             Err(CommandError::Error(code)) => {
                 let flow = self.fail(id, code);
-                if connecting { self.refuse() } else { flow }
+                if connecting && flow == Flow::Continue { self.refuse() } else { flow }
             }
         }
     }
@@ -312,7 +326,8 @@ impl Session {
             }
             BadCommand::Refuse { id, connect: false } => {
                 self.node.metrics().bad_input_total.with_label_values(&["parameters"]).inc();
-                self.fail(id, ErrorCode::BadRequest)
+                let is_within = self.count_command().is_ok();
+                self.fail(id, if is_within { ErrorCode::BadRequest } else { ErrorCode::TooManyRequests })
             }
         }
     }
@@ -330,6 +345,12 @@ impl Session {
     }
 
     fn fail(&mut self, id: u32, code: ErrorCode) -> Flow {
+        if code == ErrorCode::TooManyRequests {
+            let flow = self.too_many();
+            if flow != Flow::Continue {
+                return flow;
+            }
+        }
         if id != 0 && !self.publishes.is_empty() {
             self.publishes.push_refused(id, code);
             return Flow::Continue;

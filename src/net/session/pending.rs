@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use crate::limits::TURN_BYTES_MAX;
+use crate::net::rates::Creation;
 use crate::node::CheckedMessage;
 use crate::protocol::code::ErrorCode;
 
@@ -20,6 +21,8 @@ pub(super) struct PendingPublishes {
 pub(super) struct PendingAck {
     pub(super) id: u32,
     pub(super) kind: AckKind,
+    /// Whether the message may create its room.
+    pub(super) creation: Creation,
     /// Time the command was taken.
     pub(super) since: Instant,
 }
@@ -65,7 +68,8 @@ impl PendingPublishes {
     /// Adds a command that is refused, behind publishes that are answered before it.
     pub(super) fn push_refused(&mut self, id: u32, code: ErrorCode) {
         debug_assert!(!self.messages.is_empty(), "there is nothing to wait for");
-        self.waiting.push(PendingAck { id, kind: AckKind::Refused(code), since: Instant::now() });
+        let (kind, creation) = (AckKind::Refused(code), Creation::Free);
+        self.waiting.push(PendingAck { id, kind, creation, since: Instant::now() });
     }
 
     /// The messages, and the commands to answer, in the same order.

@@ -6,6 +6,7 @@ use super::Session;
 use super::commits::{Submission, acknowledge};
 use super::outcome::CommandError;
 use super::pending::{AckKind, PendingAck};
+use crate::net::rates::Creation;
 use crate::node::{CheckedMessage, Draft};
 use crate::protocol::api::params::RpcPublishParams;
 use crate::protocol::command::PublishRequest;
@@ -28,8 +29,17 @@ impl Session {
 
     /// Checks a message; it is handed over when the turn ends if it is stored, or else passed on at once.
     fn publish_draft(&mut self, id: u32, kind: AckKind, draft: Draft) -> Result<(), CommandError> {
-        let message = self.check_publish(draft)?;
-        let ack = PendingAck { id, kind, since: Instant::now() };
+        let since = Instant::now();
+        self.count_publish(&draft.channel, draft.data.len())?;
+        let mut message = self.check_publish(draft)?;
+        let creation = match message.may_create() {
+            true => self.rules.rates.hold_room(self.who, since),
+            false => Creation::Free,
+        };
+        if creation == Creation::Denied {
+            message.deny_creation();
+        }
+        let ack = PendingAck { id, kind, creation, since };
         if message.is_stored() {
             self.publishes.push(message, ack);
             return Ok(());
@@ -58,7 +68,9 @@ impl Session {
         let bytes = messages.iter().map(CheckedMessage::size_bytes).sum();
         let indices = acks.iter().enumerate().filter(|(_, ack)| ack.has_message()).map(|(index, _)| index);
         let lanes = self.by_lane(messages.into_iter().zip(indices.collect::<Vec<_>>()));
-        let submission = Submission::new(&self.node, &self.outbox, &self.in_flight, acks, bytes, lanes.len());
+        let held = self.held_rooms();
+        let submission =
+            Submission::new(&self.node, &self.outbox, &self.in_flight, (acks, held), bytes, lanes.len());
         for (lane, messages, indices) in lanes {
             self.work.extend(self.node.commit_and_go(lane, messages, submission.part(indices)));
         }

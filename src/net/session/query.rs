@@ -17,6 +17,7 @@ use crate::protocol::reply::{
 
 impl Session {
     pub(super) fn presence(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
+        self.count_request()?;
         let presence = self.ask_presence(channel)?;
         if presence.too_large {
             return Err(ErrorCode::NotAvailable.into());
@@ -32,6 +33,7 @@ impl Session {
     /// rpc `presence.list`: the same, page by page.
     pub(super) fn list_presence(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let ChannelPageParams { channel, after, limit } = decode_rpc(data)?;
+        self.count_request()?;
         let presence = self.ask_presence(&channel)?;
         if presence.too_large {
             return Err(ErrorCode::NotAvailable.into());
@@ -42,6 +44,7 @@ impl Session {
     }
 
     pub(super) fn presence_stats(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
+        self.count_request()?;
         let presence = self.ask_presence(channel)?;
         self.reply(|out| reply::presence_stats(out, id, stats(&presence)));
         Ok(())
@@ -53,6 +56,7 @@ impl Session {
     }
 
     pub(super) fn history(&mut self, id: u32, request: &HistoryRequest) -> Result<(), CommandError> {
+        self.count_request()?;
         let slot = self.slot(Kind::Read)?;
         let history = self.node.history(self.caller(&request.channel), request)?;
         drop(slot);

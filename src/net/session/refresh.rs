@@ -40,7 +40,11 @@ impl Session {
     pub(super) fn refresh(&mut self, id: u32, token: &Option<String>) -> Result<(), CommandError> {
         let token = token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
         let verifier = self.rules.verifier.as_ref().ok_or(CloseCode::InvalidToken)?;
+        self.try_token()?;
         let verified = verifier.verify_connection(token, clock::unix_seconds()).map_err(|error| {
+            if !matches!(error, TokenError::Expired) {
+                self.token_failed();
+            }
             tracing::debug!(%error, "a refresh was refused");
             match error {
                 TokenError::Expired => CloseCode::ConnectionExpired,
@@ -79,13 +83,19 @@ impl Session {
         let token =
             request.token.as_deref().filter(|token| !token.is_empty()).ok_or(ErrorCode::BadRequest)?;
         let verifier = self.rules.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
+        self.try_token()?;
         let user = self.client()?.user().clone();
         let now = clock::unix_seconds();
         let verified = match verifier.verify_subscription(token, now, &user, request.channel.as_ref()) {
             Ok(verified) => verified,
             Err(TokenError::Expired) => return self.refuse_expired(request.channel.as_ref()),
-            Err(TokenError::Mismatch) => return Err(CloseCode::InvalidToken.into()),
-            Err(TokenError::Invalid(_)) => return Err(ErrorCode::PermissionDenied.into()),
+            Err(error) => {
+                self.token_failed();
+                return Err(match error {
+                    TokenError::Mismatch => CloseCode::InvalidToken.into(),
+                    _ => ErrorCode::PermissionDenied.into(),
+                });
+            }
         };
         let channel = verified.channel().clone();
         if !self.is_subscribed(&channel) {

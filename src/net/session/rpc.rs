@@ -45,6 +45,7 @@ impl Session {
 
     fn add_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
+        self.count_contact()?;
         let _slot = self.slot(Kind::Write)?;
         let contact = self.node.add_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &contact));
@@ -53,6 +54,7 @@ impl Session {
 
     fn remove_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
+        self.count_request()?;
         let _slot = self.slot(Kind::Write)?;
         self.node.remove_contact(self.user()?, &params.user)?;
         self.reply(|out| reply::rpc_result(out, id, &Done));
@@ -61,6 +63,7 @@ impl Session {
 
     fn list_contacts(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let page: PageParams = decode_rpc(data)?;
+        self.count_request()?;
         let _slot = self.slot(Kind::Read)?;
         let contacts = self.node.contacts(self.user()?, &page)?;
         self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
@@ -69,6 +72,7 @@ impl Session {
 
     fn set_read(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let params: RoomsReadParams = decode_rpc(data)?;
+        self.count_request()?;
         let _slot = self.slot(Kind::Write)?;
         let result: ReadResult =
             self.node.set_read(self.caller(&params.channel), &params.channel, params.seq)?;
@@ -78,6 +82,7 @@ impl Session {
 
     fn list_unread(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
         let page: PageParams = decode_rpc(data)?;
+        self.count_request()?;
         let _slot = self.slot(Kind::Read)?;
         self.user()?;
         let rooms = self.node.unread(self.client()?, &page)?;

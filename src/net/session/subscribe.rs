@@ -58,9 +58,13 @@ impl Session {
         channel: &Channel,
     ) -> Result<VerifiedSubscription, CommandError> {
         let verifier = self.rules.verifier.as_ref().ok_or(ErrorCode::PermissionDenied)?;
+        self.try_token()?;
         let user = self.client()?.user();
         verifier.verify_subscription(token, clock::unix_seconds(), user, Some(channel)).map_err(|error| {
             tracing::debug!(%channel, %error, "a subscription token was refused");
+            if !matches!(error, TokenError::Expired) {
+                self.token_failed();
+            }
             match error {
                 TokenError::Expired => ErrorCode::TokenExpired.into(),
                 TokenError::Mismatch => CloseCode::InvalidToken.into(),

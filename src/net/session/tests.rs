@@ -40,7 +40,8 @@ impl Talk {
         let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), Arc::new(socket), None).unwrap();
         let rules = Arc::new(ClientRules::new(&rig.config));
         let queries = Arc::new(Queries::new(&rig.config, rig.handle().metrics()));
-        let session = Session::new(outbox, rig.handle().clone(), rules, queries.clone());
+        let origin = rules.rates.connection(outbox.id());
+        let session = Session::new(outbox, rig.handle().clone(), rules, queries.clone(), origin);
         let client = WebSocket::from_raw_socket(client, Role::Client, None);
         Self { rig, session, queries, client, heard: VecDeque::new() }
     }

@@ -22,6 +22,7 @@ use crate::net::client_rules::ClientRules;
 use crate::net::ending::{Ending, GOODBYE};
 use crate::net::peers::Peer;
 use crate::net::queries::Queries;
+use crate::net::rates::Who;
 use crate::net::readers::{Next, Tick, Wait};
 use crate::net::session::{Flow, Session};
 use crate::node::NodeHandle;
@@ -99,6 +100,7 @@ impl WebSocket {
         node: &Arc<NodeHandle>,
         rules: &Arc<ClientRules>,
         queries: &Arc<Queries>,
+        origin: Who,
     ) -> Self {
         let client = &rules.client;
         let message_bytes_max = client.message_bytes_max.min(CONNECT_MESSAGE_BYTES_MAX);
@@ -110,7 +112,7 @@ impl WebSocket {
                 client.ping_interval,
                 client.pong_timeout,
             ),
-            session: Session::new(outbox.clone(), node.clone(), rules.clone(), queries.clone()),
+            session: Session::new(outbox.clone(), node.clone(), rules.clone(), queries.clone(), origin),
             unread: None,
             capacity_by: None,
             refused_until: None,
@@ -321,7 +323,11 @@ impl WebSocket {
                 Err(Stop::End(End::Close(close)))
             }
             Ok(Some(Message::Close(_))) => Err(Stop::End(End::AnswerClose)),
-            Ok(Some(_)) => Ok(()),
+            // Pings and pongs.
+            Ok(Some(_)) => {
+                let flow = self.session.count_frame();
+                self.follow(flow)
+            }
             Ok(None) if self.input.stream.is_turn_full() => Err(Stop::Full),
             Ok(None) => Err(Stop::Idle),
             Err(error) => Err(Stop::End(answer_to(&error))),

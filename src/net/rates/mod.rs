@@ -1,0 +1,291 @@
+//! How fast clients may do things: token buckets of users over all their connections, of rooms, and of addresses.
+//!
+//! For clients alone: the HTTP API and Rust programs never come here. In open mode there are no limits, because
+//! every client is a process of this machine. Decides, and neither counts nor answers.
+
+mod table;
+
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+use ahash::RandomState;
+
+use crate::config::{Config, Mode};
+use crate::ids::{Channel, ConnectionId};
+use crate::net::bucket::Rate;
+use crate::net::peers::ClientAddress;
+use table::RateTable;
+
+/// What may be done at once after a pause, in time of its rate: an application that was offline for a while sends
+/// what people wrote meanwhile.
+const BURST: Duration = Duration::from_secs(5);
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Kinds of the buckets of a user.
+const PUBLISHES: usize = 0;
+const BYTES: usize = 1;
+const NEW_ROOMS: usize = 2;
+const CONTACTS: usize = 3;
+
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::net) enum Limit {
+    /// Commands and other frames of a connection.
+    Commands,
+    /// Questions of a connection.
+    Requests,
+    /// Messages of a user.
+    UserPublishes,
+    /// Bytes of the messages of a user.
+    UserBytes,
+    /// Rooms that a user creates.
+    UserNewRooms,
+    /// Contacts that a user adds.
+    UserContacts,
+    /// Messages in a room.
+    RoomPublishes,
+    /// Bytes of the messages in a room.
+    RoomBytes,
+    /// Tokens from an address that were no good.
+    AddressFailedTokens,
+}
+
+impl Limit {
+    /// The label under which it is counted.
+    pub(in crate::net) fn as_str(self) -> &'static str {
+        match self {
+            Self::Commands => "commands",
+            Self::Requests => "requests",
+            Self::UserPublishes => "user_publishes",
+            Self::UserBytes => "user_bytes",
+            Self::UserNewRooms => "user_new_rooms",
+            Self::UserContacts => "user_contacts",
+            Self::RoomPublishes => "room_publishes",
+            Self::RoomBytes => "room_bytes",
+            Self::AddressFailedTokens => "address_failed_tokens",
+        }
+    }
+}
+
+/// Somebody who is counted: a user who has shown a token, or else an address, or a single connection where the
+/// address stands for anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::net) struct Who(u64);
+
+/// Whether a message may create its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::net) enum Creation {
+    /// Nobody counts.
+    Free,
+    /// It may; the place of one new room is held for it.
+    Held,
+    /// Its sender has created too many.
+    Denied,
+}
+
+/// All limits on rates.
+#[derive(Debug)]
+pub(in crate::net) struct Rates {
+    /// With keys of its own, so that nobody can choose names that meet in one bucket.
+    hasher: RandomState,
+    users: RateTable<4>,
+    rooms: RateTable<2>,
+    addresses: RateTable<1>,
+    requests: Option<Rate>,
+}
+
+impl Rates {
+    /// The limits that the configuration sets.
+    pub(in crate::net) fn new(config: &Config) -> Self {
+        let limits = &config.limits;
+        let is_open = config.mode() == Mode::Open;
+        let rate = |tokens: usize, period: Duration, burst: Duration| {
+            (!is_open && tokens > 0).then(|| Rate::new(tokens as u64, period, burst))
+        };
+        Self {
+            hasher: RandomState::new(),
+            users: RateTable::new([
+                rate(limits.user_publishes_per_second_max, SECOND, BURST),
+                rate(limits.user_bytes_per_second_max, SECOND, BURST),
+                rate(limits.user_new_rooms_per_minute_max, MINUTE, MINUTE),
+                rate(limits.user_contacts_per_minute_max, MINUTE, MINUTE),
+            ]),
+            rooms: RateTable::new([
+                rate(limits.room_publishes_per_second_max, SECOND, BURST),
+                rate(limits.room_bytes_per_second_max, SECOND, BURST),
+            ]),
+            addresses: RateTable::new([rate(limits.address_failed_tokens_per_minute_max, MINUTE, MINUTE)]),
+            requests: rate(limits.connection_requests_per_second_max, SECOND, BURST),
+        }
+    }
+
+    /// A user, who has shown a token.
+    pub(in crate::net) fn user(&self, id: &str) -> Who {
+        self.who(("user", id))
+    }
+
+    /// Somebody of whom no more is known than the connection.
+    pub(in crate::net) fn somebody(&self, address: ClientAddress, connection: ConnectionId) -> Who {
+        if address.is_counted() { self.who(("address", address.key())) } else { self.connection(connection) }
+    }
+
+    /// Somebody with a single connection.
+    pub(in crate::net) fn connection(&self, id: ConnectionId) -> Who {
+        self.who(("connection", id.0))
+    }
+
+    fn who(&self, name: impl Hash) -> Who {
+        Who(self.hasher.hash_one(name))
+    }
+
+    /// The rate of a connection's questions to rooms and database.
+    pub(in crate::net) fn requests(&self) -> Option<Rate> {
+        self.requests
+    }
+
+    /// A message of so many bytes.
+    pub(in crate::net) fn publish(
+        &self,
+        who: Who,
+        channel: &Channel,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), Limit> {
+        let bytes = bytes as u64;
+        let by_user = self.users.with(who.0, now, |user| match () {
+            () if !user.take(PUBLISHES, 1) => Err(Limit::UserPublishes),
+            () if !user.take(BYTES, bytes) => Err(Limit::UserBytes),
+            () => Ok(()),
+        });
+        by_user.unwrap_or(Ok(()))?;
+        let room = self.hasher.hash_one(channel.as_str());
+        let in_room = self.rooms.with(room, now, |room| match () {
+            () if !room.take(PUBLISHES, 1) => Err(Limit::RoomPublishes),
+            () if !room.take(BYTES, bytes) => Err(Limit::RoomBytes),
+            () => Ok(()),
+        });
+        in_room.unwrap_or(Ok(()))
+    }
+
+    /// Holds the place of a new room for a message that may create one.
+    pub(in crate::net) fn hold_room(&self, who: Who, now: Instant) -> Creation {
+        match self.users.with(who.0, now, |user| user.take(NEW_ROOMS, 1)) {
+            None => Creation::Free,
+            Some(true) => Creation::Held,
+            Some(false) => Creation::Denied,
+        }
+    }
+
+    /// So many of the places that were held created no room.
+    pub(in crate::net) fn give_back_rooms(&self, who: Who, count: usize, now: Instant) {
+        if count > 0 {
+            self.users.with(who.0, now, |user| user.give_back(NEW_ROOMS, count as u64));
+        }
+    }
+
+    /// A new contact.
+    pub(in crate::net) fn add_contact(&self, who: Who, now: Instant) -> Result<(), Limit> {
+        let is_there = self.users.with(who.0, now, |user| user.take(CONTACTS, 1));
+        if is_there.unwrap_or(true) { Ok(()) } else { Err(Limit::UserContacts) }
+    }
+
+    /// Whether a token is looked at, after those that were no good.
+    pub(in crate::net) fn try_token(&self, address: Who, now: Instant) -> Result<(), Limit> {
+        let is_there = self.addresses.with(address.0, now, |address| address.has(0));
+        if is_there.unwrap_or(true) { Ok(()) } else { Err(Limit::AddressFailedTokens) }
+    }
+
+    /// A token was no good.
+    pub(in crate::net) fn token_failed(&self, address: Who, now: Instant) {
+        self.addresses.with(address.0, now, |address| address.take(0, 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(limits: &str) -> Rates {
+        let text = format!("[client]\ntoken_hmac_secret = '{}'\n[limits]\n{limits}", "s".repeat(32));
+        Rates::new(&Config::from_toml("r.toml", &text).unwrap().config)
+    }
+
+    fn room(name: &str) -> Channel {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_user_is_one_over_all_rooms() {
+        let (rates, now) = (rates("user_publishes_per_second_max = 2"), Instant::now());
+        let (ann, bob) = (rates.user("ann"), rates.user("bob"));
+        let publish = |who, name: &str, now| rates.publish(who, &room(name), 10, now);
+        for number in 0..10 {
+            assert_eq!(publish(ann, &format!("room{number}"), now), Ok(()));
+        }
+        assert_eq!(publish(ann, "other", now), Err(Limit::UserPublishes));
+        assert_eq!(publish(bob, "other", now), Ok(()));
+        assert_eq!(publish(ann, "other", now + SECOND), Ok(()));
+    }
+
+    #[test]
+    fn a_room_is_one_for_all_users() {
+        let limits = "room_publishes_per_second_max = 2\nroom_bytes_per_second_max = 100";
+        let (rates, now) = (rates(limits), Instant::now());
+        let publish = |name: String, room_name: &str, bytes| {
+            rates.publish(rates.user(&name), &room(room_name), bytes, now)
+        };
+        for number in 0..10 {
+            assert_eq!(publish(number.to_string(), "small", 1), Ok(()));
+        }
+        assert_eq!(publish("late".into(), "small", 1), Err(Limit::RoomPublishes));
+        assert_eq!(publish("ann".into(), "large", 10_000), Ok(()), "no message is too large for a bucket");
+        assert_eq!(publish("bob".into(), "large", 1), Err(Limit::RoomBytes));
+    }
+
+    #[test]
+    fn bytes_are_counted_too() {
+        let (rates, now) = (rates("user_bytes_per_second_max = '1KiB'"), Instant::now());
+        let publish = |now| rates.publish(rates.user("ann"), &room("a"), 1024, now);
+        assert_eq!((0..9).take_while(|_| publish(now).is_ok()).count(), 5);
+        assert_eq!(publish(now), Err(Limit::UserBytes));
+        assert_eq!(publish(now + SECOND), Ok(()));
+    }
+
+    #[test]
+    fn places_of_rooms_are_held_until_it_is_known() {
+        let (rates, now) = (rates("user_new_rooms_per_minute_max = 3"), Instant::now());
+        let ann = rates.user("ann");
+        let holds = || (0..9).take_while(|_| rates.hold_room(ann, now) == Creation::Held).count();
+        assert_eq!((holds(), rates.hold_room(ann, now)), (3, Creation::Denied));
+        rates.give_back_rooms(ann, 2, now);
+        assert_eq!(holds(), 2);
+        assert_eq!(rates.hold_room(ann, now + Duration::from_secs(21)), Creation::Held);
+    }
+
+    #[test]
+    fn a_failed_token_is_remembered_and_a_good_one_is_not() {
+        let (rates, now) = (rates("address_failed_tokens_per_minute_max = 2"), Instant::now());
+        let (here, there) = (rates.connection(ConnectionId(1)), rates.connection(ConnectionId(2)));
+        assert!((0..100).all(|_| rates.try_token(here, now).is_ok()));
+        (0..2).for_each(|_| rates.token_failed(here, now));
+        assert_eq!(rates.try_token(here, now), Err(Limit::AddressFailedTokens));
+        assert_eq!(rates.try_token(there, now), Ok(()));
+        assert_eq!(rates.try_token(here, now + MINUTE / 2), Ok(()));
+    }
+
+    #[test]
+    fn zero_is_no_limit_and_open_mode_has_none() {
+        let all = "user_publishes_per_second_max = 0\nuser_bytes_per_second_max = 0\n\
+                   room_publishes_per_second_max = 0\nroom_bytes_per_second_max = 0\n\
+                   user_new_rooms_per_minute_max = 0\nuser_contacts_per_minute_max = 0\n\
+                   address_failed_tokens_per_minute_max = 0\nconnection_requests_per_second_max = 0\n";
+        for rates in [rates(all), Rates::new(&Config::default())] {
+            let (ann, now) = (rates.user("ann"), Instant::now());
+            assert!((0..100_000).all(|_| rates.publish(ann, &room("a"), 1 << 20, now).is_ok()));
+            assert!((0..1000).all(|_| rates.add_contact(ann, now).is_ok()));
+            assert_eq!((rates.hold_room(ann, now), rates.requests().is_none()), (Creation::Free, true));
+        }
+    }
+}
