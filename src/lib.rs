@@ -160,6 +160,8 @@ mod metrics;
 
 mod clock;
 mod limits;
+#[cfg(test)]
+mod mutation;
 mod sync;
 
 pub use config::Config;

@@ -8,7 +8,7 @@ use crate::{assert_none, root};
 
 /// Modules by height. A module may use only modules of lower rows, never one of its own row.
 const LEVELS: &[&[&str]] = &[
-    &["limits", "clock", "sync"],
+    &["limits", "clock", "mutation", "sync"],
     &["ids", "json"],
     &["publication"],
     &["config", "metrics"],

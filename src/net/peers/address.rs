@@ -130,7 +130,7 @@ impl ClientAddress {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mutation;
+    use crate::mutation;
     use super::*;
     use crate::config::Config;
 

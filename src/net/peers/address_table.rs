@@ -262,7 +262,7 @@ impl Drop for AddressPermit {
 #[cfg(test)]
 mod tests {
     use super::super::address::AddressRules;
-    use super::super::mutation::Random;
+    use crate::mutation::Random;
     use super::*;
 
     fn table(sockets: usize, strangers: usize, per_second: usize) -> Arc<AddressTable> {

@@ -143,7 +143,7 @@ fn is_obfuscated(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mutation;
+    use crate::mutation;
     use super::*;
 
     fn at(address: &str) -> Entry {

@@ -16,9 +16,6 @@ mod refusal;
 mod refusal_log;
 mod strangers_budget;
 
-#[cfg(test)]
-mod mutation;
-
 pub(super) use address::ClientAddress;
 pub(super) use peer::{Peer, Peers};
 pub(super) use places::PLACES_RESERVED;

@@ -1,7 +1,7 @@
 //! Input for parsers: examples with changes that are drawn at random and are the same in every run.
 
 /// Hands `count` changed copies of the examples to `check`.
-pub(super) fn each(examples: &[Vec<u8>], count: usize, mut check: impl FnMut(&[u8])) {
+pub(crate) fn each(examples: &[Vec<u8>], count: usize, mut check: impl FnMut(&[u8])) {
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     for round in 0..count {
         let mut bytes = examples[round % examples.len()].clone();
@@ -34,11 +34,11 @@ fn change(bytes: &mut Vec<u8>, examples: &[Vec<u8>], random: &mut Random) {
 }
 
 /// A small generator (xorshift64*).
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// A number below `limit`, which is not 0.
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
