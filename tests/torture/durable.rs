@@ -230,8 +230,10 @@ struct SmallDisk(TempDir);
 impl SmallDisk {
     fn mount() -> Self {
         let disk = Self(TempDir::new());
+        // The messages of all rounds must fit, at whatever rate they come.
+        let size = short_or_long("size=512m", "size=4g");
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=512m", "tmpfs"]).arg(disk.path()).status();
+            Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(disk.path()).status();
         assert!(
             mounted.is_ok_and(|status| status.success()),
             "this test mounts a tmpfs: run it as root with the right to mount (docker run --cap-add SYS_ADMIN)"

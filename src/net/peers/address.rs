@@ -130,9 +130,9 @@ impl ClientAddress {
 
 #[cfg(test)]
 mod tests {
-    use crate::mutation;
     use super::*;
     use crate::config::Config;
+    use crate::mutation;
 
     const LINES: &[&str] = &[];
 

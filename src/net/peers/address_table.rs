@@ -262,8 +262,8 @@ impl Drop for AddressPermit {
 #[cfg(test)]
 mod tests {
     use super::super::address::AddressRules;
-    use crate::mutation::Random;
     use super::*;
+    use crate::mutation::Random;
 
     fn table(sockets: usize, strangers: usize, per_second: usize) -> Arc<AddressTable> {
         let text = format!(

@@ -143,8 +143,8 @@ fn is_obfuscated(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::mutation;
     use super::*;
+    use crate::mutation;
 
     fn at(address: &str) -> Entry {
         Entry::Address(address.parse().unwrap())

@@ -153,8 +153,8 @@ fn port(text: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use crate::mutation;
     use super::*;
+    use crate::mutation;
 
     fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
         let length = u16::try_from(body.len()).unwrap().to_be_bytes();
