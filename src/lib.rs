@@ -137,6 +137,9 @@ pub mod config;
 #[cfg(feature = "server")]
 #[doc(hidden)]
 pub mod cli;
+#[cfg(all(feature = "server", any(test, feature = "fuzzing")))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 mod server;
 

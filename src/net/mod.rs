@@ -10,6 +10,12 @@ mod capacity;
 mod client_rules;
 mod connection;
 mod ending;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz {
+    //! Targets of fuzzers.
+    pub use super::http::fuzz::head;
+    pub use super::websocket::fuzz::frames;
+}
 mod http;
 mod peers;
 mod queries;

@@ -39,6 +39,7 @@ mod deadlines;
 mod errors;
 mod failures;
 mod forks;
+mod fuzz;
 mod http;
 mod input;
 mod limits;

@@ -17,7 +17,7 @@ const LEVELS: &[&[&str]] = &[
     &["engine"],
     &["node"],
     &["net"],
-    &["server"],
+    &["fuzzing", "server"],
     &["cli"],
     &["main"],
 ];

@@ -4,6 +4,8 @@ mod authority;
 mod bad_request;
 mod body;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::net) mod fuzz;
 pub(super) mod glob;
 mod local;
 mod message;
