@@ -147,6 +147,46 @@ impl Failures {
 mod tests {
     use super::*;
 
+    /// A logger that fails as badly as one can.
+    struct Panics;
+
+    impl tracing::Subscriber for Panics {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            panic!("on purpose");
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn health_is_noted_before_it_is_logged() {
+        let metrics = Arc::new(Metrics::new());
+        let monitor = Monitor::new(metrics.clone());
+        let logged = |work: &dyn Fn()| {
+            let work = std::panic::AssertUnwindSafe(work);
+            let outcome = std::panic::catch_unwind(|| tracing::subscriber::with_default(Panics, || work()));
+            assert!(outcome.is_err(), "a line was logged");
+        };
+        logged(&|| monitor.failed(Side::Write, "full"));
+        assert!(monitor.is_down(Side::Write) && metrics.store_up.get() == 0);
+        logged(&|| monitor.succeeded(Side::Write));
+        assert_eq!((monitor.health(), metrics.store_up.get()), (Health::Up, 1));
+    }
+
     #[test]
     fn each_side_heals_by_its_own_success() {
         let metrics = Arc::new(Metrics::new());
