@@ -3,15 +3,16 @@
 
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use crate::support::eventually;
 use crate::support::http;
 use crate::support::server::TestServer;
 use crate::support::token::{seconds_from_now, token};
+use crate::support::{PATIENCE, eventually};
 
 const TEMPORARY: &str = r#"{"error":{"code":100,"message":"internal server error","temporary":true}}"#;
 const PUBLISH: &str = r#"{"publish":{"channel":"room","data":1}}"#;
@@ -115,7 +116,7 @@ fn nobody_has_to_read_what_is_printed() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let mut server = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+        let server = Command::new(env!("CARGO_BIN_EXE_roomcast"))
             .args(["serve", "--insecure", "--listen", &address.to_string()])
             .current_dir(&folder.0)
             .stdout(stdout)
@@ -125,7 +126,23 @@ fn nobody_has_to_read_what_is_printed() {
         eventually("it serves", || std::net::TcpStream::connect(address).is_ok());
         assert_eq!(http::request(address, "GET", "/health", "", "").status, 200);
         crate::support::signal("TERM", server.id());
-        assert_eq!(server.wait().unwrap().code(), Some(0));
+        assert_eq!(ended(server), Some(0));
+    }
+}
+
+/// The exit code of a process that ends soon.
+#[track_caller]
+fn ended(mut process: Child) -> Option<i32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status.code();
+        }
+        if Instant::now() > deadline {
+            process.kill().unwrap();
+            panic!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -138,7 +155,7 @@ fn commands_end_whoever_reads_them() {
     let run = |line: &[&str], stdout: Stdio, stderr: Stdio| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
         command.args(line).env_remove("ROOMCAST_CLIENT_TOKEN_HMAC_SECRET");
-        command.stdout(stdout).stderr(stderr).status().unwrap().code()
+        ended(command.stdout(stdout).stderr(stderr).spawn().unwrap())
     };
     for line in [&["version"][..], &["check-config"], &["--help"]] {
         assert_eq!(run(line, closed_pipe().into(), Stdio::null()), Some(0), "{line:?}");
