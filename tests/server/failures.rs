@@ -113,7 +113,7 @@ fn a_deleted_wal_loses_nothing() {
     assert!(health.status == 503 && health.body.contains(told), "{}", health.body);
     assert_eq!(server.metric("store_up"), 0);
     bob.expect_silence("room");
-    assert_eq!(server.log().matches("the database does not work").count(), 1, "{}", server.log());
+    assert_eq!(server.logged("the database does not work"), 1, "{}", server.log());
     server.kill9();
     server.run();
     server.connect("ann").publish_numbers("room", 11..=12);

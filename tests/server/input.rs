@@ -215,7 +215,7 @@ fn websocket_pings_are_answered_and_a_close_ends_it() {
 
 #[test]
 fn garbage_ends_only_its_own_connection() {
-    let server = TestServer::start();
+    let mut server = TestServer::start();
     let mut witness = server.connect("witness");
     witness.join("room");
     let mut random = Random::new(0x5eed_0000_c0ff_ee11, 0);
@@ -258,5 +258,6 @@ fn garbage_ends_only_its_own_connection() {
     witness.publish("room", "1");
     witness.expect_numbers(1..=1);
     witness.expect_silence("room");
+    assert_eq!(server.stop(), Some(0));
     assert!(!server.log().contains("panicked"));
 }

@@ -105,10 +105,6 @@ fn header<'a>(head: &'a str, name: &str) -> &'a str {
     value.unwrap_or_else(|| panic!("no {name} in {head}"))
 }
 
-fn lines_with(server: &TestServer, text: &str) -> usize {
-    server.log().lines().filter(|line| line.contains(text)).count()
-}
-
 #[track_caller]
 fn expect_refused(outcome: Result<Client, String>, status: u16, retry_after: u64) {
     let head = outcome.expect_err("it should be refused");
@@ -127,7 +123,7 @@ fn sockets_of_one_address_are_limited() {
     forwarded(&server, BOB).expect("another address has places of its own");
     assert_eq!(server.metric("sockets_refused_total{limit=\"address_sockets\"}"), 3);
     let line = "connections of one address are refused";
-    assert_eq!(lines_with(&server, line), 1, "{}", server.log());
+    assert_eq!(server.logged(line), 1, "{}", server.log());
     assert!(server.log().lines().any(|found| found.contains(line) && found.contains(&ANN.to_string())));
     held.pop();
     eventually("a place of the address is free", || forwarded(&server, ANN).is_ok());
@@ -208,8 +204,8 @@ fn a_server_full_of_clients_still_answers_requests() {
     drop(bob);
     eventually("a client may come again", || upgrade(&server, reach(&server, PROXY, b""), "").is_ok());
     let (reached, left) = ("the server is full", "the server takes new connections again");
-    eventually("the end is told", || lines_with(&server, left) == 1);
-    assert_eq!(lines_with(&server, reached), 1, "{}", server.log());
+    eventually("the end is told", || server.logged(left) == 1);
+    assert_eq!(server.logged(reached), 1, "{}", server.log());
 }
 
 #[test]
@@ -234,7 +230,7 @@ fn who_is_not_trusted_names_nobody() {
     let _ann = forwarded(&server, ANN).expect("nobody took the place of this address");
     expect_refused(forwarded(&server, ANN), 429, 10);
     for client in [STRANGER, ANN] {
-        assert!(lines_with(&server, &format!("client={client}")) > 0, "{}", server.log());
+        assert!(server.logged(&format!("client={client}")) > 0, "{}", server.log());
     }
 }
 
@@ -335,7 +331,7 @@ fn strangers_share_a_budget_of_bytes() {
     let mut held = fill_with_strangers(&server);
     let mut refused = held.pop().unwrap();
     assert_eq!(refused.expect_close(1013), "try again later");
-    assert_eq!(lines_with(&server, "hold as many bytes as they may"), 1, "{}", server.log());
+    assert_eq!(server.logged("hold as many bytes as they may"), 1, "{}", server.log());
     let bytes = server.metric("stranger_bytes");
     assert!((700 * 1024..=768 * 1024).contains(&bytes), "{bytes} bytes");
     server.connect("ann").join("room");

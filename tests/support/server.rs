@@ -154,6 +154,14 @@ impl TestServer {
         fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
     }
 
+    /// Waits for a line of the log that holds this text, which may come after what it tells of; how many there are.
+    #[track_caller]
+    pub fn logged(&self, text: &str) -> usize {
+        let lines = || self.log().lines().filter(|line| line.contains(text)).count();
+        super::eventually(&format!("a log line with {text:?}"), || lines() > 0);
+        lines()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running server").id()
     }
