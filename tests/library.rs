@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use roomcast::config::{DatabaseUrl, Secret};
-use roomcast::internals::{CommitSink, HistoryLimit, HistoryQuery, NewMessage, Retention, Store};
+use roomcast::internals::{CommitSink, NewMessage, Store};
 use roomcast::{
     Channel, ClientInfo, Config, Ended, Metrics, Node, Publication, PublishError, ReadError, Seq, Server,
     StartError, SubscribeError, Subscription,
@@ -140,12 +140,6 @@ fn store_varied(config: &Config, count: u64) {
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
 }
 
-fn history(config: &Config) -> Vec<Publication> {
-    let store = store(config);
-    let query = HistoryQuery { since: Some(0), limit: HistoryLimit::All, reverse: false };
-    store.history(&lobby(), query, Retention::default()).unwrap().publications
-}
-
 fn receive(subscription: &mut Subscription, count: usize) -> Vec<Publication> {
     (0..count).map(|_| subscription.recv_timeout(DEADLINE).unwrap()).collect()
 }
@@ -166,7 +160,7 @@ fn assert_same_on_every_way(mut config: Config) {
         publish(&node, PUBLISHED as u64);
         heard.join().unwrap()
     });
-    let all = history(&config);
+    let all = node.history(&lobby(), 0).unwrap();
     assert_eq!(all.len(), STORED + PUBLISHED);
     assert!(all.iter().all(|publication| publication.created_at_ms > 0));
     assert_eq!(heard, all[STORED..], "live");
