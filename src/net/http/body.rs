@@ -207,6 +207,7 @@ fn size(line: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutation;
 
     fn framing(lengths: &[&str], encodings: &[&str]) -> Result<Framing, u16> {
         let framing = Framing::of(lengths.iter().copied(), encodings.iter().copied(), true);
@@ -315,5 +316,25 @@ mod tests {
         assert_eq!(read(&most, 4096).unwrap().0.len(), HTTP_BODY_BYTES_MAX);
         let more = [&chunk.repeat(HTTP_BODY_BYTES_MAX >> 20)[..], b"1\r\nx\r\n0\r\n\r\n"].concat();
         assert_eq!(read(&more, 4096), Err(413));
+    }
+
+    #[test]
+    fn no_bytes_are_read_in_two_ways() {
+        let examples = [
+            &b"3\r\nabc\r\n00A ;x=\"y\";z\r\n0123456789\r\n0;last\r\nDigest: x\r\nA: b\r\n\r\nGET /"[..],
+            b"0\r\n\r\n",
+            b"2\r\n{}\r\n0\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            b"ffffffffffffffff\r\n",
+        ];
+        let mut wholes = 0;
+        mutation::each(&examples.map(<[u8]>::to_vec), 20_000, |bytes| {
+            let at_once = read(bytes, bytes.len().max(1));
+            assert_eq!(at_once, read(bytes, 1), "{}", String::from_utf8_lossy(bytes));
+            if let Ok((content, rest)) = at_once {
+                wholes += 1;
+                assert!(content.len() + rest.len() + 5 <= bytes.len() && bytes.ends_with(&rest));
+            }
+        });
+        assert!(wholes > 1000, "{wholes}");
     }
 }

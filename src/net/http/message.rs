@@ -266,6 +266,7 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutation;
 
     fn parsed(text: &str) -> Result<Option<(Head, usize)>, BadRequest> {
         parse(text.as_bytes())
@@ -367,5 +368,29 @@ mod tests {
         assert!(matches!(parsed(&many), Err(BadRequest(431, _))));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(HTTP_HEAD_BYTES_MAX));
         assert!(matches!(parsed(&long), Err(BadRequest(431, _))));
+    }
+
+    #[test]
+    fn no_bytes_break_the_reader_of_heads() {
+        let examples = [
+            "GET /api/x?a=1 HTTP/1.1\r\nHost: h:80\r\nContent-Length: 2\r\n\r\n{}",
+            "POST http://[::1]:8000/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "\r\nGET * HTTP/1.0\r\nConnection: keep-alive, Upgrade\r\nOrigin: null\r\n\r\n",
+        ];
+        let mut heads = 0;
+        mutation::each(&examples.map(|text| text.as_bytes().to_vec()), 20_000, |bytes| {
+            let Ok(Some((head, length))) = parse(bytes) else { return };
+            heads += 1;
+            let text = String::from_utf8_lossy(&bytes[..length]).to_ascii_lowercase();
+            let count = |name: &str| text.lines().filter(|line| line.starts_with(name)).count();
+            assert!(count("host:") == 1 || (count("host:") == 0 && !head.is_http_11), "{text}");
+            assert!(count("content-length:") + count("transfer-encoding:") <= 1, "{text}");
+            assert!(head.path.starts_with('/') || head.path == "*", "{text}");
+            assert!(
+                !matches!(parse(&bytes[..length - 1]), Ok(Some(_))),
+                "a part of it is another head: {text}"
+            );
+        });
+        assert!(heads > 1000, "{heads}");
     }
 }
