@@ -31,7 +31,7 @@ pub(super) fn read(variables: &[(OsString, OsString)], raw: &mut RawConfig, prob
         let secret = secret(&name);
         let is_twice = |plain: &str| plain != name && variables.iter().any(|(other, _)| other == plain);
         let taken = match &secret {
-            Some(plain) if value.is_empty() => Err(format!("{EMPTY}; without it, {plain} has its default")),
+            Some(_) if value.is_empty() => Err(EMPTY.to_owned()),
             Some(plain) if is_twice(plain) => Err(format!("{plain} is set as well; set one of them")),
             None if value.is_empty() => continue,
             _ => take(&name, value, raw),
