@@ -178,7 +178,7 @@ mod tests {
         let monitor = Monitor::new(metrics.clone());
         let logged = |work: &dyn Fn()| {
             let work = std::panic::AssertUnwindSafe(work);
-            let outcome = std::panic::catch_unwind(|| tracing::subscriber::with_default(Panics, || work()));
+            let outcome = std::panic::catch_unwind(|| tracing::subscriber::with_default(Panics, work));
             assert!(outcome.is_err(), "a line was logged");
         };
         logged(&|| monitor.failed(Side::Write, "full"));
