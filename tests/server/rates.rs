@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::http::HttpConnection;
 use crate::support::server::TestServer;
 use crate::support::token::SECRET;
@@ -148,7 +149,7 @@ fn who_goes_on_is_closed() {
     let flood: Vec<_> = (0..5000).map(|_| ann.with_id(&publish("room")).1).collect();
     ann.send(&flood.join("\n"));
     assert_eq!(ann.expect_close(3013), "too many requests");
-    assert_eq!(server.metric("disconnects_total{code=\"3013\"}"), 1);
+    eventually("the end is counted", || server.metric("disconnects_total{code=\"3013\"}") == 1);
     assert_eq!(bob.ask(&publish("room")), ACK);
 }
 

@@ -185,13 +185,16 @@ impl FromStr for RoomCursor {
     }
 }
 
-/// The rooms in whose lists the user is, most recently active first: name, head, last read, last active, id.
+/// A room of a user: name, head, last read, last active, id.
+pub(in crate::store) type RoomOfUser = (String, i64, i64, i64, i64);
+
+/// The rooms in whose lists the user is, most recently active first.
 pub(in crate::store) fn rooms_of(
     connection: &mut Connection,
     user: &str,
     after: RoomCursor,
     limit: i64,
-) -> QueryResult<Vec<(String, i64, i64, i64, i64)>> {
+) -> QueryResult<Vec<RoomOfUser>> {
     let RoomCursor { last_active_ms, room_id } = after;
     let is_behind = rooms::last_active_at
         .lt(last_active_ms)
