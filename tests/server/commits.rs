@@ -126,7 +126,7 @@ on_both_databases! {
 
 on_both_databases! {
     /// Whoever publishes meanwhile waits for a turn of it, not for all of it.
-    a_large_broadcast_lets_others_pass(server) {
+    a_large_broadcast_lets_others_pass(server, "[database]\ncommit_lanes = 1\n") {
         let mut ann = server.connect("ann");
         ann.publish("other", "0");
         let names: Vec<_> = (0..25_000).map(|number| format!(r#""room{number}""#)).collect();
