@@ -76,7 +76,7 @@ fn contended(store: &Store, threads: usize, rows: u64) -> Duration {
             let work = move || {
                 for round in 0..share as usize {
                     let message = batch[(thread + round) % ROOMS].clone();
-                    assert!(store.append(vec![message], &Discard)[0].is_ok());
+                    assert!(store.append(vec![message], &Arc::new(Discard))[0].is_ok());
                 }
             };
             thread::Builder::new().stack_size(READER_STACK_BYTES).spawn_scoped(scope, work).unwrap();
@@ -92,7 +92,8 @@ fn commits(criterion: &mut Criterion, database: &str, store: &Store) {
         group.throughput(Throughput::Elements(rows as u64));
         let batch = messages(rows, rooms);
         group.bench_function(BenchmarkId::from_parameter(format!("rows={rows}/rooms={rooms}")), |bencher| {
-            bencher.iter(|| assert!(store.append(batch.clone(), &Discard).iter().all(Result::is_ok)));
+            bencher
+                .iter(|| assert!(store.append(batch.clone(), &Arc::new(Discard)).iter().all(Result::is_ok)));
         });
     }
     group.throughput(Throughput::Elements(1));

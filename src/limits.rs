@@ -152,6 +152,10 @@ pub const READER_STACK_BYTES: usize = 256 * 1024;
 #[cfg(feature = "server")]
 pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Longest time an operation of the store keeps its caller waiting; then it is answered with an error, whatever
+/// becomes of it. SDKs give up after 5 s.
+pub(crate) const STORE_ANSWER_MAX: Duration = Duration::from_secs(3);
+
 /// Most entries of a page of a list: contacts, members, unread rooms, listeners, channels.
 pub(crate) const LIST_ENTRIES_MAX: usize = 1000;
 

@@ -4,8 +4,8 @@
 //! batch, never once per listener.
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Bucket bounds in seconds of every latency histogram: 50 µs to 10 s.
@@ -45,12 +45,16 @@ macro_rules! metrics {
     (@type counter) => { IntCounter };
     (@type counter_vec) => { IntCounterVec };
     (@type gauge) => { IntGauge };
+    (@type gauge_vec) => { IntGaugeVec };
     (@type histogram) => { Histogram };
     (@new counter, $name:expr, $help:expr) => {
         IntCounter::new($name, $help).expect("a valid metric name")
     };
     (@new gauge, $name:expr, $help:expr) => {
         IntGauge::new($name, $help).expect("a valid metric name")
+    };
+    (@new gauge_vec, $name:expr, $help:expr, $($label:expr),+) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$($label),+]).expect("a valid metric name")
     };
     (@new counter_vec, $name:expr, $help:expr, $($label:expr),+) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),+]).expect("a valid metric name")
@@ -155,8 +159,9 @@ metrics! {
     store_wal_bytes: gauge,
     /// Times the database held another history than before, after a failover or a restored backup.
     history_forks_total: counter,
-    /// 1 while the database answers, 0 while it fails.
-    store_up: gauge,
+    /// 1 while the database answers, 0 while it fails or hangs, by commit lane; reads and changes that are no
+    /// messages have their own.
+    store_up: gauge_vec["lane"],
     /// Seconds from a command's arrival to its ack being handed to the outbox.
     publish_ack_seconds: histogram[SECONDS],
     /// Seconds from the commit of a fan-out's first publication to its last listener's outbox.

@@ -136,7 +136,7 @@ fn store_varied(config: &Config, count: u64) {
             key: None,
         }
     };
-    let outcomes = store(config).append((1..=count).map(message).collect(), &Nobody);
+    let outcomes = store(config).append((1..=count).map(message).collect(), &Arc::new(Nobody));
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
 }
 

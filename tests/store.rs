@@ -14,16 +14,22 @@ mod contacts;
 mod docs;
 #[path = "store/failures.rs"]
 mod failures;
+#[path = "store/faults.rs"]
+mod faults;
 #[path = "store/forks.rs"]
 mod forks;
 #[path = "store/handoff.rs"]
 mod handoff;
+#[path = "store/hangs.rs"]
+mod hangs;
 #[path = "store/log.rs"]
 mod log;
 #[path = "store/migrations.rs"]
 mod migrations;
 #[path = "store/opening.rs"]
 mod opening;
+#[path = "support/pooler.rs"]
+mod pooler;
 #[path = "support/postgres.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests of the server")]
 mod postgres;
@@ -59,6 +65,8 @@ fn conformance() -> Vec<Check> {
     .concat()
     .into_iter()
     .chain(docs::CHECKS.iter().copied())
+    .chain(faults::CHECKS.iter().copied())
+    .chain(hangs::CHECKS.iter().copied())
     .collect()
 }
 
@@ -126,6 +134,24 @@ fn postgres_may_go_away_and_come_back() {
     let mut cluster = Cluster::start();
     failures::a_stopped_server_heals(&mut cluster);
     failures::a_commit_of_unknown_outcome_reaches_the_listeners(&cluster);
+}
+
+#[test]
+fn postgres_failures_are_not_blamed_on_messages() {
+    let cluster = Cluster::start();
+    faults::a_primary_key_is_not_the_messages(&cluster);
+    faults::a_value_that_an_index_cannot_take_is_the_messages(&cluster);
+    faults::a_locked_room_fails_alone(&cluster);
+    faults::a_demoted_server_is_left(&cluster);
+    faults::sessions_that_are_shared_are_refused(&cluster);
+}
+
+#[test]
+fn postgres_may_hang_and_nobody_with_it() {
+    let mut cluster = Cluster::start();
+    hangs::a_commit_that_hangs_is_not_lost(&cluster);
+    hangs::a_frozen_server_holds_nobody(&cluster);
+    hangs::an_idle_store_notices_a_dead_server(&mut cluster);
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn a_full_disk_gives_a_temporary_error_and_heals() {
     let large = "x".repeat(10_000);
     let mut stored = 0;
     let refused = loop {
-        match store.append(vec![message(&large)], &Discard).remove(0) {
+        match store.append(vec![message(&large)], &Arc::new(Discard)).remove(0) {
             Ok(_) => stored += 1,
             Err(error) => break error,
         }
@@ -68,11 +68,11 @@ fn a_full_disk_gives_a_temporary_error_and_heals() {
     };
     assert_eq!(refused, AppendError::Unavailable);
     assert_eq!(
-        store.append(vec![message(&large), message(&large)], &Discard),
+        store.append(vec![message(&large), message(&large)], &Arc::new(Discard)),
         [const { Err(AppendError::Unavailable) }; 2]
     );
     assert!(matches!(store.health(), Health::Down { .. }));
-    assert_eq!(metrics.store_up.get(), 0);
+    assert_eq!(metrics.store_up.with_label_values(&["0"]).get(), 0);
     // Reads still work.
     assert_eq!(store.head(&Channel::new("a").unwrap()), Ok(stored));
 
@@ -82,8 +82,8 @@ fn a_full_disk_gives_a_temporary_error_and_heals() {
         assert!(Instant::now() < give_up_at, "it did not heal: {:?}", store.health());
         std::thread::yield_now();
     }
-    assert_eq!(store.append(vec![message("1")], &Discard).remove(0).unwrap().seq(), stored + 1);
-    assert_eq!(metrics.store_up.get(), 1);
+    assert_eq!(store.append(vec![message("1")], &Arc::new(Discard)).remove(0).unwrap().seq(), stored + 1);
+    assert_eq!(metrics.store_up.with_label_values(&["0"]).get(), 1);
     drop(store);
     std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -215,7 +215,7 @@ impl NodeHandle {
             return Vec::new();
         }
         let count = messages.len();
-        let appended = self.store.append(messages, &*self.engine);
+        let appended = self.store.append(messages, &self.engine);
         debug_assert_eq!(appended.len(), count, "the store answers for every message");
         appended.into_iter().map(outcome).collect()
     }

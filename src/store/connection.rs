@@ -8,29 +8,44 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
+use diesel::sql_types::Integer;
 use diesel::{
     Connection as _, ConnectionError, PgConnection, QueryResult, QueryableByName, RunQueryDsl,
     SqliteConnection,
 };
 
 use crate::config::{Database, DatabaseUrl, Durability};
+use crate::limits::STORE_ANSWER_MAX;
 use crate::metrics::Metrics;
 use crate::store::error::OpenError;
 use crate::store::file::DatabaseFiles;
 
-/// Time a SQLite statement waits for another process that holds the file, in milliseconds.
-const SQLITE_BUSY_MS: u32 = 5_000;
+/// Longest time a SQLite statement waits for another process that holds the file. A caller is answered within
+/// [`STORE_ANSWER_MAX`].
+pub(super) const SQLITE_BUSY: Duration = Duration::from_millis(2_500);
+
+/// Longest waits of a statement on PostgreSQL, unless the operator set shorter ones.
+const PATIENCE: Patience = Patience { lock_ms: 1_000, statement_ms: 2_000 };
+
+/// The same once a batch has failed, and it is found out which of its rooms can be written: all of it together must
+/// fit into [`STORE_ANSWER_MAX`].
+const SHORT_PATIENCE: Patience = Patience { lock_ms: 400, statement_ms: 600 };
+
+const _: () = assert!(SQLITE_BUSY.as_millis() < STORE_ANSWER_MAX.as_millis());
+const _: () = assert!((PATIENCE.statement_ms as u128) < STORE_ANSWER_MAX.as_millis());
 
 /// Parameters given to libpq unless the URL says otherwise: a server that is gone is noticed within
 /// seconds, however it went.
 const POSTGRES_PARAMETERS: &[(&str, &str)] = &[
-    ("connect_timeout", "5"),
-    ("keepalives_idle", "10"),
-    ("keepalives_interval", "5"),
-    ("keepalives_count", "3"),
-    ("tcp_user_timeout", "15000"),
+    ("connect_timeout", "3"),
+    ("keepalives_idle", "5"),
+    ("keepalives_interval", "3"),
+    ("keepalives_count", "2"),
+    ("tcp_user_timeout", "5000"),
     ("application_name", "roomcast"),
 ];
 
@@ -139,9 +154,33 @@ impl Target {
 
     /// Opens a connection with all its settings.
     pub(super) fn connect(&self, purpose: Purpose) -> Result<Connection, ConnectionError> {
+        let mut connection = self.connect_patiently(purpose)?;
+        connection.bound_waits().map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(connection)
+    }
+
+    /// Opens a connection whose statements may take as long as the operator allows: a migration is one
+    /// statement over a whole table. [`Connection::bound_waits`] ends that.
+    pub(super) fn connect_patiently(&self, purpose: Purpose) -> Result<Connection, ConnectionError> {
         match &self.url {
             DatabaseUrl::Sqlite(path) => self.connect_sqlite(path, purpose).map(Connection::Sqlite),
             DatabaseUrl::Postgres(url) => self.connect_postgres(url).map(Connection::Postgres),
+        }
+    }
+
+    /// Refuses a way to PostgreSQL on which connections share their sessions. `first` is one of them.
+    ///
+    /// # Errors
+    /// [`OpenError::Refused`] when they do, [`OpenError::Connect`] when they cannot be asked.
+    pub(super) fn check_sessions(&self, first: &mut Connection) -> Result<(), OpenError> {
+        let Connection::Postgres(first) = first else { return Ok(()) };
+        let failed = |reason: String| OpenError::Connect(format!("{}: {reason}", self.name()));
+        let second = self.connect_patiently(Purpose::Read).map_err(|error| failed(error.to_string()))?;
+        let Connection::Postgres(mut second) = second else { return Ok(()) };
+        match share_a_session(first, &mut second) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(OpenError::Refused(format!("{}: {SHARED_SESSIONS}", self.name()))),
+            Err(error) => Err(failed(error.to_string())),
         }
     }
 
@@ -151,6 +190,7 @@ impl Target {
             Durability::Full => "FULL",
             Durability::Normal => "NORMAL",
         };
+        let busy_ms = SQLITE_BUSY.as_millis();
         let rest = match purpose {
             Purpose::Write => format!(
                 "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; \
@@ -161,7 +201,7 @@ impl Target {
         };
         connection
             .batch_execute(&format!(
-                "PRAGMA busy_timeout = {SQLITE_BUSY_MS}; PRAGMA synchronous = {synchronous}; {rest}"
+                "PRAGMA busy_timeout = {busy_ms}; PRAGMA synchronous = {synchronous}; {rest}"
             ))
             .map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(connection)
@@ -197,6 +237,33 @@ impl Connection {
         let done = work(self);
         on_either!(self, c => c.batch_execute("PRAGMA query_only = ON"))?;
         done
+    }
+
+    /// Bounds the time that statements wait on PostgreSQL. On SQLite they wait for nothing but the file.
+    pub(super) fn bound_waits(&mut self) -> QueryResult<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(connection) => connection.batch_execute(&PATIENCE.statement(false)),
+        }
+    }
+
+    /// Sets how long the next statements on SQLite wait for another process that holds the file.
+    pub(super) fn wait_for_file(&mut self, longest: Duration) -> QueryResult<()> {
+        match self {
+            Self::Sqlite(connection) => {
+                connection.batch_execute(&format!("PRAGMA busy_timeout = {}", longest.as_millis()))
+            }
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Starts a transaction like [`begin`](Self::begin) whose statements wait for hardly anything.
+    pub(super) fn begin_impatiently(&mut self) -> QueryResult<()> {
+        self.begin()?;
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(connection) => connection.batch_execute(&SHORT_PATIENCE.statement(true)),
+        }
     }
 
     /// Starts a transaction that will write. On SQLite it takes the write lock at once, since a
@@ -249,6 +316,44 @@ fn sqlite_reads_only(connection: &mut SqliteConnection) -> QueryResult<bool> {
     Ok(row.query_only)
 }
 
+/// The longest waits of a statement on PostgreSQL, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// For one lock.
+    lock_ms: u32,
+    /// For everything.
+    statement_ms: u32,
+}
+
+impl Patience {
+    /// The statement that sets these waits where longer ones, or none, are set; `local`: for this transaction.
+    fn statement(self, local: bool) -> String {
+        let Self { lock_ms, statement_ms } = self;
+        format!(
+            "SELECT set_config(name, CASE WHEN setting::bigint BETWEEN 1 AND longest THEN setting \
+             ELSE longest::text END, {local}) FROM pg_settings JOIN (VALUES ('lock_timeout', {lock_ms}), \
+             ('statement_timeout', {statement_ms})) AS bounds (name, longest) USING (name)"
+        )
+    }
+}
+
+/// Settings, prepared statements and locks belong to a session.
+const SHARED_SESSIONS: &str = "several connections share one session, as behind PgBouncer with pool_mode = \
+     transaction; let the pooler use pool_mode = session, or connect without it";
+
+/// True when two open connections are served by one process of the server, now or the next time.
+fn share_a_session(first: &mut PgConnection, second: &mut PgConnection) -> QueryResult<bool> {
+    let process = |connection: &mut PgConnection| {
+        sql::<Integer>("SELECT pg_backend_pid()").get_result::<i32>(connection)
+    };
+    for _ in 0..3 {
+        if process(first)? == process(second)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The file name in a form that SQLite cannot take for a URI.
 pub(super) fn sqlite_name(path: &Path) -> Result<String, ConnectionError> {
     let absolute: PathBuf =
@@ -281,8 +386,8 @@ mod tests {
     #[test]
     fn parameters_of_the_url_win() {
         let url = with_parameters("postgres://h/db?connect_timeout=1");
-        assert!(url.starts_with("postgres://h/db?connect_timeout=1&keepalives_idle=10&"));
+        assert!(url.starts_with("postgres://h/db?connect_timeout=1&keepalives_idle=5&"));
         assert_eq!(url.matches("connect_timeout").count(), 1);
-        assert!(with_parameters("postgres://h/db").starts_with("postgres://h/db?connect_timeout=5&"));
+        assert!(with_parameters("postgres://h/db").starts_with("postgres://h/db?connect_timeout=3&"));
     }
 }

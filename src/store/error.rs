@@ -99,49 +99,55 @@ impl From<DieselError> for StoreError {
 /// Whose fault a failed statement is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// A value of the statement: the same statement would fail on a healthy database too.
+    /// Certainly a value's: the same statement would fail on a healthy database too.
     Row,
-    /// The database or the way to it.
+    /// The database's, or that of the way to it, whatever the statement.
     Store,
-    /// The database does not say; only its behaviour with other rows can tell.
-    Unclear,
+    /// Not known to be a value's, so the database's; but a statement with other rows may pass: a lock on one room,
+    /// a disk that is full for large rows, an index that is broken in one place.
+    Part,
 }
+
+/// The only index that a message can offend against by its values.
+const KEY_INDEX: &str = "messages_by_client_key";
 
 impl Fault {
     /// Judges an error that came from a statement with a message's values.
     pub(super) fn of(error: &DieselError) -> Self {
         match error {
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, information) => {
+                let index = information.constraint_name().unwrap_or(information.message());
+                if index.contains(KEY_INDEX) { Self::Row } else { Self::Part }
+            }
             DieselError::DatabaseError(kind, information) => Self::of_kind(kind, information.message()),
             DieselError::SerializationError(_) | DieselError::InvalidCString(_) => Self::Row,
             _ => Self::Store,
         }
     }
 
+    /// What diesel has no kind for is the store's: it hides the numeric code of those.
     fn of_kind(kind: &DatabaseErrorKind, message: &str) -> Self {
         match kind {
-            DatabaseErrorKind::UniqueViolation
-            | DatabaseErrorKind::ForeignKeyViolation
-            | DatabaseErrorKind::RestrictViolation
+            DatabaseErrorKind::RestrictViolation
             | DatabaseErrorKind::NotNullViolation
             | DatabaseErrorKind::CheckViolation
             | DatabaseErrorKind::ExclusionViolation => Self::Row,
             DatabaseErrorKind::ClosedConnection
             | DatabaseErrorKind::UnableToSendCommand
-            | DatabaseErrorKind::SerializationFailure
             | DatabaseErrorKind::ReadOnlyTransaction => Self::Store,
             _ => Self::of_message(message),
         }
     }
 
-    /// Diesel hides the numeric code of all other errors. SQLite's messages are fixed texts of the
-    /// library that is compiled in; PostgreSQL's depend on the server's language.
+    /// SQLite's messages are fixed texts of the library that is compiled in. None of them is a text of
+    /// PostgreSQL, whose messages depend on the server's language and are not looked at.
     fn of_message(message: &str) -> Self {
         const SQLITE_ROW: &str = "string or blob too big";
         const SQLITE_STORE: &[&str] = &[
             "database or disk is full",
             "disk I/O error",
             "unable to open database file",
-            "database is locked",
+            SQLITE_LOCKED,
             "database table is locked",
             "attempt to write a readonly database",
             "database disk image is malformed",
@@ -152,25 +158,58 @@ impl Fault {
             return Self::Row;
         }
         let is_store = SQLITE_STORE.contains(&message) || message.starts_with("no such table");
-        if is_store { Self::Store } else { Self::Unclear }
+        if is_store { Self::Store } else { Self::Part }
     }
+}
+
+/// What SQLite says when another process holds the file.
+const SQLITE_LOCKED: &str = "database is locked";
+
+/// True when another process holds the file of SQLite.
+pub(super) fn is_locked_file(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(_, information) if information.message() == SQLITE_LOCKED)
+}
+
+/// True when a connection is worth nothing after this error although it can still roll back: another one may lead to
+/// a server that takes writes, to one that is not being stopped, or to a file that can be opened.
+pub(super) fn wants_new_connection(error: &DieselError) -> bool {
+    Fault::of(error) != Fault::Row && !is_locked_file(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn error(kind: DatabaseErrorKind, message: &str) -> DieselError {
+        DieselError::DatabaseError(kind, Box::new(message.to_owned()))
+    }
+
     fn fault(kind: DatabaseErrorKind, message: &str) -> Fault {
-        Fault::of(&DieselError::DatabaseError(kind, Box::new(message.to_owned())))
+        Fault::of(&error(kind, message))
     }
 
     #[test]
-    fn faults_are_told_apart() {
-        assert_eq!(fault(DatabaseErrorKind::UniqueViolation, "x"), Fault::Row);
-        assert_eq!(fault(DatabaseErrorKind::ClosedConnection, "x"), Fault::Store);
-        assert_eq!(fault(DatabaseErrorKind::Unknown, "database or disk is full"), Fault::Store);
+    fn only_what_is_known_to_be_the_rows_fault_is() {
+        assert_eq!(fault(DatabaseErrorKind::CheckViolation, "x"), Fault::Row);
         assert_eq!(fault(DatabaseErrorKind::Unknown, "string or blob too big"), Fault::Row);
-        assert_eq!(fault(DatabaseErrorKind::Unknown, "invalid byte sequence"), Fault::Unclear);
+        let unique = |message| fault(DatabaseErrorKind::UniqueViolation, message);
+        assert_eq!(unique("UNIQUE constraint failed: index 'messages_by_client_key'"), Fault::Row);
+        assert_eq!(unique("UNIQUE constraint failed: messages.id"), Fault::Part);
+        assert_eq!(unique("UNIQUE constraint failed: messages.room_id, messages.seq"), Fault::Part);
+        assert_eq!(fault(DatabaseErrorKind::ForeignKeyViolation, "x"), Fault::Part);
+        assert_eq!(fault(DatabaseErrorKind::SerializationFailure, "x"), Fault::Part);
+        assert_eq!(fault(DatabaseErrorKind::Unknown, "canceling statement due to lock timeout"), Fault::Part);
+        assert_eq!(fault(DatabaseErrorKind::ClosedConnection, "x"), Fault::Store);
+        assert_eq!(fault(DatabaseErrorKind::ReadOnlyTransaction, "x"), Fault::Store);
+        assert_eq!(fault(DatabaseErrorKind::Unknown, "database or disk is full"), Fault::Store);
         assert_eq!(Fault::of(&DieselError::NotFound), Fault::Store);
+    }
+
+    #[test]
+    fn a_locked_file_is_no_reason_to_open_it_again() {
+        assert!(!wants_new_connection(&error(DatabaseErrorKind::Unknown, SQLITE_LOCKED)));
+        assert!(!wants_new_connection(&error(DatabaseErrorKind::CheckViolation, "x")));
+        assert!(wants_new_connection(&error(DatabaseErrorKind::ReadOnlyTransaction, "x")));
+        assert!(wants_new_connection(&error(DatabaseErrorKind::Unknown, "terminating connection")));
     }
 }

@@ -1,25 +1,31 @@
 //! The health of the database, as the last operations saw it.
 //!
-//! Logs once per change of state and keeps the `store_up` metric. Reads and writes are watched
-//! apart, because a full disk still answers reads.
+//! Logs once per change of state and keeps the `store_up` metric. What fails apart is watched apart: reads, which
+//! a full disk still answers, changes that are no messages, and each commit lane, whose connections may lead to
+//! different servers. An operation that is not answered in time counts as a failure while it lasts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::limits::STORE_ANSWER_MAX;
 use crate::metrics::Metrics;
 use crate::sync::{Mutex, lock};
 
-/// Shortest time between two trials of a store that is down, however often its health is asked for.
-const TRIAL_PAUSE: Duration = Duration::from_millis(500);
+/// Time that has to pass without a failure in part of the rooms until a success counts: else each batch would be
+/// a change of state, and a line in the log.
+const PARTIAL_FAILURE_LASTS: Duration = Duration::from_secs(5);
+
+/// The same for an operation that hangs while others of its side end. It is seen again sooner.
+const HANGING_LASTS: Duration = Duration::from_secs(1);
 
 /// The state of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// The last operation worked.
     Up,
-    /// The last operation failed for a reason that lies with the database.
+    /// The last operation failed for a reason that lies with the database, or one hangs.
     Down {
         /// Time of the first failure, milliseconds since 1970 UTC.
         since_ms: i64,
@@ -28,117 +34,204 @@ pub enum Health {
     },
 }
 
-/// The kind of an operation.
+/// What is watched apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
+    /// Commits of a lane; on SQLite everything else that changes rows, too.
+    Lane(usize),
+    /// On PostgreSQL what changes rows without being a message.
+    Changes,
     /// History, rooms, lists.
-    Read,
-    /// Commits and everything else that changes rows.
-    Write,
+    Reads,
 }
 
-#[derive(Debug, Default)]
-struct Failures {
-    read: Option<Failure>,
-    write: Option<Failure>,
-    tried_at: Option<Instant>,
+/// The outcome of operations of one side.
+#[derive(Debug)]
+struct Watched {
+    name: String,
+    failure: Option<Failure>,
+    /// When an operation last ended.
+    ended_at: Instant,
 }
 
 #[derive(Debug, Clone)]
 struct Failure {
     since_ms: i64,
     reason: String,
+    /// Until then a success does not count.
+    holds_until: Instant,
+}
+
+/// Operations that have begun.
+#[derive(Debug, Default)]
+struct InProgress {
+    next: u64,
+    operations: Vec<(u64, usize, Instant)>,
 }
 
 /// Collects the outcome of operations.
 #[derive(Debug)]
 pub(super) struct Monitor {
-    /// Some side is down; lets the usual success skip the lock.
+    /// Some side is down; lets the usual success skip most of the work.
     any_down: AtomicBool,
-    failures: Mutex<Failures>,
+    /// Rises whenever some side goes down.
+    outages: AtomicU64,
+    watched: Mutex<Vec<Watched>>,
+    in_progress: Mutex<InProgress>,
     metrics: Arc<Metrics>,
 }
 
+/// An operation in progress; over when it is dropped.
+#[derive(Debug)]
+pub(super) struct Operation {
+    monitor: Arc<Monitor>,
+    number: u64,
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        lock(&self.monitor.in_progress).operations.retain(|(number, ..)| *number != self.number);
+    }
+}
+
 impl Monitor {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.store_up.set(1);
-        Self { any_down: AtomicBool::new(false), failures: Mutex::default(), metrics }
+    /// Watches reads and so many lanes; changes apart from them if `beside`.
+    pub(super) fn new(metrics: Arc<Metrics>, lanes: usize, beside: bool) -> Self {
+        let names =
+            ["reads".to_owned(), "changes".to_owned()].into_iter().chain((0..lanes).map(|n| n.to_string()));
+        let now = Instant::now();
+        let watched: Vec<_> = names.map(|name| Watched { name, failure: None, ended_at: now }).collect();
+        for side in watched.iter().filter(|side| beside || side.name != "changes") {
+            metrics.store_up.with_label_values(&[&side.name]).set(1);
+        }
+        Self {
+            any_down: AtomicBool::new(false),
+            outages: AtomicU64::new(0),
+            watched: Mutex::new(watched),
+            in_progress: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// Notes that an operation begins.
+    pub(super) fn begin(self: &Arc<Self>, side: Side) -> Operation {
+        let mut in_progress = lock(&self.in_progress);
+        let number = in_progress.next;
+        in_progress.next += 1;
+        in_progress.operations.push((number, side.index(), Instant::now()));
+        Operation { monitor: self.clone(), number }
     }
 
     /// An operation worked.
     pub(super) fn succeeded(&self, side: Side) {
-        if !self.any_down.load(Ordering::Acquire) {
-            return;
-        }
         let healed = {
-            let mut failures = lock(&self.failures);
-            let healed = failures.side(side).take().is_some();
-            self.publish(&failures);
+            let mut watched = lock(&self.watched);
+            let now = Instant::now();
+            let this = &mut watched[side.index()];
+            this.ended_at = now;
+            let healed =
+                this.failure.take_if(|failure| failure.holds_until <= now).map(|_| this.name.clone());
+            if let Some(name) = &healed {
+                self.metrics.store_up.with_label_values(&[name]).set(1);
+                self.publish(&watched);
+            }
             healed
         };
         // What is logged comes after what is noted: no logger of an embedding program can keep it from being.
-        if healed {
-            tracing::info!(?side, "the database works again");
+        if let Some(side) = healed {
+            tracing::info!(side, "the database works again");
         }
     }
 
     /// An operation failed through no fault of its values.
     pub(super) fn failed(&self, side: Side, reason: &str) {
-        let is_new = {
-            let mut failures = lock(&self.failures);
-            let slot = failures.side(side);
-            let since_ms = slot.as_ref().map(|failure| failure.since_ms);
-            *slot = Some(Failure {
+        self.note_failure(side.index(), reason, Duration::ZERO);
+    }
+
+    /// An operation failed through no fault of its values, others of the side at the same time did not.
+    pub(super) fn failed_in_part(&self, side: Side, reason: &str) {
+        self.note_failure(side.index(), reason, PARTIAL_FAILURE_LASTS);
+    }
+
+    fn note_failure(&self, index: usize, reason: &str, lasts: Duration) {
+        let fallen = {
+            let mut watched = lock(&self.watched);
+            let now = Instant::now();
+            let this = &mut watched[index];
+            this.ended_at = now;
+            let since_ms = this.failure.as_ref().map(|failure| failure.since_ms);
+            this.failure = Some(Failure {
                 since_ms: since_ms.unwrap_or_else(clock::unix_ms),
                 reason: reason.to_owned(),
+                holds_until: now + lasts,
             });
-            self.publish(&failures);
-            since_ms.is_none()
+            let fallen = since_ms.is_none().then(|| this.name.clone());
+            if let Some(name) = &fallen {
+                self.metrics.store_up.with_label_values(&[name]).set(0);
+                self.outages.fetch_add(1, Ordering::AcqRel);
+            }
+            self.publish(&watched);
+            fallen
         };
-        if is_new {
-            tracing::error!(?side, reason, "the database does not work");
+        if let Some(side) = fallen {
+            tracing::error!(side, reason, "the database does not work");
+        }
+    }
+
+    /// Takes operations that hang for failures.
+    pub(super) fn look_for_hanging(&self) {
+        let hanging: Vec<_> = {
+            let in_progress = lock(&self.in_progress);
+            in_progress
+                .operations
+                .iter()
+                .filter(|(.., since)| since.elapsed() > STORE_ANSWER_MAX)
+                .copied()
+                .collect()
+        };
+        for (_, index, since) in hanging {
+            let reason = format!("it has not answered for {} s", since.elapsed().as_secs());
+            self.note_failure(index, &reason, HANGING_LASTS);
         }
     }
 
     /// True while the last operation of that side failed.
     pub(super) fn is_down(&self, side: Side) -> bool {
-        self.any_down.load(Ordering::Acquire) && lock(&self.failures).side(side).is_some()
+        self.any_down.load(Ordering::Acquire) && lock(&self.watched)[side.index()].failure.is_some()
     }
 
-    /// True when some side is down and nobody has tried it for a while; the caller then should.
-    pub(super) fn wants_trial(&self) -> bool {
-        if !self.any_down.load(Ordering::Acquire) {
-            return false;
-        }
-        let mut failures = lock(&self.failures);
-        let now = Instant::now();
-        let due = failures.tried_at.is_none_or(|at| now.duration_since(at) >= TRIAL_PAUSE);
-        if due {
-            failures.tried_at = Some(now);
-        }
-        due
+    /// Time since an operation of that side ended.
+    pub(super) fn idle(&self, side: Side) -> Duration {
+        lock(&self.watched)[side.index()].ended_at.elapsed()
     }
 
+    /// Number of outages so far: a connection that is older than one may lead to a server that is none any more.
+    pub(super) fn outages(&self) -> u64 {
+        self.outages.load(Ordering::Acquire)
+    }
+
+    /// The worst state of all sides.
     pub(super) fn health(&self) -> Health {
-        let failures = lock(&self.failures);
-        match failures.write.as_ref().or(failures.read.as_ref()) {
+        self.look_for_hanging();
+        let watched = lock(&self.watched);
+        let failure = watched.iter().rev().find_map(|side| side.failure.as_ref());
+        match failure {
             None => Health::Up,
             Some(failure) => Health::Down { since_ms: failure.since_ms, reason: failure.reason.clone() },
         }
     }
 
-    fn publish(&self, failures: &Failures) {
-        let down = failures.read.is_some() || failures.write.is_some();
-        self.any_down.store(down, Ordering::Release);
-        self.metrics.store_up.set(i64::from(!down));
+    fn publish(&self, watched: &[Watched]) {
+        self.any_down.store(watched.iter().any(|side| side.failure.is_some()), Ordering::Release);
     }
 }
 
-impl Failures {
-    fn side(&mut self, side: Side) -> &mut Option<Failure> {
-        match side {
-            Side::Read => &mut self.read,
-            Side::Write => &mut self.write,
+impl Side {
+    fn index(self) -> usize {
+        match self {
+            Self::Reads => 0,
+            Self::Changes => 1,
+            Self::Lane(lane) => 2 + lane,
         }
     }
 }
@@ -172,33 +265,71 @@ mod tests {
         fn exit(&self, _: &tracing::span::Id) {}
     }
 
+    fn monitor() -> (Arc<Monitor>, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::new());
+        (Arc::new(Monitor::new(metrics.clone(), 2, true)), metrics)
+    }
+
+    fn up(metrics: &Metrics, side: &str) -> i64 {
+        metrics.store_up.with_label_values(&[side]).get()
+    }
+
     #[test]
     fn health_is_noted_before_it_is_logged() {
-        let metrics = Arc::new(Metrics::new());
-        let monitor = Monitor::new(metrics.clone());
+        let (monitor, metrics) = monitor();
         let logged = |work: &dyn Fn()| {
             let work = std::panic::AssertUnwindSafe(work);
             let outcome = std::panic::catch_unwind(|| tracing::subscriber::with_default(Panics, work));
             assert!(outcome.is_err(), "a line was logged");
         };
-        logged(&|| monitor.failed(Side::Write, "full"));
-        assert!(monitor.is_down(Side::Write) && metrics.store_up.get() == 0);
-        logged(&|| monitor.succeeded(Side::Write));
-        assert_eq!((monitor.health(), metrics.store_up.get()), (Health::Up, 1));
+        logged(&|| monitor.failed(Side::Lane(0), "full"));
+        assert!(monitor.is_down(Side::Lane(0)) && up(&metrics, "0") == 0);
+        logged(&|| monitor.succeeded(Side::Lane(0)));
+        assert_eq!((monitor.health(), up(&metrics, "0")), (Health::Up, 1));
     }
 
     #[test]
     fn each_side_heals_by_its_own_success() {
-        let metrics = Arc::new(Metrics::new());
-        let monitor = Monitor::new(metrics.clone());
+        let (monitor, metrics) = monitor();
         assert_eq!(monitor.health(), Health::Up);
-        monitor.failed(Side::Write, "full");
-        monitor.succeeded(Side::Read);
+        monitor.failed(Side::Lane(1), "full");
+        monitor.succeeded(Side::Reads);
+        monitor.succeeded(Side::Changes);
+        monitor.succeeded(Side::Lane(0));
         assert!(matches!(monitor.health(), Health::Down { reason, .. } if reason == "full"));
-        assert_eq!(metrics.store_up.get(), 0);
-        assert!(monitor.is_down(Side::Write) && !monitor.is_down(Side::Read));
-        monitor.succeeded(Side::Write);
+        assert_eq!(["reads", "changes", "0", "1"].map(|side| up(&metrics, side)), [1, 1, 1, 0]);
+        assert!(monitor.is_down(Side::Lane(1)) && !monitor.is_down(Side::Lane(0)));
+        monitor.succeeded(Side::Lane(1));
+        assert_eq!((monitor.health(), up(&metrics, "1")), (Health::Up, 1));
+    }
+
+    #[test]
+    fn a_success_beside_a_failure_in_part_heals_nothing() {
+        let (monitor, _) = monitor();
+        monitor.failed_in_part(Side::Lane(0), "a lock");
+        monitor.succeeded(Side::Lane(0));
+        assert!(monitor.is_down(Side::Lane(0)));
+        monitor.failed(Side::Lane(0), "all of it");
+        monitor.succeeded(Side::Lane(0));
         assert_eq!(monitor.health(), Health::Up);
-        assert_eq!(metrics.store_up.get(), 1);
+    }
+
+    #[test]
+    fn an_operation_that_hangs_is_a_failure_until_it_ends() {
+        let (monitor, metrics) = monitor();
+        let operation = monitor.begin(Side::Lane(0));
+        assert_eq!(monitor.health(), Health::Up, "it has just begun");
+        let long_ago = Instant::now().checked_sub(STORE_ANSWER_MAX * 2).unwrap();
+        lock(&monitor.in_progress).operations[0].2 = long_ago;
+        assert!(
+            matches!(monitor.health(), Health::Down { reason, .. } if reason.contains("has not answered"))
+        );
+        assert_eq!((up(&metrics, "0"), up(&metrics, "1")), (0, 1));
+        monitor.succeeded(Side::Lane(0));
+        assert!(monitor.is_down(Side::Lane(0)), "another one that ends changes nothing");
+        drop(operation);
+        lock(&monitor.watched)[2].failure.as_mut().unwrap().holds_until = long_ago;
+        monitor.succeeded(Side::Lane(0));
+        assert_eq!(monitor.health(), Health::Up);
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Lineage {
     newest: Vec<Mutex<Option<Position>>>,
     /// Of a SQLite file.
     mark: Option<MarkFile>,
+    /// Held by the connection that names a history anew, which several may find at once.
+    renewing: Mutex<()>,
     /// Held while a fork is noted and told, so that forks are told in their order.
     telling: Mutex<()>,
     sink: OnceLock<Weak<dyn CommitSink>>,
@@ -105,6 +107,7 @@ impl Lineage {
             current: Mutex::new(Current { origin, epoch, last_fork, epochs }),
             newest: seeds.by_ref().take(config.commit_lanes.max(1)).collect(),
             mark,
+            renewing: Mutex::default(),
             telling: Mutex::default(),
             sink: OnceLock::new(),
             metrics,
@@ -162,13 +165,19 @@ impl Lineage {
             let lost = find_lost(connection, newest)?;
             if let Some(lost) = &lost {
                 tracing::warn!(channel = %lost.0, seq = lost.1, "a message that was committed is gone");
+                let _one_at_a_time = lock(&self.renewing);
+                if self.generation() != generation {
+                    // Another connection has found the fork, and named the history anew.
+                    continue;
+                }
                 if self.was_called(&found) {
                     let renew = |connection: &mut _| meta::renew_epoch(connection, &found.meta);
                     found.meta = connection.allow_writes(renew)?;
                 }
+                return Ok(self.compare(found, true));
             }
             if self.generation() == generation {
-                return Ok(self.compare(found, lost.is_some()));
+                return Ok(self.compare(found, false));
             }
         }
         Err(NoOrigin::Failed(diesel::result::Error::RollbackTransaction))

@@ -20,10 +20,12 @@ mod opening;
 mod origin;
 mod prune;
 mod readers;
+mod remote;
 mod rooms;
 mod schema;
+mod watch;
 
-use std::cell::Cell;
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,7 @@ use health::{Monitor, Side};
 use lane::Lanes;
 use lineage::Lineage;
 use readers::Readers;
+use watch::Watch;
 
 pub(crate) use backup::{backup, restore};
 pub use error::{AppendError, OpenError, StoreError};
@@ -58,10 +61,12 @@ pub(crate) use prune::Pruned;
 /// An open database.
 #[derive(Debug)]
 pub struct Store {
+    /// First, for its threads use the rest.
+    _watch: Watch,
     lineage: Arc<Lineage>,
     target: Target,
-    lanes: Lanes,
-    readers: Readers,
+    lanes: Arc<Lanes>,
+    readers: Arc<Readers>,
     monitor: Arc<Monitor>,
     metrics: Arc<Metrics>,
     /// Keeps other servers from a SQLite file; the last to go, after every connection.
@@ -81,12 +86,21 @@ impl Store {
         let lineage = Lineage::open(&mut first, config, metrics.clone());
         let lineage = lineage.map_err(|reason| OpenError::Connect(format!("{}: {reason}", target.name())))?;
         target.watch_files(&metrics)?;
-        let monitor = Arc::new(Monitor::new(metrics.clone()));
+        let beside = !target.is_sqlite();
+        let monitor = Arc::new(Monitor::new(metrics.clone(), lane::count(config, &target), beside));
+        let system =
+            |error: io::Error| OpenError::Connect(format!("the system has no thread to give: {error}"));
+        let lanes = Lanes::new(config, &target, first, &lineage, (&monitor, &metrics)).map_err(system)?;
+        let lanes = Arc::new(lanes);
+        let readers =
+            Arc::new(Readers::new(target.clone(), config.read_connections, lineage.clone(), monitor.clone()));
+        let watch = Watch::start(lanes.clone(), readers.clone(), monitor.clone(), target.is_sqlite());
         Ok(Self {
-            lanes: Lanes::new(config, &target, first, &lineage, (&monitor, &metrics)),
-            readers: Readers::new(target.clone(), config.read_connections, lineage.clone(), monitor.clone()),
+            _watch: watch.map_err(system)?,
             lineage,
             target,
+            lanes,
+            readers,
             monitor,
             metrics,
             claim: Mutex::new(claim),
@@ -118,7 +132,7 @@ impl Store {
         if *now != *epoch {
             return Ok(now);
         }
-        let meta = self.write(|connection| Ok(models::meta::renew_epoch(connection, &meta)?))?;
+        let meta = self.write(move |connection| Ok(models::meta::renew_epoch(connection, &meta)?))?;
         Ok(self.lineage.rename(meta))
     }
 
@@ -126,14 +140,18 @@ impl Store {
     /// or refused. The results are in the order of the messages. Messages of one room get their
     /// numbers in the order given.
     ///
-    /// The calling thread may commit messages of other callers too and then passes those to its own
-    /// sink, so all callers of one store give the same sink.
-    pub fn append(
+    /// What has not become durable within 3 seconds is answered with [`AppendError::Unavailable`]. A commit that had
+    /// begun may still succeed; then it is passed to the sink, and a second try with a key finds it.
+    ///
+    /// The messages of other callers may be committed together with these and are then passed to the sink of one
+    /// of them, so all callers of one store give the same sink.
+    pub fn append<S: CommitSink + 'static>(
         &self,
         messages: Vec<NewMessage>,
-        sink: &dyn CommitSink,
+        sink: &Arc<S>,
     ) -> Vec<Result<Appended, AppendError>> {
-        self.lanes.append(messages, sink)
+        let sink: Arc<dyn CommitSink> = sink.clone();
+        self.lanes.append(messages, &sink)
     }
 
     /// Number of the commit lane of a channel.
@@ -172,7 +190,8 @@ impl Store {
         until: Seq,
         retention: Retention,
     ) -> Result<Vec<Publication>, StoreError> {
-        self.readers.read(|connection| history::page(connection, channel, (after, until), retention))
+        let channel = channel.clone();
+        self.readers.read(move |connection| history::page(connection, &channel, (after, until), retention))
     }
 
     /// Answers the history command. The caller compares the epoch.
@@ -185,7 +204,10 @@ impl Store {
         query: HistoryQuery,
         retention: Retention,
     ) -> Result<History, StoreError> {
-        let read = || self.readers.read(|connection| history::history(connection, channel, query, retention));
+        let read = || {
+            let channel = channel.clone();
+            self.readers.read(move |connection| history::history(connection, &channel, query, retention))
+        };
         let (epoch, history) = self.lineage.in_one_history(read)?;
         Ok(History { epoch, ..history })
     }
@@ -206,15 +228,18 @@ impl Store {
         rows_max: usize,
         retention_of: &dyn Fn(&Channel) -> Retention,
     ) -> Result<Pruned, StoreError> {
-        let plan = self.readers.read(|connection| prune::plan(connection, *walk, rows_max, retention_of))?;
+        let from = *walk;
+        let rooms = self.readers.read(move |connection| prune::next_rooms(connection, from))?;
+        let rooms = prune::Rooms::new(rooms, retention_of);
+        let plan = self.readers.read(move |connection| prune::plan(connection, from, rows_max, &rooms))?;
         let mut pruned = Pruned { rows: 0, finished: plan.finished, held: Duration::ZERO };
         if !plan.ranges.is_empty() {
-            let started = Cell::new(None);
-            pruned.rows = self.write(|connection| {
-                started.set(Some(Instant::now()));
-                Ok(models::message::delete(connection, &plan.ranges)?)
+            let (rows, started) = self.write(move |connection| {
+                let started = Instant::now();
+                Ok((models::message::delete(connection, &plan.ranges)?, started))
             })?;
-            pruned.held = started.get().map_or(Duration::ZERO, |started| started.elapsed());
+            pruned.rows = rows;
+            pruned.held = started.elapsed();
             self.metrics.pruned_messages_total.inc_by(pruned.rows as u64);
         }
         debug_assert!(pruned.rows <= rows_max, "a step deletes a bounded number of rows");
@@ -227,14 +252,11 @@ impl Store {
         self.target.measure_files();
     }
 
-    /// The health of the database. While it is down, asking tries it now and then.
+    /// The health of the database: of the last operations, or of the last trial while it is down or idle. Asking
+    /// waits for nothing.
     pub fn health(&self) -> Health {
         if let Err(reason) = self.target.check_files() {
-            self.monitor.failed(Side::Write, &reason);
-        } else if self.monitor.wants_trial() {
-            self.lanes.probe();
-            // The outcome is what counts, and the monitor has seen it.
-            let _ = self.readers.read(models::meta::epoch_if_any);
+            self.monitor.failed(Side::Lane(0), &reason);
         }
         self.monitor.health()
     }
@@ -255,7 +277,10 @@ impl Store {
 
     /// Runs a change that is no message in a transaction of its own: on SQLite by its one writer,
     /// on PostgreSQL beside the lanes.
-    fn write<T>(&self, work: impl Fn(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Connection) -> Result<T, StoreError> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
         if self.target.is_sqlite() { self.lanes.write_beside(work) } else { self.readers.write(work) }
     }
 }

@@ -54,7 +54,7 @@ impl Failure {
 pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
     let connect = |purpose| {
         let failed = |error| OpenError::Connect(format!("{}: {error}", target.name()));
-        target.connect(purpose).map_err(failed)
+        target.connect_patiently(purpose).map_err(failed)
     };
     if target.is_sqlite() {
         // First without the settings of a writer, which change the file.
@@ -63,6 +63,7 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
         }
     }
     let mut connection = connect(Purpose::Write)?;
+    target.check_sessions(&mut connection)?;
     let migrated = match &mut connection {
         Connection::Sqlite(sqlite) => sqlite.immediate_transaction(|sqlite| {
             look_at_sqlite(sqlite)?;
@@ -80,6 +81,7 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
         let name = target.name();
         OpenError::Refused(format!("{name}: its tables are not those of this version of Roomcast: {error}"))
     })?;
+    connection.bound_waits().map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
     Ok(connection)
 }
 

@@ -82,25 +82,51 @@ struct Share {
     leaves_some: bool,
 }
 
-/// Looks for at most `rows_max` rows to delete, from where the walk is.
+/// Rooms that a step looks at.
+pub(super) struct Rooms {
+    /// Id, head and retention of those that may have rows outside.
+    retentions: Vec<(i64, Seq, Retention)>,
+    /// Id of the last of all that were looked at.
+    last: Option<i64>,
+    /// No room comes after them.
+    are_last: bool,
+}
+
+/// The next rooms of a walk: id, name and head.
+pub(super) fn next_rooms(
+    connection: &mut Connection,
+    walk: PruneWalk,
+) -> QueryResult<Vec<(i64, String, i64)>> {
+    room::after(connection, walk.after_room, PRUNE_ROOMS_PER_STEP)
+}
+
+impl Rooms {
+    pub(super) fn new(rooms: Vec<(i64, String, i64)>, retention_of: &dyn Fn(&Channel) -> Retention) -> Self {
+        let last = rooms.last().map(|(id, ..)| *id);
+        let are_last = (rooms.len() as i64) < PRUNE_ROOMS_PER_STEP;
+        let retentions = rooms
+            .into_iter()
+            .map(|(id, name, head)| {
+                let retention = Channel::new(&name).map_or(Retention::default(), |name| retention_of(&name));
+                (id, head as Seq, retention)
+            })
+            .filter(|(_, head, retention)| retention.ttl.is_some() || retention.last_outside(*head) > 0)
+            .collect();
+        Self { retentions, last, are_last }
+    }
+}
+
+/// Looks for at most `rows_max` rows to delete in these rooms.
 pub(super) fn plan(
     connection: &mut Connection,
     walk: PruneWalk,
     rows_max: usize,
-    retention_of: &dyn Fn(&Channel) -> Retention,
+    rooms: &Rooms,
 ) -> QueryResult<PrunePlan> {
     let now_ms = clock::unix_ms();
-    let rooms = room::after(connection, walk.after_room, PRUNE_ROOMS_PER_STEP)?;
-    let is_last = (rooms.len() as i64) < PRUNE_ROOMS_PER_STEP;
-    let mut after = PruneWalk { after_room: rooms.last().map_or(walk.after_room, |(id, ..)| *id), ..walk };
-    let retentions: Vec<(i64, Seq, Retention)> = rooms
-        .into_iter()
-        .map(|(id, name, head)| {
-            (id, head as Seq, Channel::new(&name).map_or(Retention::default(), |name| retention_of(&name)))
-        })
-        .filter(|(_, head, retention)| retention.ttl.is_some() || retention.last_outside(*head) > 0)
-        .collect();
-    let over = rooms_over(connection, &retentions, now_ms)?;
+    let Rooms { retentions, last, are_last: is_last } = rooms;
+    let mut after = PruneWalk { after_room: last.unwrap_or(walk.after_room), ..walk };
+    let over = rooms_over(connection, retentions, now_ms)?;
     let wanted: usize = over.iter().map(|(over, _)| over.rows(rows_max)).sum();
     let mut ranges = Vec::new();
     let mut left = rows_max;
@@ -112,8 +138,8 @@ pub(super) fn plan(
         ranges.extend(share.ranges);
         after.leaves_some |= share.leaves_some;
     }
-    let finished = is_last && !after.leaves_some;
-    if is_last {
+    let finished = *is_last && !after.leaves_some;
+    if *is_last {
         after = PruneWalk::default();
     }
     Ok(PrunePlan { ranges, walk: after, finished })

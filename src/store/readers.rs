@@ -1,28 +1,30 @@
 //! The connections that only read (on PostgreSQL they also make the rare writes that are no
-//! messages). They never wait for a commit.
+//! messages). They never wait for a commit, and no caller waits for them for ever.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use diesel::{ConnectionError, QueryResult};
 
+use crate::limits::STORE_ANSWER_MAX;
 use crate::store::connection::{Connection, Purpose, Target};
 use crate::store::error::StoreError;
-use crate::store::health::{Monitor, Side};
+use crate::store::health::{Monitor, Operation, Side};
 use crate::store::lineage::Lineage;
+use crate::store::remote::Remote;
 use crate::sync::blocking;
 
-/// Time a caller waits for a connection while all are in use.
-const CHECKOUT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time a caller waits for a connection while the database is known to be down: callers get their error fast.
+const CHECKOUT_TIMEOUT_WHILE_DOWN: Duration = Duration::from_secs(1);
 
-/// The same while the database is known to be down: callers get their error fast.
-const CHECKOUT_TIMEOUT_WHILE_DOWN: Duration = Duration::from_millis(200);
+/// A query that failed later has waited for something, and is not tried on another connection.
+const FAILED_AT_ONCE: Duration = Duration::from_millis(500);
 
 /// A pool of reading connections.
 #[derive(Debug)]
 pub(super) struct Readers {
     pool: r2d2::Pool<Opener>,
-    lineage: Arc<Lineage>,
     monitor: Arc<Monitor>,
 }
 
@@ -31,13 +33,28 @@ pub(super) struct Readers {
 struct Opener {
     target: Target,
     lineage: Arc<Lineage>,
+    monitor: Arc<Monitor>,
+    /// Connections whose callers went away because they hang.
+    hanging: Arc<AtomicUsize>,
+    hanging_max: usize,
 }
 
-/// A pooled connection; `None` once it has failed.
+/// A pooled connection.
 struct Pooled {
-    connection: Option<Connection>,
+    /// `None` once it has failed.
+    line: Option<Line>,
+    /// Number of outages before it was opened.
+    outages: u64,
     /// The history it shows, see [`Lineage::generation`].
     generation: u64,
+}
+
+/// The way to a database.
+enum Line {
+    /// A file, whose locks are waited for no longer than SQLite is told.
+    Here(Connection),
+    /// A server, which may be frozen: a thread waits for it, so that its caller need not.
+    Away(Remote),
 }
 
 impl r2d2::ManageConnection for Opener {
@@ -47,18 +64,36 @@ impl r2d2::ManageConnection for Opener {
     fn connect(&self) -> Result<Pooled, ConnectionError> {
         // SQLite would create what is missing.
         self.target.check_files().map_err(ConnectionError::BadConnection)?;
+        if self.hanging.load(Ordering::Acquire) >= self.hanging_max {
+            let reason = "the server does not answer on as many connections as there may be";
+            return Err(ConnectionError::BadConnection(reason.to_owned()));
+        }
+        let outages = self.monitor.outages();
         let mut connection = self.target.connect(Purpose::Read)?;
         let admitted = self.lineage.admit(&mut connection);
         let generation = admitted.map_err(|reason| ConnectionError::BadConnection(reason.to_string()))?;
-        Ok(Pooled { connection: Some(connection), generation })
+        let line = match self.target.is_sqlite() {
+            true => Line::Here(connection),
+            false => Line::Away(
+                Remote::new(connection, self.hanging.clone())
+                    .map_err(|error| ConnectionError::BadConnection(error.to_string()))?,
+            ),
+        };
+        Ok(Pooled { line: Some(line), outages, generation })
     }
 
-    fn is_valid(&self, _: &mut Pooled) -> Result<(), ConnectionError> {
-        Ok(())
+    /// A connection from before an outage may lead to a server that is none any more, or to an old copy. A file is
+    /// the same.
+    fn is_valid(&self, pooled: &mut Pooled) -> Result<(), ConnectionError> {
+        let is_young = self.target.is_sqlite() || pooled.outages == self.monitor.outages();
+        match is_young && pooled.generation == self.lineage.generation() {
+            true => Ok(()),
+            false => Err(ConnectionError::BadConnection("it is older than an outage or a fork".to_owned())),
+        }
     }
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
-        pooled.connection.is_none()
+        pooled.line.is_none()
     }
 }
 
@@ -79,76 +114,113 @@ impl Readers {
         lineage: Arc<Lineage>,
         monitor: Arc<Monitor>,
     ) -> Self {
+        let connections = connections.max(1);
+        let hanging_max = connections as usize;
+        let opener =
+            Opener { target, lineage, monitor: monitor.clone(), hanging: Arc::default(), hanging_max };
         let pool = r2d2::Pool::builder()
-            .max_size(connections.max(1))
+            .max_size(connections)
             .min_idle(Some(1))
-            .connection_timeout(CHECKOUT_TIMEOUT)
-            .test_on_check_out(false)
+            .connection_timeout(STORE_ANSWER_MAX)
             .error_handler(Box::new(Quiet))
-            .build_unchecked(Opener { target, lineage: lineage.clone() });
-        Self { pool, lineage, monitor }
+            .build_unchecked(opener);
+        Self { pool, monitor }
     }
 
     /// Runs a query. It is tried again on another connection when the one at hand turns out to be
     /// dead, until one that was opened since has failed too.
-    pub(super) fn read<T>(&self, query: impl Fn(&mut Connection) -> QueryResult<T>) -> Result<T, StoreError> {
-        self.with_connection(Side::Read, |connection| Ok(query(connection)?))
+    pub(super) fn read<T: Send + 'static>(
+        &self,
+        query: impl Fn(&mut Connection) -> QueryResult<T> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        self.with_connection(Side::Reads, move |connection| Ok(query(connection)?))
     }
 
     /// Runs `work` in a transaction of its own.
-    pub(super) fn write<T>(
+    pub(super) fn write<T: Send + 'static>(
         &self,
-        work: impl Fn(&mut Connection) -> Result<T, StoreError>,
+        work: impl Fn(&mut Connection) -> Result<T, StoreError> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
-        self.with_connection(Side::Write, |connection| connection.transaction(&work))
+        self.with_connection(Side::Changes, move |connection| connection.transaction(&work))
     }
 
-    fn with_connection<T>(
+    fn with_connection<T: Send + 'static>(
         &self,
         side: Side,
-        work: impl Fn(&mut Connection) -> Result<T, StoreError>,
+        work: impl Fn(&mut Connection) -> Result<T, StoreError> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
-        blocking::waiting(|| self.with_any_connection(side, work))
+        let done = blocking::waiting(|| self.with_any_connection(side, &Arc::new(work)));
+        match &done {
+            Err(StoreError::Unavailable(reason)) => self.monitor.failed(side, reason),
+            _ => self.monitor.succeeded(side),
+        }
+        done
     }
 
-    fn with_any_connection<T>(
+    fn with_any_connection<T: Send + 'static>(
         &self,
         side: Side,
-        work: impl Fn(&mut Connection) -> Result<T, StoreError>,
+        work: &Arc<impl Fn(&mut Connection) -> Result<T, StoreError> + Send + Sync + 'static>,
     ) -> Result<T, StoreError> {
-        let mut last = String::new();
+        let answer_by = Instant::now() + STORE_ANSWER_MAX;
+        let mut last = None;
         for _ in 0..=self.pool.max_size() {
-            let mut pooled = match self.checkout() {
+            let began = Instant::now();
+            if began >= answer_by {
+                break;
+            }
+            let mut pooled = match self.checkout(answer_by) {
                 Ok(pooled) => pooled,
-                Err(error) => {
-                    if last.is_empty() {
-                        last = error.to_string();
-                    }
-                    break;
-                }
+                Err(error) => return Err(last.unwrap_or(StoreError::Unavailable(error.to_string()))),
             };
             // Out of its place while in use: what fails or panics is not used again.
-            let Some(mut connection) = pooled.connection.take() else { continue };
-            if pooled.generation != self.lineage.generation() {
-                "it showed a history that forked".clone_into(&mut last);
-                continue;
-            }
-            match work(&mut connection) {
-                Err(StoreError::Unavailable(reason)) => last = reason,
+            let Some(line) = pooled.line.take() else { continue };
+            let (line, done) = line.run(work, self.monitor.begin(side), answer_by);
+            match done {
+                Err(error @ StoreError::Unavailable(_)) if began.elapsed() < FAILED_AT_ONCE => {
+                    last = Some(error);
+                }
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 done => {
-                    pooled.connection = Some(connection);
-                    self.monitor.succeeded(side);
+                    pooled.line = line;
                     return done;
                 }
             }
         }
-        debug_assert!(!last.is_empty(), "a failure has a reason");
-        self.monitor.failed(side, &last);
-        Err(StoreError::Unavailable(last))
+        Err(last.unwrap_or(StoreError::Unavailable("no connection works".to_owned())))
     }
 
-    fn checkout(&self) -> Result<r2d2::PooledConnection<Opener>, r2d2::Error> {
-        let down = self.monitor.is_down(Side::Read) || self.monitor.is_down(Side::Write);
-        self.pool.get_timeout(if down { CHECKOUT_TIMEOUT_WHILE_DOWN } else { CHECKOUT_TIMEOUT })
+    fn checkout(&self, answer_by: Instant) -> Result<r2d2::PooledConnection<Opener>, r2d2::Error> {
+        let left = answer_by.saturating_duration_since(Instant::now());
+        let down = self.monitor.is_down(Side::Reads) || self.monitor.is_down(Side::Changes);
+        self.pool.get_timeout(if down { left.min(CHECKOUT_TIMEOUT_WHILE_DOWN) } else { left })
+    }
+}
+
+impl Line {
+    /// Runs `work`; gives the line back unless its thread is still at it.
+    fn run<T: Send + 'static>(
+        self,
+        work: &Arc<impl Fn(&mut Connection) -> Result<T, StoreError> + Send + Sync + 'static>,
+        operation: Operation,
+        answer_by: Instant,
+    ) -> (Option<Self>, Result<T, StoreError>) {
+        match self {
+            Self::Here(mut connection) => {
+                let done = work(&mut connection);
+                drop(operation);
+                (Some(Self::Here(connection)), done)
+            }
+            Self::Away(remote) => {
+                let work = work.clone();
+                let work = move |connection: &mut Connection| {
+                    let _operation = operation;
+                    work(connection)
+                };
+                let (remote, done) = remote.run(work, answer_by);
+                let late = || Err(StoreError::Unavailable("the server has not answered in time".to_owned()));
+                (remote.map(Self::Away), done.unwrap_or_else(late))
+            }
+        }
     }
 }

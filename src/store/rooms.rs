@@ -18,7 +18,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub fn room(&self, channel: &Channel) -> Result<Option<Room>, StoreError> {
-        self.readers.read(|connection| room::find(connection, channel))
+        let channel = channel.clone();
+        self.readers.read(move |connection| room::find(connection, &channel))
     }
 
     /// Number of the room's newest message; 0 when there is no such room.
@@ -42,17 +43,20 @@ impl Store {
         for (id, _) in members {
             user::check(id)?;
         }
-        let ids: Vec<&str> = members.iter().map(|(id, _)| *id).collect();
+        let members: Vec<(String, Role)> =
+            members.iter().map(|(id, role)| ((*id).to_owned(), *role)).collect();
+        let channel = channel.clone();
         // A room of two contacts has a key that only a contact gives it.
         if kind == RoomKind::Direct {
             return Err(StoreError::DirectRoom);
         }
-        self.write(|connection| {
+        self.write(move |connection| {
             let now_ms = clock::unix_ms();
+            let ids: Vec<&str> = members.iter().map(|(id, _)| &**id).collect();
             user::add(connection, &ids, now_ms)?;
             let new = NewRoom { name: channel.as_str(), kind, direct_key: None, now_ms };
             let room_id = room::create(connection, &new)?.ok_or(StoreError::RoomExists)?;
-            for (id, role) in members {
+            for (id, role) in &members {
                 member::add(connection, room_id, id, *role, now_ms)?;
             }
             Ok(())
@@ -67,7 +71,8 @@ impl Store {
         if user::check(user).is_err() {
             return Ok(None);
         }
-        self.readers.read(|connection| member::role(connection, channel.as_str(), user))
+        let (channel, user) = (channel.clone(), user.to_owned());
+        self.readers.read(move |connection| member::role(connection, channel.as_str(), &user))
     }
 
     /// True when a user belongs to a room.
@@ -84,8 +89,9 @@ impl Store {
     /// [`StoreError::BadUser`], [`StoreError::Unavailable`].
     pub fn members(&self, channel: &Channel, after: &str, limit: usize) -> Result<Vec<Member>, StoreError> {
         check_place(after)?;
-        let room = channel.as_str();
-        self.readers.read(|connection| member::of_room(connection, room, after, limit as i64))
+        let (channel, after) = (channel.clone(), after.to_owned());
+        self.readers
+            .read(move |connection| member::of_room(connection, channel.as_str(), &after, limit as i64))
     }
 
     /// Adds a contact and, if the two have none yet, their direct room, which then also puts the
@@ -99,7 +105,8 @@ impl Store {
         if user == contact {
             return Err(StoreError::OwnContact);
         }
-        self.write(|connection| add_contact(connection, user, contact))
+        let (user, contact) = (user.to_owned(), contact.to_owned());
+        self.write(move |connection| add_contact(connection, &user, &contact))
     }
 
     /// Removes a contact from the user's list; the room and its messages stay. True when it was there.
@@ -110,7 +117,8 @@ impl Store {
         if user::check(user).and(user::check(contact)).is_err() {
             return Ok(false);
         }
-        self.write(|connection| Ok(contact::remove(connection, user, contact)?))
+        let (user, contact) = (user.to_owned(), contact.to_owned());
+        self.write(move |connection| Ok(contact::remove(connection, &user, &contact)?))
     }
 
     /// The first of the user's contacts in the order of their ids, behind the user `after`, which may be empty.
@@ -122,7 +130,9 @@ impl Store {
             return Ok(Vec::new());
         }
         check_place(after)?;
-        let rows = self.readers.read(|connection| contact::of_user(connection, user, after, limit as i64))?;
+        let (user, after) = (user.to_owned(), after.to_owned());
+        let rows =
+            self.readers.read(move |connection| contact::of_user(connection, &user, &after, limit as i64))?;
         rows.into_iter()
             .map(|(user, name, since_ms)| Ok(Contact { user, channel: stored_channel(&name)?, since_ms }))
             .collect()
@@ -136,7 +146,9 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub fn set_last_read(&self, channel: &Channel, user: &str, seq: Seq) -> Result<Unread, StoreError> {
         user::check(user)?;
-        self.write(|connection| {
+        let (channel, user) = (channel.clone(), user.to_owned());
+        self.write(move |connection| {
+            let (channel, user) = (&channel, &*user);
             let room = room::find(connection, channel)?.ok_or(StoreError::UnknownRoom)?;
             let seq = seq.min(room.head);
             let position = |last_read| {
@@ -172,7 +184,9 @@ impl Store {
             return Ok(Vec::new());
         }
         let after = after.unwrap_or(RoomCursor::START);
-        let rows = self.readers.read(|connection| member::rooms_of(connection, user, after, limit as i64))?;
+        let user = user.to_owned();
+        let rows =
+            self.readers.read(move |connection| member::rooms_of(connection, &user, after, limit as i64))?;
         rows.into_iter()
             .map(|(name, head, last_read, last_active_ms, room_id)| {
                 let channel = stored_channel(&name)?;

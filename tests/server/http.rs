@@ -38,7 +38,7 @@ fn metrics_have_their_names() {
         ("listeners", 1),
         ("publications_total", 1),
         ("deliveries_total", 1),
-        ("store_up", 1),
+        ("store_up{lane=\"0\"}", 1),
         ("commit_batch_rows_sum", 1),
         ("commit_failures_total", 0),
         ("catch_ups_total", 0),

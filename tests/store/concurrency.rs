@@ -30,7 +30,7 @@ fn dense(backend: &Backend) {
             let rooms: Vec<String> =
                 (0..burst).map(|n| format!("r{}", (n * 7 + thread + round) % ROOMS)).collect();
             let sent = rooms.iter().map(|room| message_of(&format!("u{thread}"), room, "1")).collect();
-            let results = store.append(sent, &Discard);
+            let results = store.append(sent, &discard());
             let mut answers = answers.lock().unwrap();
             for (room, result) in rooms.into_iter().zip(results) {
                 let Ok(Appended::New(seq)) = result else { panic!("{result:?}") };
@@ -64,7 +64,7 @@ fn two_stores(backend: &Backend) {
         for round in 0..20 {
             let rooms = ["x", "y", "z", "x"];
             let sent = rooms.iter().map(|room| message_of(&format!("u{round}"), room, "1")).collect();
-            let results = stores[thread % 2].append(sent, &Discard);
+            let results = stores[thread % 2].append(sent, &discard());
             let mut answers = answers.lock().unwrap();
             answers.extend([0, 3].map(|place: usize| results[place].clone().unwrap().seq()));
         }

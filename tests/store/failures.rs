@@ -26,7 +26,7 @@ pub(crate) const SQLITE_CHECKS: &[Check] = &[
     ("a write-ahead file that grew is cut", cut_log),
 ];
 
-fn unavailable(store: &Store, sink: &dyn CommitSink, count: usize) {
+fn unavailable<S: CommitSink + 'static>(store: &Store, sink: &Arc<S>, count: usize) {
     let messages = (0..count).map(|_| message_of("ann", "a", "lost")).collect();
     let results = store.append(messages, sink);
     assert!(results.iter().all(|result| *result == Err(AppendError::Unavailable)), "{results:?}");
@@ -44,14 +44,14 @@ fn failed_commit(backend: &Backend) {
     backend.execute("ALTER TABLE messages RENAME TO hidden");
     unavailable(&store, &sink, 1);
     unavailable(&store, &sink, 10);
-    assert_eq!(metrics.store_up.get(), 0);
+    assert!(!is_up(&metrics));
     assert_eq!(metrics.commit_failures_total.get(), 2);
     assert!(is_down(&store));
     assert_eq!(store.head(&channel("a")), Ok(1));
     backend.execute("ALTER TABLE hidden RENAME TO messages");
     assert_eq!(append_to(&store, &sink, message("a", "2")), Ok(Appended::New(2)));
-    assert_eq!(store.health(), Health::Up);
-    assert_eq!(metrics.store_up.get(), 1);
+    await_up(&store);
+    assert!(is_up(&metrics));
     assert_eq!(sink.seqs("a"), [1, 2]);
     assert_eq!(backend.number("SELECT count(*) FROM messages"), 2);
 }
@@ -62,7 +62,7 @@ fn vanished_file(backend: &Backend) {
     append(&store, message("a", "1")).unwrap();
     let elsewhere = path.with_extension("moved");
     std::fs::rename(path, &elsewhere).unwrap();
-    unavailable(&store, &Discard, 2);
+    unavailable(&store, &discard(), 2);
     assert!(matches!(store.add_contact("ann", "bob"), Err(StoreError::Unavailable(_))));
     assert!(is_down(&store));
     assert!(!path.exists(), "nobody makes an empty database of that name");
@@ -98,7 +98,7 @@ fn vanished_log(backend: &Backend) {
     let log = beside(backend, "-wal");
     fs::remove_file(&log).unwrap();
     assert!(is_down(&store), "seen without a publish");
-    unavailable(&store, &Discard, 2);
+    unavailable(&store, &discard(), 2);
     assert!(matches!(store.add_contact("ann", "bob"), Err(StoreError::Unavailable(_))));
     let Health::Down { reason, .. } = store.health() else { panic!("it is down") };
     assert!(reason.contains("-wal was moved or deleted; what was acknowledged is saved"), "{reason}");
@@ -116,7 +116,7 @@ fn vanished_log(backend: &Backend) {
     await_up(&store);
     assert_eq!(append(&store, message("a", "12")), Ok(Appended::New(12)));
     fs::remove_file(&log).unwrap();
-    unavailable(&store, &Discard, 1);
+    unavailable(&store, &discard(), 1);
     assert_eq!(rows_after_a_crash(backend), 12);
 }
 
@@ -126,7 +126,7 @@ fn replaced_log(backend: &Backend) {
     let log = beside(backend, "-wal");
     fs::copy(&log, beside(backend, "-copy")).unwrap();
     fs::rename(beside(backend, "-copy"), &log).unwrap();
-    unavailable(&store, &Discard, 1);
+    unavailable(&store, &discard(), 1);
     let Health::Down { reason, .. } = store.health() else { panic!("it is down") };
     assert!(reason.contains("-wal was replaced"), "{reason}");
 }
@@ -135,7 +135,7 @@ fn vanished_index(backend: &Backend) {
     let store = backend.open();
     fill(&store, "a", 10);
     fs::remove_file(beside(backend, "-shm")).unwrap();
-    unavailable(&store, &Discard, 1);
+    unavailable(&store, &discard(), 1);
     assert!(is_down(&store));
     drop(store);
     assert_eq!(append(&backend.open(), message("a", "11")), Ok(Appended::New(11)));
@@ -153,7 +153,7 @@ fn cut_log(backend: &Backend) {
     let size = || fs::metadata(beside(backend, "-wal")).unwrap().len();
     while size() <= LIMIT + LIMIT / 4 {
         let sent = (0..16).map(|_| message("a", &large)).collect();
-        assert!(store.append(sent, &Discard).iter().all(Result::is_ok));
+        assert!(store.append(sent, &discard()).iter().all(Result::is_ok));
     }
     append(&store, message("a", "1")).unwrap();
     assert!(metrics.store_wal_bytes.get() as u64 > LIMIT);
@@ -180,12 +180,12 @@ pub(crate) fn a_stopped_server_heals(cluster: &mut Cluster) {
     assert!(is_down(&store));
     unavailable(&store, &sink, 1);
     assert!(asked_at.elapsed() < Duration::from_secs(30), "calls do not hang");
-    assert_eq!(metrics.store_up.get(), 0);
+    assert!(!is_up(&metrics));
     cluster.run();
     await_up(&store);
     assert_eq!(append_to(&store, &sink, message("a", "2")), Ok(Appended::New(2)));
     assert_eq!(store.head(&channel("a")), Ok(2));
-    assert_eq!(metrics.store_up.get(), 1);
+    assert!(is_up(&metrics));
     assert_eq!(sink.seqs("a"), [1, 2]);
     // Connections that died while nobody used them are replaced unnoticed.
     cluster.crash();

@@ -56,7 +56,7 @@ impl Journal {
         journal
     }
 
-    fn append(&self, store: &Store, room: &str) -> Seq {
+    fn append(self: &Arc<Self>, store: &Store, room: &str) -> Seq {
         let deadline = Instant::now() + crate::temp::PATIENCE;
         loop {
             match append_to(store, self, message_of("ann", room, "1")) {
@@ -88,7 +88,7 @@ fn time_goes_on(backend: &Backend) {
     let ahead = backend.number("SELECT max(created_at) FROM messages WHERE room_id = 1");
     drop(store);
     let store = backend.open();
-    let journal = Journal::default();
+    let journal = Arc::new(Journal::default());
     let batch = ["ahead", "usual", "new"].map(|room| message(room, "3")).to_vec();
     assert!(store.append(batch, &journal).iter().all(Result::is_ok));
     let told = journal.0.lock().unwrap().clone();
@@ -111,7 +111,7 @@ fn numbers_given_twice(backend: &Backend) {
     assert_eq!(store.last_fork(), None);
     backend.execute("DELETE FROM messages WHERE seq > 5; UPDATE rooms SET head_seq = 5; DELETE FROM users");
 
-    assert_eq!(append_to(&store, &*journal, message_of("ann", "a", "new")), Ok(Appended::New(6)));
+    assert_eq!(append_to(&store, &journal, message_of("ann", "a", "new")), Ok(Appended::New(6)));
     let after = store.epoch();
     assert_ne!(after, before);
     assert_eq!(journal.forks(), (vec![after.to_string()], 1), "told before the message is passed on");

@@ -51,8 +51,8 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    pub(crate) fn new() -> Self {
-        Self { outsider: None, seen: Mutex::default() }
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { outsider: None, seen: Mutex::default() })
     }
 
     /// What was seen of a room.
@@ -78,7 +78,7 @@ impl CommitSink for Collector {
 fn in_order_and_visible(backend: &Backend) {
     let store = backend.open();
     let outsider = Some(Mutex::new(Outsider::new(backend)));
-    let sink = Collector { outsider, seen: Mutex::default() };
+    let sink = Arc::new(Collector { outsider, seen: Mutex::default() });
     in_threads(8, |thread| {
         for round in 0..20 {
             let count = 1 + (thread + round) % 5;
@@ -115,7 +115,7 @@ impl CommitSink for TwoHalves {
 
 fn second_half_first(backend: &Backend) {
     let store = backend.open();
-    let sink = TwoHalves::default();
+    let sink = Arc::new(TwoHalves::default());
     append_to(&store, &sink, message("a", "1")).unwrap();
     assert!(sink.second_ran.load(Ordering::SeqCst));
 }
@@ -137,7 +137,7 @@ impl CommitSink for Clumsy {
 
 fn panicking_sink(backend: &Backend) {
     let store = backend.open();
-    let sink = Clumsy::default();
+    let sink = Arc::new(Clumsy::default());
     assert!(append_to(&store, &sink, message("a", "1")).is_err());
     assert_eq!(append_to(&store, &sink, message("a", "2")).unwrap().seq(), 2);
 }

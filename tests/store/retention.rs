@@ -135,7 +135,7 @@ fn pruned_by_rule(backend: &Backend) {
         (0..450).map(|n| format!("{}:{n}", if n % 2 == 0 { "short" } else { "long" })).collect();
     for _ in 0..2 {
         let messages = rooms.iter().map(|room| message(room, "1")).collect();
-        assert!(store.append(messages, &Discard).iter().all(Result::is_ok));
+        assert!(store.append(messages, &discard()).iter().all(Result::is_ok));
     }
     let rule = |channel: &Channel| if channel.namespace() == "short" { newest(1) } else { KEEP_ALL };
     assert_eq!(prune_all(&store, &rule).iter().sum::<usize>(), 225);

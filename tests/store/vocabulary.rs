@@ -156,15 +156,26 @@ impl CommitSink for Discard {
     fn forked(&self, _: &Arc<str>) {}
 }
 
+pub(crate) fn discard() -> Arc<Discard> {
+    Arc::new(Discard)
+}
+
+/// True while every part of the store is up.
+pub(crate) fn is_up(metrics: &Metrics) -> bool {
+    let text = metrics.render();
+    let mut states = text.lines().filter(|line| line.starts_with("roomcast_store_up{"));
+    states.all(|line| line.ends_with(" 1"))
+}
+
 /// Stores one message.
 pub(crate) fn append(store: &Store, message: NewMessage) -> Result<Appended, AppendError> {
-    append_to(store, &Discard, message)
+    append_to(store, &discard(), message)
 }
 
 /// Stores one message and passes it to the sink.
-pub(crate) fn append_to(
+pub(crate) fn append_to<S: CommitSink + 'static>(
     store: &Store,
-    sink: &dyn CommitSink,
+    sink: &Arc<S>,
     message: NewMessage,
 ) -> Result<Appended, AppendError> {
     let mut results = store.append(vec![message], sink);
@@ -175,7 +186,7 @@ pub(crate) fn append_to(
 /// Stores `1`, `2`, … up to `count` in a room, in one submission.
 pub(crate) fn fill(store: &Store, room: &str, count: usize) {
     let messages = (1..=count).map(|number| message(room, &number.to_string())).collect();
-    for result in store.append(messages, &Discard) {
+    for result in store.append(messages, &discard()) {
         result.unwrap();
     }
 }

@@ -60,7 +60,8 @@ pub(super) struct Committed<'a, R> {
     pub(super) after: Option<Box<dyn FnOnce() + 'a>>,
 }
 
-/// A caller that does not wait for its answers. Called by the thread that leads, which it must not hold up.
+/// A caller that does not lead, because it does not wait for its answers or must not wait for ever. Called by the
+/// thread that leads, or that answers rows which have waited too long; it must hold neither up.
 pub(crate) trait Completion<R>: Send + Sync {
     /// All rows of the submission are answered, in their order. The same thread is about to deliver what was
     /// committed, and then calls [`delivered`](Self::delivered): until then a reply may be held back, to leave
@@ -72,6 +73,12 @@ pub(crate) trait Completion<R>: Send + Sync {
 
     /// The caller is to have [`lead_on`](GroupCommit::lead_on) called by a thread of its own, soon.
     fn appointed(&self);
+
+    /// True when the thread that leads for this caller never does anything else. It is called in the place of
+    /// one that may itself be waiting for the lane.
+    fn leads_at_once(&self) -> bool {
+        false
+    }
 }
 
 /// Answers that one thread gives itself, although rows wait that another could commit meanwhile: waking it
@@ -91,6 +98,10 @@ struct Queue<T, R> {
     /// What is left of each submission that is too large for one turn; the first has the next turn. Its caller
     /// waits for all of it, so nothing that the same caller submits can overtake it.
     large: VecDeque<VecDeque<Waiting<T, R>>>,
+    /// The rows that the leader has taken.
+    taken: Option<Arc<Vec<Slot<R>>>>,
+    /// When a leader last took rows.
+    progress_at: Instant,
     leadership: Leadership,
 }
 
@@ -131,7 +142,12 @@ impl<T, R> Queue<T, R> {
             && let Some(mut large) = self.large.pop_front()
         {
             let count = large.len().min(turn).min(rows);
-            self.waiting.extend(large.drain(..count));
+            // They have waited for their turn, which is no sign of a commit that hangs.
+            let since = Instant::now();
+            self.waiting.extend(large.drain(..count).map(|mut waiting| {
+                waiting.slot.since = since;
+                waiting
+            }));
             rows -= count;
             if !large.is_empty() {
                 self.large.push_back(large);
@@ -143,13 +159,12 @@ impl<T, R> Queue<T, R> {
 struct Waiting<T, R> {
     row: T,
     slot: Slot<R>,
-    since: Instant,
 }
 
 /// The rows a leader has taken, and the slots of their answers.
 struct Batch<T, R> {
     rows: Vec<T>,
-    slots: Vec<Slot<R>>,
+    slots: Arc<Vec<Slot<R>>>,
     /// Time the oldest row has waited.
     waited: Duration,
 }
@@ -159,6 +174,7 @@ struct Slot<R> {
     waiter: Arc<Waiter<R>>,
     /// Index among the caller's rows.
     index: usize,
+    since: Instant,
 }
 
 /// One caller: it sleeps until its rows are answered, or has its completion told.
@@ -176,6 +192,7 @@ struct Answered<R> {
 
 struct WaiterState<R> {
     answers: Vec<Option<R>>,
+    /// 0 from the moment on at which the caller is answered.
     unanswered: usize,
     /// All answers, for a caller that sleeps.
     done: Option<Vec<R>>,
@@ -194,6 +211,8 @@ impl<T: Row, R> GroupCommit<T, R> {
             queue: Mutex::new(Queue {
                 waiting: VecDeque::new(),
                 large: VecDeque::new(),
+                taken: None,
+                progress_at: Instant::now(),
                 leadership: Leadership::Free,
             }),
             limits,
@@ -259,18 +278,18 @@ impl<T: Row, R> GroupCommit<T, R> {
         let mut queue = lock(&self.queue);
         debug_assert!(queue.has_leader() || queue.is_empty(), "rows wait without a leader");
         let waits = waiter.completion.is_none();
-        let is_large = waits && rows.len() > self.limits.turn_rows_max;
-        let rows = rows.into_iter().enumerate().map(|(index, row)| Waiting {
-            row,
-            slot: Slot { waiter: waiter.clone(), index },
-            since,
-        });
+        let at_once = waiter.leads_at_once();
+        let is_large = at_once && rows.len() > self.limits.turn_rows_max;
+        let rows = rows
+            .into_iter()
+            .enumerate()
+            .map(|(index, row)| Waiting { row, slot: Slot { waiter: waiter.clone(), index, since } });
         if is_large {
             queue.large.push_back(rows.collect());
         } else {
             queue.waiting.extend(rows);
         }
-        let must_lead = !queue.has_leader() || (waits && queue.leadership == Leadership::Called);
+        let must_lead = !queue.has_leader() || (at_once && queue.leadership == Leadership::Called);
         if must_lead {
             queue.leadership = if waits { Leadership::Appointed } else { Leadership::Called };
         }
@@ -280,7 +299,7 @@ impl<T: Row, R> GroupCommit<T, R> {
     /// Commits one batch, passes the lane on, answers. True when this thread is appointed again, which only
     /// one that `stays` is.
     fn lead<'a>(&self, commit: &mut impl FnMut(Vec<T>, Duration) -> Committed<'a, R>, stays: bool) -> bool {
-        let Batch { rows, slots, waited } = self.take_batch();
+        let Some(Batch { rows, slots, waited }) = self.take_batch() else { return false };
         let committed = catch_unwind(AssertUnwindSafe(|| commit(rows, waited)));
         let goes_on = self.pass_on(stays && slots.len() <= ANSWERS_BEFORE_NEXT);
         let (answers, after) = match committed {
@@ -293,7 +312,7 @@ impl<T: Row, R> GroupCommit<T, R> {
                 (Vec::new(), None)
             }
         };
-        let answered = self.sort_by_caller(slots, answers);
+        let answered = self.sort_by_caller(&slots, answers);
         let (told, slept): (Vec<_>, Vec<_>) =
             answered.into_iter().partition(|answered| answered.waiter.completion.is_some());
         let told: Vec<_> = told.into_iter().filter_map(Answered::tell).collect();
@@ -309,18 +328,66 @@ impl<T: Row, R> GroupCommit<T, R> {
         goes_on
     }
 
-    /// Begins the leadership with the rows that have waited longest.
-    fn take_batch(&self) -> Batch<T, R> {
+    /// Begins the leadership with the rows that have waited longest; `None` when all were answered meanwhile.
+    fn take_batch(&self) -> Option<Batch<T, R>> {
         let mut queue = lock(&self.queue);
         debug_assert_eq!(queue.leadership, Leadership::Appointed, "at most one leader a lane");
-        debug_assert!(!queue.is_empty(), "a leader has rows to commit");
+        if queue.is_empty() {
+            queue.leadership = Leadership::Free;
+            return None;
+        }
         queue.leadership = Leadership::Leading;
         queue.give_turns(self.limits);
         let sizes = queue.waiting.iter().map(|waiting| waiting.row.size_bytes());
         let take = rows_to_take(sizes, self.limits).min(queue.waiting.len());
-        let waited = queue.waiting.front().map(|oldest| oldest.since.elapsed()).unwrap_or_default();
-        let (rows, slots) = queue.waiting.drain(..take).map(|waiting| (waiting.row, waiting.slot)).unzip();
-        Batch { rows, slots, waited }
+        let waited = queue.waiting.front().map(|oldest| oldest.slot.since.elapsed()).unwrap_or_default();
+        let (rows, slots): (_, Vec<_>) =
+            queue.waiting.drain(..take).map(|waiting| (waiting.row, waiting.slot)).unzip();
+        let slots = Arc::new(slots);
+        queue.taken = Some(slots.clone());
+        queue.progress_at = Instant::now();
+        Some(Batch { rows, slots, waited })
+    }
+
+    /// Answers the callers whose rows have waited for so long, as if their commit had panicked. Rows that nobody has
+    /// taken are never committed; the outcome of the others is unknown.
+    pub(super) fn answer_overdue(&self, longest: Duration) {
+        let overdue = self.take_overdue(longest);
+        let told: Vec<_> = overdue.into_iter().filter_map(|waiter| waiter.give_up(self.lost)).collect();
+        for completion in told {
+            guarded(|| completion.delivered());
+        }
+    }
+
+    /// The callers whose rows have waited for so long; those rows wait no more.
+    fn take_overdue(&self, longest: Duration) -> Vec<Arc<Waiter<R>>> {
+        let mut queue = lock(&self.queue);
+        let mut overdue: Vec<Arc<Waiter<R>>> = Vec::new();
+        let mut add = |slot: &Slot<R>| {
+            let is_late = slot.since.elapsed() >= longest;
+            if is_late && !overdue.last().is_some_and(|last| Arc::ptr_eq(last, &slot.waiter)) {
+                overdue.push(slot.waiter.clone());
+            }
+            is_late
+        };
+        if let Some(taken) = &queue.taken {
+            // In order of arrival.
+            taken.iter().take_while(|slot| add(slot)).count();
+        }
+        while queue.waiting.front().is_some_and(|oldest| add(&oldest.slot)) {
+            queue.waiting.pop_front();
+        }
+        let hangs = queue.progress_at.elapsed() >= longest;
+        if hangs {
+            queue.large.iter().filter_map(VecDeque::front).take_while(|oldest| add(&oldest.slot)).count();
+        }
+        let is_overdue = |waiter: &Arc<Waiter<R>>| overdue.iter().any(|overdue| Arc::ptr_eq(overdue, waiter));
+        queue.large.retain(|large| large.front().is_some_and(|row| !is_overdue(&row.slot.waiter)));
+        queue.waiting.retain(|row| overdue.is_empty() || !is_overdue(&row.slot.waiter));
+        if queue.is_empty() && queue.leadership == Leadership::Called {
+            queue.leadership = Leadership::Free;
+        }
+        overdue
     }
 
     /// Ends the leadership: appoints this thread again if it `stays` and rows wait; or else the caller that waits
@@ -328,6 +395,7 @@ impl<T: Row, R> GroupCommit<T, R> {
     fn pass_on(&self, stays: bool) -> bool {
         let mut queue = lock(&self.queue);
         debug_assert_eq!(queue.leadership, Leadership::Leading, "only the leader passes the lane on");
+        queue.taken = None;
         let Some(longest) = queue.front().map(|waiting| waiting.slot.waiter.clone()) else {
             queue.leadership = Leadership::Free;
             return false;
@@ -337,22 +405,26 @@ impl<T: Row, R> GroupCommit<T, R> {
             return true;
         }
         let waits = |waiting: &&Waiting<T, R>| waiting.slot.waiter.completion.is_none();
-        let large = queue.large.front().and_then(VecDeque::front);
+        let large = queue.large.front().and_then(VecDeque::front).filter(waits);
         if let Some(waiting) = queue.waiting.iter().find(waits).or(large) {
             waiting.slot.waiter.appoint();
             queue.leadership = Leadership::Appointed;
             return false;
         }
         queue.leadership = Leadership::Called;
+        let large = queue.large.iter().filter_map(|large| large.front());
+        let mut all = queue.waiting.iter().chain(large).map(|waiting| &waiting.slot.waiter);
+        let at_once = all.find(|waiter| waiter.leads_at_once());
+        let called = at_once.cloned().unwrap_or(longest);
         drop(queue);
-        if let Some(completion) = &longest.completion {
+        if let Some(completion) = &called.completion {
             guarded(|| completion.appointed());
         }
         false
     }
 
     /// Gives each caller its answers.
-    fn sort_by_caller(&self, slots: Vec<Slot<R>>, answers: Vec<R>) -> Vec<Answered<R>> {
+    fn sort_by_caller(&self, slots: &[Slot<R>], answers: Vec<R>) -> Vec<Answered<R>> {
         let mut answers = answers.into_iter();
         let of_caller = |same: &[Slot<R>]| Answered {
             waiter: same[0].waiter.clone(),
@@ -368,16 +440,14 @@ impl<R> Answered<R> {
     /// Tells a completion, which is returned, when it has all its answers.
     fn tell(self) -> Option<Arc<dyn Completion<R>>> {
         let all = self.waiter.take_in(self.answers)?;
-        let completion = self.waiter.completion.clone()?;
-        guarded(|| completion.answered(all));
-        Some(completion)
+        self.waiter.hand_over(all)
     }
 
     /// Wakes a caller that sleeps when it has all its answers.
     fn wake(self) {
-        let Some(all) = self.waiter.take_in(self.answers) else { return };
-        lock(&self.waiter.state).done = Some(all);
-        self.waiter.changed.notify_one();
+        if let Some(all) = self.waiter.take_in(self.answers) {
+            self.waiter.hand_over(all);
+        }
     }
 }
 
@@ -404,9 +474,41 @@ impl<R> Waiter<R> {
         self.changed.notify_one();
     }
 
-    /// Takes answers in; gives all of them when none is missing any more.
+    /// True when whoever leads for this caller does nothing else: itself while it sleeps, or a thread of the lane.
+    fn leads_at_once(&self) -> bool {
+        self.completion.as_ref().is_none_or(|completion| completion.leads_at_once())
+    }
+
+    /// Answers what is unanswered with `lost`, if anything is. A completion is returned when it was told.
+    fn give_up(self: Arc<Self>, lost: fn() -> R) -> Option<Arc<dyn Completion<R>>> {
+        let all = {
+            let mut state = lock(&self.state);
+            if state.unanswered == 0 {
+                return None;
+            }
+            state.unanswered = 0;
+            std::mem::take(&mut state.answers).into_iter().map(|answer| answer.unwrap_or_else(lost)).collect()
+        };
+        self.hand_over(all)
+    }
+
+    /// Gives the caller all its answers. A completion is returned when it was told.
+    fn hand_over(&self, all: Vec<R>) -> Option<Arc<dyn Completion<R>>> {
+        if let Some(completion) = &self.completion {
+            guarded(|| completion.answered(all));
+            return Some(completion.clone());
+        }
+        lock(&self.state).done = Some(all);
+        self.changed.notify_one();
+        None
+    }
+
+    /// Takes answers in; gives all of them when none is missing any more, once. Later ones come too late.
     fn take_in(&self, answers: Vec<(usize, R)>) -> Option<Vec<R>> {
         let mut state = lock(&self.state);
+        if state.unanswered == 0 {
+            return None;
+        }
         for (index, answer) in answers {
             debug_assert!(state.answers[index].is_none(), "a row is answered once");
             debug_assert!(state.unanswered > 0, "more answers than rows");
@@ -549,6 +651,40 @@ mod tests {
         ];
         assert_eq!(batches[..5], expected);
         assert!(lock(&lane.queue).is_empty() && !lock(&lane.queue).has_leader());
+    }
+
+    #[test]
+    fn rows_behind_a_commit_that_hangs_are_answered() {
+        let lane = lane(1);
+        let (entered, has_entered) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let mut committed = Vec::new();
+        thread::scope(|scope| {
+            let first = &lane;
+            let committed = &mut committed;
+            let hanging = scope.spawn(move || {
+                first.submit(vec![1], |rows, _| {
+                    committed.extend(rows.clone());
+                    entered.send(()).unwrap();
+                    released.recv().unwrap();
+                    echo(rows, Duration::ZERO)
+                })
+            });
+            has_entered.recv().unwrap();
+            let behind =
+                scope.spawn(|| lane.submit(vec![2, 3], |_, _| unreachable!("nobody leads for them")));
+            while lock(&lane.queue).waiting.len() < 2 {
+                thread::yield_now();
+            }
+            lane.answer_overdue(Duration::from_secs(3600));
+            assert_eq!(lock(&lane.queue).waiting.len(), 2, "they have just come");
+            lane.answer_overdue(Duration::ZERO);
+            assert_eq!(behind.join().unwrap(), [None, None]);
+            release.send(()).unwrap();
+            assert_eq!(hanging.join().unwrap(), [None], "its outcome was not known in time");
+        });
+        assert_eq!(committed, [1]);
+        assert_eq!(lane.submit(vec![4], echo), [Some(4)]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! Isolating of bad rows: halves a batch that the database refuses until the bad row is alone.
+//! Isolating of bad rows: halves a batch that the database refuses until the bad row is alone. Only a row that is
+//! known to be bad is refused; where the store fails in one room, its rows fail for now and the others are stored.
 //!
 //! Runs no statement: a transaction over some of the rows is the caller's.
 
 use std::sync::Arc;
 
+use crate::ids::Channel;
 use crate::limits::{INFO_BYTES_MAX, PUBLISH_KEY_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::publication::Publication;
 use crate::store::error::AppendError;
@@ -19,13 +21,26 @@ pub(super) struct Written {
     /// At least one transaction was committed.
     pub(super) any_committed: bool,
     /// The failure, if it was not a row's own fault.
-    pub(super) store_failure: Option<String>,
+    pub(super) store_failure: Option<StoreFailure>,
+}
+
+/// A failure of the store.
+pub(super) struct StoreFailure {
+    pub(super) reason: String,
+    /// Only some rooms could not be written.
+    pub(super) is_partial: bool,
 }
 
 /// The reason for which an attempt to store rows failed.
 pub(super) enum Failed {
-    /// One of the rows is to blame, certainly or perhaps.
-    Rows { reason: String, certain: bool },
+    /// One of the rows is to blame.
+    Row(String),
+    /// The store is to blame, but perhaps not for all of the rows.
+    Part {
+        reason: String,
+        /// The attempt took long: it is not repeated for each row of a room.
+        waited: bool,
+    },
     /// The store is to blame.
     Store(String),
 }
@@ -51,29 +66,36 @@ pub(super) fn write(
 }
 
 /// Stores the rows at these indices; when one of them is in the way, halves them until it is
-/// alone. Halves are stored in order, so the order of the batch holds.
+/// alone. Halves are stored in order, so the order of the batch holds. Rooms in which the store failed are
+/// left out from then on.
 fn write_isolating(
     batch: &mut PartialBatch<'_>,
     indices: &[usize],
     attempt: &mut impl FnMut(&[&NewMessage]) -> Result<Stored, Failed>,
 ) {
-    debug_assert!(!indices.is_empty(), "half of two rows is one");
     debug_assert!(indices.is_sorted_by(|a, b| a < b), "rows keep their order");
-    if batch.store_failure.is_some() {
+    let indices = &*batch.leave_out_failed_rooms(indices);
+    if batch.store_failure.is_some() || indices.is_empty() {
         return;
     }
-    match attempt(&batch.messages_at(indices)) {
-        Ok(stored) => batch.book(indices, stored),
-        Err(Failed::Rows { reason, certain }) => match indices {
-            [index] if batch.may_be_overtaken(*index) => write_isolating(batch, indices, attempt),
-            [index] => batch.blame(*index, reason, certain),
-            _ => {
-                let (first, second) = indices.split_at(indices.len() / 2);
-                write_isolating(batch, first, attempt);
-                write_isolating(batch, second, attempt);
-            }
-        },
-        Err(Failed::Store(reason)) => batch.store_failure = Some(reason),
+    let failed = match attempt(&batch.messages_at(indices)) {
+        Ok(stored) => return batch.book(indices, stored),
+        Err(failed) => failed,
+    };
+    match (failed, indices) {
+        (Failed::Store(reason), _) => batch.store_failure = Some(reason),
+        (Failed::Row(_), [index]) if batch.may_be_overtaken(*index) => {
+            write_isolating(batch, indices, attempt);
+        }
+        (Failed::Row(reason), [index]) => batch.refuse(*index, reason),
+        (Failed::Part { reason, waited }, _) if batch.is_last_try(indices, waited) => {
+            batch.fail_room(indices[0], reason);
+        }
+        _ => {
+            let (first, second) = indices.split_at(indices.len() / 2);
+            write_isolating(batch, first, attempt);
+            write_isolating(batch, second, attempt);
+        }
     }
 }
 
@@ -82,8 +104,8 @@ struct PartialBatch<'m> {
     messages: &'m [NewMessage],
     outcomes: Vec<Option<Outcome>>,
     publications: Vec<Publication>,
-    /// Rows that failed alone, without the database saying whose fault it was.
-    suspects: Vec<(usize, String)>,
+    /// Rooms in which the store failed, and why.
+    failed_rooms: Vec<(&'m Channel, String)>,
     /// At least one transaction was committed.
     any_committed: bool,
     store_failure: Option<String>,
@@ -98,7 +120,7 @@ impl<'m> PartialBatch<'m> {
             messages,
             outcomes: messages.iter().map(refused).collect(),
             publications: Vec::new(),
-            suspects: Vec::new(),
+            failed_rooms: Vec::new(),
             any_committed: false,
             store_failure: None,
             second_try: None,
@@ -130,28 +152,39 @@ impl<'m> PartialBatch<'m> {
         self.messages[index].key.is_some() && self.second_try.replace(index) != Some(index)
     }
 
-    /// A row failed alone. When the database does not say whose fault that is, two such
-    /// failures without a success blame the store.
-    fn blame(&mut self, index: usize, reason: String, certain: bool) {
+    fn refuse(&mut self, index: usize, reason: String) {
         debug_assert!(self.outcomes[index].is_none(), "only an open row is blamed");
-        if certain {
-            self.outcomes[index] = Some(Err(AppendError::Rejected(reason)));
-            return;
-        }
-        if !self.any_committed && !self.suspects.is_empty() {
-            self.store_failure = Some(reason.clone());
-        }
-        self.suspects.push((index, reason));
+        self.outcomes[index] = Some(Err(AppendError::Rejected(reason)));
     }
 
-    /// Judges the suspects: bad rows if others could be stored, else victims.
-    fn finish(mut self) -> Written {
-        if self.any_committed && self.store_failure.is_none() {
-            for (index, reason) in self.suspects.drain(..) {
-                self.outcomes[index] = Some(Err(AppendError::Rejected(reason)));
-            }
+    /// True when a failure of the store is not looked into any further: one row is left, or one room and the
+    /// failure took long.
+    fn is_last_try(&self, indices: &[usize], waited: bool) -> bool {
+        let room = |index: &usize| &self.messages[*index].channel;
+        indices.len() == 1 || (waited && indices.iter().all(|index| room(index) == room(&indices[0])))
+    }
+
+    /// The store failed in one room. Two such rooms and nothing that could be stored mean that it fails in all.
+    fn fail_room(&mut self, index: usize, reason: String) {
+        debug_assert!(self.outcomes[index].is_none(), "only an open row fails");
+        if !self.any_committed && !self.failed_rooms.is_empty() {
+            self.store_failure = Some(reason.clone());
         }
-        let store_failure = self.store_failure.or_else(|| self.suspects.pop().map(|(_, reason)| reason));
+        self.failed_rooms.push((&self.messages[index].channel, reason));
+    }
+
+    fn leave_out_failed_rooms(&self, indices: &[usize]) -> Vec<usize> {
+        let failed = |index: &usize| {
+            let channel = &self.messages[*index].channel;
+            self.failed_rooms.iter().any(|(room, _)| *room == channel)
+        };
+        indices.iter().copied().filter(|index| !failed(index)).collect()
+    }
+
+    fn finish(mut self) -> Written {
+        let in_room = self.failed_rooms.pop().map(|(_, reason)| reason);
+        let is_partial = self.store_failure.is_none();
+        let store_failure = self.store_failure.or(in_room);
         debug_assert!(
             store_failure.is_some() || self.outcomes.iter().all(Option::is_some),
             "every row has an outcome unless the store failed"
@@ -163,7 +196,7 @@ impl<'m> PartialBatch<'m> {
             outcomes: outcomes.collect(),
             publications: self.publications,
             any_committed,
-            store_failure,
+            store_failure: store_failure.map(|reason| StoreFailure { reason, is_partial }),
         }
     }
 }

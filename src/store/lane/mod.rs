@@ -1,39 +1,46 @@
 //! The commit lanes: messages become durable and are passed on in commit order.
 //!
 //! SQLite has one lane, for it has one writer; PostgreSQL has several, and a room is always in the
-//! same one. `group_commit` shares a lane among the calling threads, `writer` keeps the lane's
-//! connection, `isolate` finds bad rows, `transaction` is the SQL, `rows` the types it shares with the
+//! same one. `group_commit` shares a lane among the calling threads, `leader` is the thread that leads for those
+//! that must not hang, `writer` keeps the lane's connection, `seat` lends it, `isolate` finds bad rows, `verdict` has PostgreSQL say that one is bad, `transaction` is the SQL, `rows` the types it shares with the
 //! statements of both databases.
 
 mod group_commit;
 mod history;
 mod isolate;
+mod leader;
 mod postgres;
 mod rows;
+mod seat;
 mod sqlite;
 mod statement;
 mod transaction;
+mod verdict;
 mod writer;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Database;
 use crate::ids::Channel;
+use crate::limits::STORE_ANSWER_MAX;
 use crate::metrics::Metrics;
-use crate::store::connection::{Connection, Target};
+use crate::store::connection::{Connection, SQLITE_BUSY, Target};
 use crate::store::error::{AppendError, StoreError};
 use crate::store::health::{Monitor, Side};
 use crate::store::lineage::Lineage;
 use crate::store::message::{CommitSink, NewMessage};
-use crate::sync::{Mutex, MutexGuard, blocking, lock};
+use crate::sync::blocking;
 
 pub(crate) use group_commit::Completion;
 use group_commit::{BatchLimits, Committed, GroupCommit, Row};
 use history::LaneHistory;
+use leader::{Leader, Sleeper};
 use rows::Outcome;
+use seat::Seat;
 use writer::Writer;
 
 impl Row for NewMessage {
@@ -48,26 +55,18 @@ const TURN_ROWS_MAX: usize = 128;
 
 /// All lanes of a store.
 pub(super) struct Lanes {
-    lanes: Vec<Lane>,
-    stored_total: AtomicU64,
-    monitor: Arc<Monitor>,
+    lanes: Vec<Arc<Lane>>,
+    /// The thread of each lane; none on SQLite, where callers that sleep lead.
+    leaders: Vec<Leader>,
     metrics: Arc<Metrics>,
 }
 
 struct Lane {
     group: GroupCommit<NewMessage, Outcome>,
-    /// Held while waiting for the writer. Without it a busy leader, who is back before a waiting thread has
-    /// woken up, would keep other writes out for as long as there are messages.
-    turn: Mutex<()>,
-    /// Locked by the leader for a commit, and on SQLite also by the rare other writes.
-    writer: Mutex<Writer>,
-}
-
-impl Lane {
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        let _turn = lock(&self.turn);
-        lock(&self.writer)
-    }
+    /// Taken by the leader for a commit, on SQLite also by the rare other writes, and by probes.
+    writer: Seat,
+    side: Side,
+    stored_total: AtomicU64,
 }
 
 impl fmt::Debug for Lanes {
@@ -76,44 +75,59 @@ impl fmt::Debug for Lanes {
     }
 }
 
+/// Number of lanes that a configuration asks for.
+pub(super) fn count(config: &Database, target: &Target) -> usize {
+    if target.is_sqlite() { 1 } else { config.commit_lanes.max(1) }
+}
+
 impl Lanes {
     /// Builds the lanes; `first` is an open connection that the first of them takes over.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
     pub(super) fn new(
         config: &Database,
         target: &Target,
         first: Connection,
         lineage: &Arc<Lineage>,
         (monitor, metrics): (&Arc<Monitor>, &Arc<Metrics>),
-    ) -> Self {
+    ) -> io::Result<Self> {
         let limits = BatchLimits {
             rows_max: config.batch_rows_max,
             bytes_max: config.batch_bytes_max,
             turn_rows_max: TURN_ROWS_MAX,
         };
-        let count = if target.is_sqlite() { 1 } else { config.commit_lanes.max(1) };
         let mut first = Some(first);
-        let lanes = (0..count).map(|number| {
+        let lane = |number| {
+            let side = Side::Lane(number);
             let history = LaneHistory::new(lineage.clone(), number);
-            Lane {
-                group: GroupCommit::new(limits, || Err(AppendError::Unavailable)),
-                turn: Mutex::new(()),
-                writer: Mutex::new(Writer::new(target.clone(), first.take(), history, monitor.clone())),
-            }
-        });
-        let (monitor, metrics) = (monitor.clone(), metrics.clone());
-        Self { lanes: lanes.collect(), stored_total: AtomicU64::new(0), monitor, metrics }
+            let writer = Writer::new((target.clone(), side), first.take(), history, monitor.clone());
+            let group = GroupCommit::new(limits, || Err(AppendError::Unavailable));
+            Arc::new(Lane { group, writer: Seat::new(writer), side, stored_total: AtomicU64::new(0) })
+        };
+        let lanes: Vec<_> = (0..count(config, target)).map(lane).collect();
+        let start = |(number, lane): (usize, &Arc<Lane>)| {
+            let (lane, metrics) = (lane.clone(), metrics.clone());
+            Leader::start(number, move |sink| lane.lead(&metrics, sink))
+        };
+        let leaders = match target.is_sqlite() {
+            true => Vec::new(),
+            false => lanes.iter().enumerate().map(start).collect::<io::Result<_>>()?,
+        };
+        Ok(Self { lanes, leaders, metrics: metrics.clone() })
     }
 
-    /// Stores the messages; returns once every one is durable and passed to the sink, or refused.
-    pub(super) fn append(&self, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
-        blocking::waiting(|| match &*self.lanes {
-            [lane] => self.submit(lane, messages, sink),
+    /// Stores the messages; returns once every one is durable and passed to the sink, or refused, or has waited too
+    /// long.
+    pub(super) fn append(&self, messages: Vec<NewMessage>, sink: &Arc<dyn CommitSink>) -> Vec<Outcome> {
+        blocking::waiting(|| match &*self.leaders {
+            [] => self.lanes[0].submit(&self.metrics, messages, &**sink),
             _ => self.append_split(messages, sink),
         })
     }
 
-    /// One lane after the other, so that no lane ever waits for a thread that is busy in another.
-    fn append_split(&self, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
+    /// Into all lanes at once; their threads lead, for a commit may hang in any of them.
+    fn append_split(&self, messages: Vec<NewMessage>, sink: &Arc<dyn CommitSink>) -> Vec<Outcome> {
         let total = messages.len();
         let mut by_lane: Vec<(Vec<usize>, Vec<NewMessage>)> = Vec::new();
         by_lane.resize_with(self.lanes.len(), Default::default);
@@ -122,9 +136,19 @@ impl Lanes {
             by_lane[lane].0.push(index);
             by_lane[lane].1.push(message);
         }
+        let mut submitted = Vec::new();
+        for ((lane, leader), (indices, messages)) in self.lanes.iter().zip(&self.leaders).zip(by_lane) {
+            if !messages.is_empty() {
+                let sleeper = Arc::new(Sleeper::new(leader.clone(), sink.clone()));
+                if lane.group.submit_and_go(messages, sleeper.clone()) {
+                    sleeper.appointed();
+                }
+                submitted.push((indices, sleeper));
+            }
+        }
         let mut outcomes = vec![Err(AppendError::Unavailable); total];
-        for (lane, (indices, messages)) in self.lanes.iter().zip(by_lane) {
-            let answers = self.submit(lane, messages, sink);
+        for (indices, sleeper) in submitted {
+            let answers = sleeper.wait();
             debug_assert_eq!(answers.len(), indices.len(), "a lane answers each of its rows");
             for (index, outcome) in indices.into_iter().zip(answers) {
                 outcomes[index] = outcome;
@@ -135,7 +159,7 @@ impl Lanes {
 
     /// Messages stored since the start.
     pub(super) fn stored_total(&self) -> u64 {
-        self.stored_total.load(Ordering::Relaxed)
+        self.lanes.iter().map(|lane| lane.stored_total.load(Ordering::Relaxed)).sum()
     }
 
     /// Number of the lane of a channel.
@@ -157,42 +181,7 @@ impl Lanes {
 
     /// Leads a lane for a caller that was appointed and does not wait.
     pub(super) fn lead(&self, lane: usize, sink: &dyn CommitSink) {
-        let lane = &self.lanes[lane];
-        blocking::waiting(|| {
-            lane.group.lead_on(|batch, waited| {
-                self.metrics.commit_wait_seconds.observe(waited.as_secs_f64());
-                self.commit(lane, sink, &batch)
-            });
-        });
-    }
-
-    fn submit(&self, lane: &Lane, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
-        lane.group.submit(messages, |batch, waited| {
-            self.metrics.commit_wait_seconds.observe(waited.as_secs_f64());
-            self.commit(lane, sink, &batch)
-        })
-    }
-
-    /// The leader's work on a batch: writes it and passes what is new to the sink.
-    fn commit<'a>(
-        &self,
-        lane: &Lane,
-        sink: &'a dyn CommitSink,
-        messages: &[NewMessage],
-    ) -> Committed<'a, Outcome> {
-        debug_assert!(!messages.is_empty(), "a leader takes at least one row");
-        let started = Instant::now();
-        let (written, begun) = lane.writer().write(messages);
-        debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
-        self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        self.metrics.commit_batch_rows.observe(messages.len() as f64);
-        if written.store_failure.is_some() {
-            self.metrics.commit_failures_total.inc();
-        }
-        let publications = written.publications;
-        self.stored_total.fetch_add(publications.len() as u64, Ordering::Relaxed);
-        let after = if publications.is_empty() { None } else { sink.committed(publications, begun) };
-        Committed { answers: written.outcomes, after }
+        blocking::waiting(|| self.lanes[lane].lead(&self.metrics, sink));
     }
 
     /// Runs a write that is no message through the first lane's connection, in a transaction of
@@ -201,17 +190,64 @@ impl Lanes {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        blocking::waiting(|| self.lanes[0].writer().write_beside(work))
+        blocking::waiting(|| {
+            let began = Instant::now();
+            let write = |writer: &mut Writer| writer.write_beside(began.elapsed(), work);
+            let busy = || Err(StoreError::Unavailable("the writer is busy".to_owned()));
+            self.lanes[0].writer.with(SQLITE_BUSY, write).unwrap_or_else(busy)
+        })
     }
 
-    /// Lets a store that is down prove that it works again.
-    pub(super) fn probe(&self) {
+    /// Answers callers that have waited too long.
+    pub(super) fn answer_overdue(&self) {
         for lane in &self.lanes {
-            if self.monitor.is_down(Side::Write)
-                && let Ok(mut writer) = lane.writer.try_lock()
-            {
-                writer.probe();
-            }
+            lane.group.answer_overdue(STORE_ANSWER_MAX);
         }
+    }
+
+    /// Tries the lanes whose side is due, except those that are busy: they are being tried already.
+    pub(super) fn probe(&self, is_due: impl Fn(Side) -> bool) {
+        for lane in self.lanes.iter().filter(|lane| is_due(lane.side)) {
+            lane.writer.with(Duration::ZERO, Writer::probe);
+        }
+    }
+}
+
+impl Lane {
+    fn lead(&self, metrics: &Metrics, sink: &dyn CommitSink) {
+        self.group.lead_on(|batch, waited| self.commit(metrics, sink, &batch, waited));
+    }
+
+    fn submit(&self, metrics: &Metrics, messages: Vec<NewMessage>, sink: &dyn CommitSink) -> Vec<Outcome> {
+        self.group.submit(messages, |batch, waited| self.commit(metrics, sink, &batch, waited))
+    }
+
+    /// The leader's work on a batch: writes it and passes what is new to the sink.
+    fn commit<'a>(
+        &self,
+        metrics: &Metrics,
+        sink: &'a dyn CommitSink,
+        messages: &[NewMessage],
+        waited: Duration,
+    ) -> Committed<'a, Outcome> {
+        debug_assert!(!messages.is_empty(), "a leader takes at least one row");
+        metrics.commit_wait_seconds.observe(waited.as_secs_f64());
+        let started = Instant::now();
+        let longest = STORE_ANSWER_MAX.saturating_sub(waited);
+        let write = |writer: &mut Writer| writer.write(messages, waited + started.elapsed());
+        let Some((written, begun)) = self.writer.with(longest, write) else {
+            let answers = vec![Err(AppendError::Unavailable); messages.len()];
+            return Committed { answers, after: None };
+        };
+        debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
+        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+        metrics.commit_batch_rows.observe(messages.len() as f64);
+        if written.store_failure.is_some() {
+            metrics.commit_failures_total.inc();
+        }
+        let publications = written.publications;
+        self.stored_total.fetch_add(publications.len() as u64, Ordering::Relaxed);
+        let after = if publications.is_empty() { None } else { sink.committed(publications, begun) };
+        Committed { answers: written.outcomes, after }
     }
 }

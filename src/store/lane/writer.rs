@@ -13,16 +13,16 @@ use diesel::result::Error as DieselError;
 use crate::clock;
 use crate::ids::Channel;
 use crate::publication::Publication;
-use crate::store::connection::{Connection, Purpose, Target};
-use crate::store::error::{Fault, StoreError};
+use crate::store::connection::{Connection, Purpose, SQLITE_BUSY, Target};
+use crate::store::error::{Fault, StoreError, is_locked_file, wants_new_connection};
 use crate::store::health::{Monitor, Side};
 use crate::store::message::NewMessage;
-use crate::store::models::message;
+use crate::store::models::{message, meta};
 
 use super::history::LaneHistory;
 use super::isolate::{self, Failed, Written};
 use super::rows::{Grown, Stored};
-use super::{postgres, transaction};
+use super::{postgres, transaction, verdict};
 
 /// Shortest and longest pause between two attempts to connect; in between it is as long as the
 /// failed attempt took, so that a server that refuses at once is tried often and one that does not
@@ -33,11 +33,32 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a sender is told whose commit was overtaken by a fork; the operator reads more of it.
 const FORKED: &str = "the history of the database forked";
+/// Time after which the rows of a batch that failed are not tried in smaller parts any more: their callers are
+/// about to be answered.
+const ISOLATE_MAX: Duration = Duration::from_secs(2);
+
+/// An attempt that failed sooner has waited for nothing.
+const WAITED_MIN: Duration = Duration::from_millis(350);
+
+/// An attempt that failed sooner, because its connection was dead, is repeated.
+const REPEAT_MAX: Duration = Duration::from_secs(1);
+
+/// Shortest time between two connections that replace one which could still roll back.
+const REPLACE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Time a trial of a store that is down waits for the file of SQLite: callers may be waiting behind it.
+const TRIAL_BUSY: Duration = Duration::from_millis(100);
 
 /// The connection of a lane and what it remembers.
 pub(super) struct Writer {
     target: Target,
+    side: Side,
     connection: Option<Connection>,
+    /// The connection is to be replaced: one of its statements failed for the store's sake.
+    is_stale: bool,
+    replaced_at: Option<Instant>,
+    /// Time that its statements wait for a SQLite file.
+    file_wait: Duration,
     reconnect_at: Option<Instant>,
     history: LaneHistory,
     /// Per room the numbers that a commit of unknown outcome would have used.
@@ -51,14 +72,18 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(
-        target: Target,
+        (target, side): (Target, Side),
         connection: Option<Connection>,
         history: LaneHistory,
         monitor: Arc<Monitor>,
     ) -> Self {
         Self {
             target,
+            side,
             connection,
+            is_stale: false,
+            replaced_at: None,
+            file_wait: SQLITE_BUSY,
             reconnect_at: None,
             history,
             in_doubt: Vec::new(),
@@ -68,85 +93,165 @@ impl Writer {
         }
     }
 
-    /// Stores what can be stored of the messages. Rows that cannot are refused one by one. The time is not
-    /// after the first of the transactions began whose messages are to be passed on.
-    pub(super) fn write(&mut self, messages: &[NewMessage]) -> (Written, Instant) {
-        self.begun = Instant::now();
+    /// Stores what can be stored of the messages. Rows that cannot are refused one by one. `waited` is the time
+    /// that the oldest of them has waited already. The time returned is not after the first of the transactions
+    /// began whose messages are to be passed on.
+    pub(super) fn write(&mut self, messages: &[NewMessage], waited: Duration) -> (Written, Instant) {
+        let _operation = self.monitor.begin(self.side);
+        self.wait_for_file(SQLITE_BUSY.saturating_sub(waited));
+        let began = Instant::now();
+        self.begun = began;
         let begun = if self.in_doubt.is_empty() { self.begun } else { self.in_doubt_since };
         // Anything passed on while a commit is in doubt would overtake what may be stored.
         let recovered = self.recover_in_doubt();
-        let written = isolate::write(messages, recovered, |messages| self.attempt(messages));
+        let (mut failure, mut isolating) = (None, false);
+        let written = isolate::write(messages, recovered, |messages| match &failure {
+            Some(reason) if began.elapsed() > ISOLATE_MAX => Err(Failed::Store(String::clone(reason))),
+            _ => {
+                let done = self.attempt(messages, isolating);
+                if let Err(failed) = &done {
+                    isolating |= matches!(failed, Failed::Part { .. });
+                    failure = Some(failed.reason());
+                }
+                done
+            }
+        });
+        if std::mem::take(&mut self.is_stale) && self.may_replace() {
+            self.drop_connection();
+        }
         match &written.store_failure {
-            Some(reason) => self.monitor.failed(Side::Write, reason),
-            None if written.any_committed => self.monitor.succeeded(Side::Write),
+            Some(failure) if failure.is_partial => self.monitor.failed_in_part(self.side, &failure.reason),
+            Some(failure) => self.monitor.failed(self.side, &failure.reason),
+            None if written.any_committed => self.monitor.succeeded(self.side),
             None => {}
         }
         (written, begun)
     }
 
-    /// One transaction over all the rows. A connection that turns out to be dead before anything
-    /// was committed is replaced once.
-    fn attempt(&mut self, messages: &[&NewMessage]) -> Result<Stored, Failed> {
-        let was_fresh = self.connection.is_none();
-        match self.attempt_once(messages) {
-            Err((Failed::Store(_), Stage::BeforeCommit)) if !was_fresh && self.connection.is_none() => {
-                self.attempt_once(messages).map_err(|(failed, _)| failed)
+    /// One transaction over all the rows. When it fails at once, for the store's sake and before anything was
+    /// committed, it is tried once more on a new connection: the old one may be dead, lead to a server that takes
+    /// no writes any more, or remember what is not true any more.
+    fn attempt(&mut self, messages: &[&NewMessage], isolating: bool) -> Result<Stored, Failed> {
+        let (was_fresh, mut began) = (self.connection.is_none(), Instant::now());
+        let done = self.attempt_once(messages, isolating);
+        let took = began.elapsed();
+        match done {
+            Err((Failed::Part { .. }, Stage::BeforeCommit))
+                if took < WAITED_MIN && !was_fresh && !isolating && self.may_replace() =>
+            {
+                self.drop_connection();
+                began = Instant::now();
+                self.attempt_once(messages, isolating)
             }
-            Err((Failed::Store(_), Stage::WentBack)) => {
-                self.attempt_once(messages).map_err(|(failed, _)| failed)
+            Err((Failed::Store(_), Stage::WentBack)) => self.attempt_once(messages, isolating),
+            Err((Failed::Store(_), Stage::BeforeCommit))
+                if took < REPEAT_MAX && !was_fresh && self.connection.is_none() =>
+            {
+                self.attempt_once(messages, isolating)
             }
-            done => done.map_err(|(failed, _)| failed),
+            done => done,
         }
+        .map_err(|(failed, _)| failed.after(began.elapsed() >= WAITED_MIN))
+        .map_err(|failed| self.judge(failed, messages))
+    }
+
+    /// A row that failed alone and at once, for a reason that diesel does not tell, may be bad after all.
+    fn judge(&mut self, failed: Failed, messages: &[&NewMessage]) -> Failed {
+        let (Failed::Part { reason, waited: false }, [message]) = (&failed, messages) else { return failed };
+        if !self.connection.as_mut().is_some_and(|connection| verdict::is_bad(connection, message)) {
+            return failed;
+        }
+        self.is_stale = false;
+        Failed::Row(reason.clone())
     }
 
     /// The connection is out of its place while it is used, so that a panic cannot leave it
     /// behind in the middle of a transaction.
-    fn attempt_once(&mut self, messages: &[&NewMessage]) -> Result<Stored, (Failed, Stage)> {
+    fn attempt_once(&mut self, messages: &[&NewMessage], isolating: bool) -> Result<Stored, (Failed, Stage)> {
         debug_assert!(self.in_doubt.is_empty(), "nothing is stored while a commit is in doubt");
         let mut connection =
             self.take_connection().map_err(|reason| (Failed::Store(reason), Stage::BeforeCommit))?;
-        let stored = connection.begin().and_then(|()| {
+        let begun = if isolating { connection.begin_impatiently() } else { connection.begin() };
+        let stored = begun.and_then(|()| {
             let history = &self.history;
             transaction::store(&mut connection, messages, clock::unix_ms(), |user| history.knows_user(user))
         });
-        match stored {
-            Err(error) => Err((self.give_up(connection, &error), Stage::BeforeCommit)),
+        let stored = match stored {
             Ok(stored) if self.history.went_back(&stored.grown) => {
-                Err((self.start_anew(connection), Stage::WentBack))
+                return Err((self.start_anew(connection), Stage::WentBack));
             }
-            Ok(stored) => match connection.commit() {
-                Ok(()) if !self.history.is_current() => {
-                    // Another connection shows another history; whether this one's is lost, that will tell.
+            Ok(stored) => stored,
+            Err(error) => return Err((self.give_up(connection, &error).0, Stage::BeforeCommit)),
+        };
+        match connection.commit() {
+            Ok(()) if !self.history.is_current() => {
+                // Another connection shows another history; whether this one's is lost, that will tell.
+                self.note_in_doubt(stored);
+                Err((Failed::Store(FORKED.to_owned()), Stage::Commit))
+            }
+            Ok(()) => {
+                self.connection = Some(connection);
+                self.history.note(&stored);
+                Ok(stored)
+            }
+            Err(error) => {
+                let (failed, ended) = self.give_up(connection, &error);
+                if ended == Ended::Unknown {
                     self.note_in_doubt(stored);
-                    Err((Failed::Store(FORKED.to_owned()), Stage::Commit))
                 }
-                Ok(()) => {
-                    self.connection = Some(connection);
-                    self.history.note(&stored);
-                    Ok(stored)
-                }
-                Err(error) => {
-                    let failed = self.give_up(connection, &error);
-                    if self.connection.is_none() {
-                        self.note_in_doubt(stored);
-                    }
-                    Err((failed, Stage::Commit))
-                }
-            },
+                Err((failed, Stage::Commit))
+            }
         }
     }
 
-    /// Rolls back after an error. A connection that cannot even do that is dropped.
-    fn give_up(&mut self, mut connection: Connection, error: &DieselError) -> Failed {
+    /// Rolls back after an error. A connection that cannot even do that is dropped, as is one that failed for the
+    /// store's sake, whatever is asked of it: another one may lead to a server that works.
+    fn give_up(&mut self, mut connection: Connection, error: &DieselError) -> (Failed, Ended) {
         let reason = error.to_string();
-        match connection.rollback() {
-            Ok(()) => self.connection = Some(connection),
-            Err(_) => return Failed::Store(reason),
+        let ended = match connection.rollback() {
+            Ok(()) => Ended::RolledBack,
+            // There is no transaction yet.
+            Err(_) if is_locked_file(error) => Ended::RolledBack,
+            Err(_) => Ended::Unknown,
+        };
+        let fault = if ended == Ended::RolledBack { Fault::of(error) } else { Fault::Store };
+        let is_usable = !wants_new_connection(error) || fault == Fault::Part;
+        if ended == Ended::RolledBack && is_usable {
+            self.connection = Some(connection);
+        } else {
+            drop(connection);
+            self.drop_connection();
         }
-        match Fault::of(error) {
-            Fault::Row => Failed::Rows { reason, certain: true },
-            Fault::Unclear => Failed::Rows { reason, certain: false },
+        self.is_stale |= fault == Fault::Part;
+        let failed = match fault {
+            Fault::Row => Failed::Row(reason),
+            Fault::Part => Failed::Part { reason, waited: false },
             Fault::Store => Failed::Store(reason),
+        };
+        (failed, ended)
+    }
+
+    /// The next statement gets a new connection, perhaps to another server.
+    fn drop_connection(&mut self) {
+        self.connection = None;
+        self.file_wait = SQLITE_BUSY;
+        self.replaced_at = Some(Instant::now());
+    }
+
+    fn may_replace(&self) -> bool {
+        self.replaced_at.is_none_or(|at| at.elapsed() > REPLACE_PAUSE)
+    }
+
+    /// Bounds the time that statements on SQLite wait for another process: in steps, for that is a statement too.
+    fn wait_for_file(&mut self, longest: Duration) {
+        const STEP_MS: u64 = 500;
+        let steps = longest.as_millis() as u64 / STEP_MS;
+        let wait = Duration::from_millis(steps * STEP_MS).max(TRIAL_BUSY);
+        if wait != self.file_wait
+            && let Some(connection) = &mut self.connection
+            && connection.wait_for_file(wait).is_ok()
+        {
+            self.file_wait = wait;
         }
     }
 
@@ -202,42 +307,112 @@ impl Writer {
         let mut connection = self.take_connection()?;
         let recovered = connection
             .transaction(|connection| read_in_doubt(connection, &self.in_doubt))
-            .map_err(|error: DieselError| error.to_string())?;
+            .map_err(|error: DieselError| {
+                self.drop_connection();
+                error.to_string()
+            })?;
         self.connection = Some(connection);
         self.in_doubt.clear();
         Ok(recovered)
     }
 
-    /// Runs another write in a transaction of its own.
+    /// Runs another write in a transaction of its own, for a caller who has `waited` already.
     pub(super) fn write_beside<T>(
         &mut self,
+        waited: Duration,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let _operation = self.monitor.begin(self.side);
+        self.wait_for_file(SQLITE_BUSY.saturating_sub(waited));
         let done = self.take_connection().map_err(StoreError::Unavailable).and_then(|mut connection| {
             let done = connection.transaction(work);
-            if !matches!(done, Err(StoreError::Unavailable(_))) {
-                self.connection = Some(connection);
+            match done {
+                Err(StoreError::Unavailable(_)) => self.drop_connection(),
+                _ => self.connection = Some(connection),
             }
             done
         });
         match &done {
-            Err(StoreError::Unavailable(reason)) => self.monitor.failed(Side::Write, reason),
-            _ => self.monitor.succeeded(Side::Write),
+            Err(StoreError::Unavailable(reason)) => self.monitor.failed(self.side, reason),
+            _ => self.monitor.succeeded(self.side),
         }
         done
     }
 
-    /// Writes and deletes a row of no room, so that a store that works again is known to without
-    /// a message.
+    /// Finds out whether a store that is down works again, or one that is idle still does; without waiting for
+    /// anybody who holds it.
     pub(super) fn probe(&mut self) {
+        if self.monitor.is_down(self.side) {
+            self.try_writing();
+        } else if self.connection.is_some() {
+            self.ask_whether_writable();
+        }
+    }
+
+    /// Writes and deletes a row of no room.
+    fn try_writing(&mut self) {
         let now_ms = clock::unix_ms();
-        let written = self.write_beside(|connection| Ok(message::write_trial(connection, now_ms)?));
+        let waited = SQLITE_BUSY.saturating_sub(TRIAL_BUSY);
+        let written = self.write_beside(waited, |connection| Ok(message::write_trial(connection, now_ms)?));
         if written.is_ok()
-            && let Err(error) = self.write_beside(|connection| Ok(message::delete_trials(connection)?))
+            && let Err(error) =
+                self.write_beside(waited, |connection| Ok(message::delete_trials(connection)?))
         {
             tracing::debug!(%error, "a trial row stays until the next trial");
         }
     }
+
+    /// Asks without writing: an idle server writes nothing. A connection that has died is replaced first.
+    fn ask_whether_writable(&mut self) {
+        let _operation = self.monitor.begin(self.side);
+        let ask = |writer: &mut Self| {
+            let mut connection = writer.take_connection()?;
+            let writable = meta::is_writable(&mut connection).map_err(|error| error.to_string());
+            match writable {
+                Ok(true) => {
+                    writer.connection = Some(connection);
+                    Ok(())
+                }
+                Ok(false) => {
+                    writer.drop_connection();
+                    Err("the server takes no writes".to_owned())
+                }
+                Err(reason) => {
+                    writer.drop_connection();
+                    Err(reason)
+                }
+            }
+        };
+        match ask(self).or_else(|_: String| ask(self)) {
+            Ok(()) => self.monitor.succeeded(self.side),
+            Err(reason) => self.monitor.failed(self.side, &reason),
+        }
+    }
+}
+
+impl Failed {
+    fn reason(&self) -> String {
+        match self {
+            Self::Row(reason) | Self::Part { reason, .. } | Self::Store(reason) => reason.clone(),
+        }
+    }
+
+    /// Notes whether the attempt took long.
+    fn after(self, long: bool) -> Self {
+        match self {
+            Self::Part { reason, .. } => Self::Part { reason, waited: long },
+            other => other,
+        }
+    }
+}
+
+/// What became of a transaction that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Nothing of it is stored.
+    RolledBack,
+    /// It cannot be asked.
+    Unknown,
 }
 
 /// The outcome of an attempt.

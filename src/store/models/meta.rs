@@ -1,6 +1,8 @@
 //! `meta`: facts about the database as a whole.
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 
 use crate::store::connection::{Connection, on_either};
 use crate::store::schema::meta;
@@ -34,6 +36,16 @@ pub(in crate::store) fn renew_epoch(connection: &mut Connection, old: &str) -> Q
             .execute(c)?;
         meta::table.find(EPOCH).select(meta::value).first(c)
     })
+}
+
+/// True when the server at the other end would take a write; SQLite says so only when it is tried.
+pub(in crate::store) fn is_writable(connection: &mut Connection) -> QueryResult<bool> {
+    match connection {
+        Connection::Sqlite(_) => epoch_if_any(connection).map(|_| true),
+        Connection::Postgres(c) => {
+            sql::<Bool>("SELECT current_setting('transaction_read_only') = 'off'").get_result(c)
+        }
+    }
 }
 
 /// 16 letters, the same in JSON, in a URL and in SQL.

@@ -32,6 +32,14 @@ struct Told {
 impl Completion<Option<Number>> for Told {
     fn answered(&self, answers: Vec<Option<Number>>) {
         let mut notes = self.rig.notes();
+        if notes.impatient {
+            // Nothing is known about a row that was answered too late.
+            let right =
+                answers.iter().zip(&self.rows).all(|(answer, row)| answer.is_none_or(|is| is == *row));
+            notes.wrong |= !right || answers.len() != self.rows.len() || !self.stage().is_empty();
+            *self.stage() = "answered";
+            return;
+        }
         let expected = |row: &Number| {
             let batch = notes.batches.iter().find(|(batch, _)| batch.contains(row));
             batch.filter(|(batch, _)| !batch.contains(&POISON)).map(|_| *row)
@@ -47,7 +55,7 @@ impl Completion<Option<Number>> for Told {
             notes.batches.iter().any(|(batch, _)| batch.contains(&POISON) && batch.contains(row))
         };
         let handed_off = self.rows.iter().all(|row| notes.handed_off.contains(row) || poisoned(row));
-        notes.wrong |= !handed_off || *self.stage() != "answered";
+        notes.wrong |= !(handed_off || notes.impatient) || *self.stage() != "answered";
         *self.stage() = "delivered";
         notes.told += self.rows.len();
     }
@@ -79,6 +87,8 @@ struct Notes {
     wrong: bool,
     /// Rows whose callers were told all.
     told: usize,
+    /// Somebody answers rows that have waited, at any time.
+    impatient: bool,
     /// Threads that lead because their caller was appointed.
     leaders: Vec<thread::JoinHandle<()>>,
 }
@@ -256,6 +266,46 @@ fn a_large_submission_lets_others_pass() {
             }
         }
     });
+}
+
+/// Rows are answered while they wait, while they are committed, and in between.
+fn overdue(rows_max: usize, sleep: &'static [Number], go_on: &'static [&'static [Number]]) {
+    let rig = Rig::new(rows_max);
+    rig.notes().impatient = true;
+    let mut threads = Vec::new();
+    let sleeper = rig.clone();
+    threads.push(thread::spawn(move || {
+        let answers = sleeper.lane.submit(sleep.to_vec(), |batch, _| sleeper.commit(batch));
+        assert!(answers.iter().zip(sleep).all(|(answer, row)| answer.is_none_or(|is| is == *row)));
+        assert_eq!(answers.len(), sleep.len(), "each row is answered once");
+    }));
+    for rows in go_on {
+        let rig = rig.clone();
+        threads.push(thread::spawn(move || rig.submit_and_go(rows)));
+    }
+    let watch = rig.clone();
+    threads.push(thread::spawn(move || (0..2).for_each(|_| watch.lane.answer_overdue(Duration::ZERO))));
+    for thread in threads {
+        thread.join().expect("a caller failed");
+    }
+    loop {
+        let leader = rig.notes().leaders.pop();
+        let Some(leader) = leader else { break };
+        leader.join().expect("a leader failed");
+    }
+    let notes = rig.notes();
+    assert!(!notes.overlapped && !notes.wrong, "two commits at once, or a wrong answer");
+    assert_eq!(notes.told, go_on.iter().map(|rows| rows.len()).sum::<usize>(), "each is told once");
+    let committed: Vec<Number> = notes.batches.iter().flat_map(|(batch, _)| batch.clone()).collect();
+    let different: BTreeSet<Number> = committed.iter().copied().collect();
+    assert_eq!(committed.len(), different.len(), "no row is committed twice");
+    let queue = lock(&rig.lane.queue);
+    assert!(queue.is_empty() && !queue.has_leader(), "the lane is left with a leader");
+}
+
+#[test]
+fn rows_that_have_waited_too_long() {
+    explore(3000, || overdue(2, &[1, 2, 3], &[&[21, 22, 23], &[31]]));
 }
 
 #[test]

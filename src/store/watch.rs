@@ -1,0 +1,89 @@
+//! The two threads of a store that wait for nobody else: one answers callers that have waited too long, the other
+//! tries the database while it is down, or while nobody uses it.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::store::health::{Monitor, Side};
+use crate::store::lane::Lanes;
+use crate::store::models::{message, meta};
+use crate::store::readers::Readers;
+
+/// Pause between two looks at who has waited too long.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Pause between two trials of a database that is down.
+const TRY_EVERY: Duration = Duration::from_millis(500);
+
+/// Time without an operation after which the database is asked whether it is still there.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// The threads; dropping it ends them.
+#[derive(Debug)]
+pub(super) struct Watch {
+    stop: Option<Sender<()>>,
+    /// Waited for at the end; the one that may hang in a server that does is not.
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(super) fn start(
+        lanes: Arc<Lanes>,
+        readers: Arc<Readers>,
+        monitor: Arc<Monitor>,
+        is_sqlite: bool,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = bounded(0);
+        let (lanes_too, monitor_too, stopped_too) = (lanes.clone(), monitor.clone(), stopped.clone());
+        let look = move || {
+            while goes_on(&stopped_too, LOOK_EVERY) {
+                lanes_too.answer_overdue();
+                monitor_too.look_for_hanging();
+            }
+        };
+        let probe = move || {
+            while goes_on(&stopped, TRY_EVERY) {
+                probe(&lanes, &readers, &monitor);
+            }
+        };
+        let looking = thread::Builder::new().name("store-watch".into()).spawn(look)?;
+        let probing = thread::Builder::new().name("store-probe".into()).spawn(probe)?;
+        let threads = if is_sqlite { vec![looking, probing] } else { vec![looking] };
+        Ok(Self { stop: Some(stop), threads })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that watches the store panicked");
+            }
+        }
+    }
+}
+
+/// Waits; false when the store is closed meanwhile.
+fn goes_on(stopped: &Receiver<()>, pause: Duration) -> bool {
+    stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout)
+}
+
+/// Tries what is down, and asks what is idle. The monitor sees the outcomes.
+fn probe(lanes: &Lanes, readers: &Readers, monitor: &Monitor) {
+    let is_due = |side| monitor.is_down(side) || monitor.idle(side) >= IDLE_MAX;
+    lanes.probe(is_due);
+    if is_due(Side::Reads) {
+        let _ = readers.read(meta::epoch_if_any);
+    }
+    if monitor.is_down(Side::Changes) {
+        let _ = readers.write(|connection| {
+            message::write_trial(connection, crate::clock::unix_ms())?;
+            Ok(message::delete_trials(connection)?)
+        });
+    }
+}

@@ -1,0 +1,123 @@
+//! Whose fault a failure is: only a message that is known to be bad is refused for good.
+
+use std::time::{Duration, Instant};
+
+use diesel::RunQueryDsl;
+use diesel::connection::SimpleConnection;
+use roomcast::AppendError;
+use roomcast::internals::{Appended, Health, Store};
+
+use crate::Check;
+use crate::pooler;
+use crate::postgres::Cluster;
+use crate::vocabulary::*;
+
+pub(crate) const CHECKS: &[Check] = &[("a number that is taken is not the message's fault", taken_number)];
+
+fn is_down(store: &Store) -> bool {
+    matches!(store.health(), Health::Down { .. })
+}
+
+fn taken_number(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 3);
+    append(&store, message("b", "1")).unwrap();
+    backend.execute("UPDATE rooms SET head_seq = 1 WHERE name = 'a'");
+    let results = store.append(vec![message("a", "x"), message("b", "x")], &discard());
+    assert_eq!(results, [Err(AppendError::Unavailable), Ok(Appended::New(2))]);
+    assert!(is_down(&store), "the operator has to know");
+    backend.execute("UPDATE rooms SET head_seq = 3 WHERE name = 'a'");
+    assert_eq!(append(&store, message("a", "4")), Ok(Appended::New(4)));
+    await_up(&store);
+}
+
+/// The sequence was not moved when rows were copied in by hand.
+pub(crate) fn a_primary_key_is_not_the_messages(cluster: &Cluster) {
+    let backend = Backend::Postgres(cluster.database());
+    let store = backend.open();
+    fill(&store, "a", 20);
+    backend.execute("SELECT setval('messages_id_seq', 1, false)");
+    assert_eq!(append(&store, message("a", "x")), Err(AppendError::Unavailable));
+    assert!(is_down(&store));
+    backend.execute("SELECT setval('messages_id_seq', 100)");
+    assert_eq!(append(&store, message("a", "21")), Ok(Appended::New(21)));
+}
+
+/// An index of the operator's cannot take a value, which PostgreSQL tells by a code that diesel hides.
+pub(crate) fn a_value_that_an_index_cannot_take_is_the_messages(cluster: &Cluster) {
+    let backend = Backend::Postgres(cluster.database());
+    let store = backend.open();
+    append(&store, message("a", "{}")).unwrap();
+    backend.execute("CREATE INDEX by_kind ON messages ((data::jsonb ->> 'kind'))");
+    let sent = vec![message("a", "{}"), message("a", r#"{"kind":"\u0000"}"#), message("b", "{}")];
+    let results = store.append(sent, &discard());
+    assert_eq!([&results[0], &results[2]], [&Ok(Appended::New(2)), &Ok(Appended::New(1))]);
+    assert!(matches!(results[1], Err(AppendError::Rejected(_))), "{results:?}");
+    assert_eq!(store.health(), Health::Up, "nobody brings health down by what he writes");
+}
+
+/// Another session holds the row of one room.
+pub(crate) fn a_locked_room_fails_alone(cluster: &Cluster) {
+    for options in ["", "&options=-clock_timeout%3D1000", "&options=-cstatement_timeout%3D300"] {
+        let backend = Backend::Postgres(cluster.database() + options);
+        let mut config = backend.config();
+        config.commit_lanes = 1;
+        let store = Store::open(&config, Default::default()).unwrap();
+        let results = |results: Vec<_>| results.into_iter().map(|result: Result<_, _>| result.ok());
+        assert!(
+            results(store.append(vec![message("A", "1"), message("B", "1")], &discard()))
+                .all(|r| r.is_some())
+        );
+        let mut other = backend.postgres();
+        other.batch_execute("BEGIN; SELECT * FROM rooms WHERE name = 'A' FOR UPDATE").unwrap();
+        let began = Instant::now();
+        let sent = ["B", "A", "B", "A"].map(|room| message(room, "2")).into();
+        let results = store.append(sent, &discard());
+        assert!(began.elapsed() < Duration::from_secs(4), "{options}: {:?}", began.elapsed());
+        let unavailable = Err(AppendError::Unavailable);
+        let stored = |seq| Ok(Appended::New(seq));
+        assert_eq!(results, [stored(2), unavailable.clone(), stored(3), unavailable], "{options}");
+        assert!(is_down(&store));
+        drop(other);
+        await_up(&store);
+        assert_eq!(append(&store, message("A", "2")), Ok(Appended::New(2)));
+    }
+}
+
+/// A server that takes no writes any more keeps its connections; new ones may lead to another.
+pub(crate) fn a_demoted_server_is_left(cluster: &Cluster) {
+    let backend = Backend::Postgres(cluster.database());
+    let store = backend.open();
+    append(&store, message("a", "1")).unwrap();
+    let writers = || -> Vec<i32> {
+        let pids = diesel::dsl::sql::<diesel::sql_types::Integer>(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'roomcast' \
+             AND datname = current_database() AND query IN ('COMMIT', 'ROLLBACK')",
+        );
+        pids.load(&mut backend.postgres()).unwrap()
+    };
+    let before = writers();
+    assert!(!before.is_empty());
+    backend.execute("ALTER SYSTEM SET default_transaction_read_only = on");
+    backend.execute("SELECT pg_reload_conf()");
+    let give_up_at = Instant::now() + Duration::from_secs(30);
+    while append(&store, message("a", "2")).is_ok() {
+        assert!(Instant::now() < give_up_at, "it goes on writing");
+    }
+    assert_eq!(append(&store, message("a", "2")), Err(AppendError::Unavailable));
+    assert!(is_down(&store));
+    let after = writers();
+    assert!(before.iter().all(|pid| !after.contains(pid)), "{before:?} {after:?}");
+    backend.execute("ALTER SYSTEM RESET default_transaction_read_only");
+    backend.execute("SELECT pg_reload_conf()");
+    await_up(&store);
+    assert!(append(&store, message("a", "3")).is_ok());
+}
+
+/// Prepared statements, settings and locks would be another connection's.
+pub(crate) fn sessions_that_are_shared_are_refused(cluster: &Cluster) {
+    let port = pooler::start(cluster.port());
+    let url = cluster.database().replace(&format!(":{}/", cluster.port()), &format!(":{port}/"));
+    let refused = Store::open(&Backend::Postgres(url).config(), Default::default()).unwrap_err().to_string();
+    assert!(refused.contains("pool_mode = session"), "{refused}");
+}
