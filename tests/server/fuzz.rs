@@ -71,7 +71,7 @@ fn no_body_is_answered_as_a_fault_of_the_server() {
             );
         });
         assert_eq!(server.get("/health").status, 200);
-        assert_eq!(server.metric("store_up"), 1);
+        assert_eq!(server.metric("store_up{lane=\"0\"}"), 1);
     }
 }
 
