@@ -21,11 +21,11 @@ const ROUND_EVERY: Duration = Duration::from_secs(30);
 const ROUND_AFTER_MESSAGES: u64 = 1000;
 
 /// Time between two looks at how many messages were stored.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// A round is followed by a pause of so many times its length, so that looking at very many rooms never takes
-/// more than a fifth of a core.
-const PAUSE_PER_ROUND: u32 = 4;
+/// A round is followed by a pause of so many times the time for which it looked in vain, so that looking at
+/// very many rooms never takes more than a fifth of a core.
+const PAUSE_PER_READING: u32 = 4;
 
 /// Time for which a step may keep the writer from others, about.
 const STEP_HOLDS: Duration = Duration::from_millis(20);
@@ -95,16 +95,27 @@ fn run(store: &Store, namespaces: &Namespaces, stopped: &Receiver<()>) {
     let mut steps = Steps::new();
     loop {
         let (started, stored) = (Instant::now(), store.stored_total());
-        let mut round = store.prune(&mut walk, steps.rows, &rule);
-        while let Ok(pruned @ Pruned { finished: false, .. }) = &round {
-            if is_over(steps.after(pruned)) {
-                return;
+        let mut in_vain = Duration::ZERO;
+        let ended = loop {
+            match store.prune(&mut walk, steps.rows, &rule) {
+                Err(error) => break Err(error),
+                Ok(pruned) => {
+                    if pruned.rows == 0 {
+                        in_vain += pruned.reading;
+                    }
+                    let pause = steps.after(&pruned);
+                    if pruned.finished {
+                        break Ok(());
+                    }
+                    if is_over(pause) {
+                        return;
+                    }
+                }
             }
-            round = store.prune(&mut walk, steps.rows, &rule);
-        }
+        };
         // When the store has failed, it has said why; the next round tries again.
-        let earliest = if round.is_ok() { started.elapsed() * PAUSE_PER_ROUND } else { ROUND_EVERY };
-        if is_over(earliest.min(ROUND_EVERY)) {
+        let pause = ended.map_or(ROUND_EVERY, |()| in_vain * PAUSE_PER_READING);
+        if is_over(pause.min(ROUND_EVERY)) {
             return;
         }
         while started.elapsed() < ROUND_EVERY && store.stored_total() - stored < ROUND_AFTER_MESSAGES {
@@ -140,7 +151,8 @@ mod tests {
     fn steps_grow_while_rows_are_left_and_shrink_when_they_hold() {
         let mut steps = Steps::new();
         let mut step = |rows_of: fn(usize) -> usize, held| {
-            let pruned = Pruned { rows: rows_of(steps.rows), finished: false, held };
+            let rows = rows_of(steps.rows);
+            let pruned = Pruned { rows, finished: false, held, reading: Duration::ZERO };
             let pause = steps.after(&pruned);
             assert!(pause <= held.max(Duration::from_millis(4)));
             steps.rows

@@ -228,11 +228,12 @@ impl Store {
         rows_max: usize,
         retention_of: &dyn Fn(&Channel) -> Retention,
     ) -> Result<Pruned, StoreError> {
-        let from = *walk;
+        let (from, looking) = (*walk, Instant::now());
         let rooms = self.readers.read(move |connection| prune::next_rooms(connection, from))?;
         let rooms = prune::Rooms::new(rooms, retention_of);
         let plan = self.readers.read(move |connection| prune::plan(connection, from, rows_max, &rooms))?;
-        let mut pruned = Pruned { rows: 0, finished: plan.finished, held: Duration::ZERO };
+        let (held, reading) = (Duration::ZERO, looking.elapsed());
+        let mut pruned = Pruned { rows: 0, finished: plan.finished, held, reading };
         if !plan.ranges.is_empty() {
             let (rows, started) = self.write(move |connection| {
                 let started = Instant::now();

@@ -37,6 +37,8 @@ pub struct Pruned {
     pub finished: bool,
     /// Time for which the deletes kept the database from other work.
     pub held: Duration,
+    /// Time for which rooms were looked at.
+    pub reading: Duration,
 }
 
 /// The work of a step, found by reading only.
@@ -60,7 +62,7 @@ struct Over {
 /// The rows of a room that are outside.
 #[derive(Debug, Clone, Copy)]
 enum Outside {
-    /// All up to this number, by count. Age is looked at when they are gone.
+    /// All up to this number, by count. Others may be by age, which is looked at when these are gone.
     ByCount { last: i64, has_age: bool },
     /// The oldest ones by age; how many is seen when they are read.
     ByAge,
@@ -185,6 +187,11 @@ fn starts_outside(
     Ok(oldest.iter().any(|row| row.created_at <= latest_ms || row.created_at > now_ms))
 }
 
+/// True when the first row from a number on is outside by age.
+fn is_old(connection: &mut Connection, room_id: i64, first: i64, latest_ms: i64) -> QueryResult<bool> {
+    Ok(message::from(connection, room_id, first, 1)?.iter().any(|row| row.created_at <= latest_ms))
+}
+
 /// At most `rows` rows of a room.
 fn share(
     connection: &mut Connection,
@@ -201,7 +208,9 @@ fn share(
         Outside::ByCount { last: outside, has_age } => {
             let last = outside.min(oldest.saturating_add(rows as i64 - 1));
             let ranges = vec![SeqRange { room_id, first: oldest, last }];
-            Ok(Share { ranges, leaves_some: has_age || last < outside })
+            let leaves_some =
+                last < outside || (has_age && is_old(connection, room_id, last + 1, latest_ms)?);
+            Ok(Share { ranges, leaves_some })
         }
         Outside::ByAge => {
             let Some(first) = first_not_of_the_future(connection, room_id, (oldest, head), now_ms)? else {

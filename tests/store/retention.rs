@@ -14,6 +14,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("what is outside by age is invisible at once", invisible_by_age),
     ("pruning takes bounded steps and keeps heads", pruned_in_steps),
     ("a step takes from all rooms at once", pruned_across_rooms),
+    ("what goes by number and by age goes in one walk more", pruned_by_both),
     ("pruning is not stopped by rows of the future", pruned_behind_the_future),
     ("pruning goes by each room's own rule", pruned_by_rule),
 ];
@@ -60,6 +61,7 @@ fn prune_all(store: &Store, rule: &dyn Fn(&Channel) -> Retention) -> Vec<usize> 
     loop {
         let step = store.prune(&mut walk, STEP, rule).unwrap();
         steps.push(step.rows);
+        assert!(steps.len() < 100, "it comes to an end");
         if step.finished {
             assert_eq!(walk, PruneWalk::default());
             return steps;
@@ -102,6 +104,18 @@ fn pruned_across_rooms(backend: &Backend) {
     assert_eq!((left("a"), left("b")), (vec![301], vec![101]));
     assert_eq!(prune_all(&store, &|_| newest(1)).iter().sum::<usize>(), 800);
     assert_eq!((left("a"), left("b")), (vec![901], vec![301]));
+}
+
+/// A room that always has some to lose by number must not keep the pruner at work without a pause.
+fn pruned_by_both(backend: &Backend) {
+    let store = backend.open();
+    let both = |_: &Channel| Retention { size: 5, ttl: Some(Duration::from_secs(30)) };
+    fill(&store, "a", 10);
+    assert_eq!(prune_all(&store, &both), [5]);
+    fill(&store, "a", 5);
+    backend.execute("UPDATE messages SET created_at = created_at - 60000 WHERE seq <= 12");
+    assert_eq!(prune_all(&store, &both), [5, 2]);
+    assert_eq!(history(&store, "a", all(), KEEP_ALL), [13, 14, 15]);
 }
 
 /// A clock that was an hour ahead has left rows at the beginning, in the middle, and everywhere.
