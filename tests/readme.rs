@@ -98,6 +98,7 @@ fn undocumented_metrics(document: &str) -> Vec<String> {
         let label = label.trim_end_matches(']').trim_matches('"').replace("\", \"", "` `");
         let (kind, label) = match kind {
             "counter_vec" => ("counter", format!("`{label}`")),
+            "gauge_vec" => ("gauge", format!("`{label}`")),
             kind => (kind, String::new()),
         };
         let row = format!("| `roomcast_{name}` | {kind} | {label}");
