@@ -112,7 +112,12 @@ impl TestServer {
 
     fn command(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_roomcast");
-        let Some(record) = &self.record else { return Command::new(program) };
+        let Some(record) = &self.record else {
+            // A test run under nohup hands on that SIGHUP is ignored; a server must not live on for that reason.
+            let mut command = Command::new("env");
+            command.args(["--default-signal=HUP", program]);
+            return command;
+        };
         let mut command = Command::new("strace");
         // -D keeps the server this process's own child. Strings are not cut short and wholly in hexadecimal.
         command.args(["-D", "-f", "-y", "-xx", "-s", "4194304", "-o"]).arg(record);
