@@ -130,7 +130,8 @@ impl<'a> Reader<'a> {
 
     fn named(&self, path: &str) -> Option<String> {
         let name = path.strip_prefix(self.folder)?.trim_start_matches('/');
-        let is_lasting = !name.ends_with("-shm") && !name.ends_with("-lock");
+        // A mark that is missing says nothing, as one of an older server does.
+        let is_lasting = !["-shm", "-lock"].iter().any(|end| name.ends_with(end)) && !name.contains("-mark");
         let of_database = name == FOLDER || (name.starts_with("chat.db") && is_lasting);
         of_database.then(|| name.to_owned())
     }

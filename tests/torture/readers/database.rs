@@ -184,8 +184,10 @@ fn stand_still(
     );
     siege.judge(&format!("{method} locked"), all, took, 16 * MIB);
     assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(4) + MARGIN, "{took:?}");
-    // On a slow machine SQLite gives up on a few first.
-    assert!(server.metric("queries_refused_total") as usize >= all - 3 * SLOTS);
+    // The database itself gives up on those who ask it, after a second at the earliest.
+    let told_by_the_database = SLOTS * (took.as_secs() as usize + 2);
+    let refused_in_line = server.metric("queries_refused_total") as usize;
+    assert!(refused_in_line >= all.saturating_sub(told_by_the_database), "{refused_in_line} of {all}");
     assert_eq!(server.metric("readers_exhausted_total"), 0);
     assert!(pings >= count && typing.0 > 0 && health.0 > 0, "somebody stood still");
     let slowest = typing.1.max(publishing.map_or(Duration::ZERO, |(_, slowest)| slowest));
