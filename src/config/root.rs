@@ -27,7 +27,7 @@ settings! {
         ///
         /// One shard each. Never 0 in a checked configuration.
         workers: usize = 0, Count(0..=1024);
-        /// Most threads that serve connections; each takes part in at most one commit at a time.
+        /// Most threads that serve connections; those that wait for the database count, silent connections have none.
         ///
         /// Idle connections need none. As many as commits of a slow database are worth waiting for at once.
         readers_max: usize = 1024, Count(1..=16_384);

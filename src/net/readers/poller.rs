@@ -2,7 +2,7 @@
 //!
 //! `EPOLLONESHOT` disarms a socket with the event it tells, so one thread gets it; arming is level-triggered,
 //! so bytes that came before are told at once. A queue between one waiting thread and the others would wake
-//! twice for each event (READERS B.2). `portable` has the same contract for systems without epoll.
+//! twice for each event. `portable` has the same contract for systems without epoll.
 
 use std::io;
 use std::net::TcpStream;
