@@ -11,6 +11,9 @@ const TEXT: u8 = 0x81;
 /// First byte of a final close frame.
 const CLOSE: u8 = 0x88;
 
+/// First byte of a pong: final, opcode 10 (RFC 6455 §5.2).
+const PONG: u8 = 0x8A;
+
 /// One text frame with this payload.
 #[must_use]
 pub fn text(payload: &[u8]) -> Bytes {
@@ -30,6 +33,11 @@ pub(crate) fn encode(encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
 /// True when a frame that was made here, or by tungstenite, is a close frame.
 pub(crate) fn is_close(frame: &[u8]) -> bool {
     frame.first() == Some(&CLOSE)
+}
+
+/// True when a whole frame is a pong.
+pub(super) fn is_pong(frame: &[u8]) -> bool {
+    frame.first() == Some(&PONG)
 }
 
 /// One close frame. A reason longer than 123 bytes is cut at a character.

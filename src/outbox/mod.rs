@@ -303,7 +303,8 @@ impl Outbox {
     }
 
     /// Takes the answer to a ping of the client, or drops it where it would have to wait: before the first
-    /// reply, which nothing in the queue may overtake, and beyond the budget. A client cannot fill memory by
+    /// reply, which nothing in the queue may overtake, and beyond the budget. One that waits is replaced by the next, for
+    /// a buffer of few bytes takes far more memory than the budget counts. A client cannot fill memory by
     /// pings, and RFC 6455 §5.5.3 lets a peer answer the last ping only.
     pub fn pong(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut inner = self.lock();
@@ -319,7 +320,13 @@ impl Outbox {
                 }
             },
             _ if inner.queue.bytes() > self.budget_bytes => Push::Accepted,
-            _ => self.send_or_queue(&mut inner, frame),
+            _ => match inner.queue.replace_back(frame, self::frame::is_pong) {
+                Some(more) => {
+                    self.metrics.outbox_bytes.add(more);
+                    Push::Accepted
+                }
+                None => self.send_or_queue(&mut inner, frame),
+            },
         }
     }
 

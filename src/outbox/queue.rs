@@ -54,6 +54,21 @@ impl Queue {
         self.buffers.push_back(buffer);
     }
 
+    /// Puts a buffer in the place of the newest one, if that is `replaceable` and all of it still to leave; gives by how
+    /// many bytes the queue grew, or `None` when nothing was replaced.
+    pub(super) fn replace_back(
+        &mut self,
+        buffer: &Bytes,
+        replaceable: impl Fn(&[u8]) -> bool,
+    ) -> Option<i64> {
+        debug_assert!(!buffer.is_empty(), "an empty buffer would never be written");
+        // The front may have left in part, or be what was left of a frame when it was queued.
+        let newest = self.buffers.iter_mut().skip(1).next_back().filter(|newest| replaceable(newest))?;
+        let before = std::mem::replace(newest, buffer.clone()).len();
+        self.bytes = self.bytes - before + buffer.len();
+        Some(buffer.len() as i64 - before as i64)
+    }
+
     /// Puts a buffer before all others, which is possible only before any of them began to leave.
     pub(super) fn push_front(&mut self, buffer: Bytes) {
         debug_assert!(!buffer.is_empty(), "an empty buffer would never be written");

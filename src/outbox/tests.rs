@@ -59,6 +59,31 @@ fn a_full_outbox_refuses_frames_and_gives_notice_when_drained() {
 }
 
 #[test]
+fn pongs_that_wait_are_one() {
+    let mut rig = rig(64 * 1024, Duration::from_secs(60));
+    assert_eq!(rig.outbox.uncork(&numbered(0)), Push::Accepted);
+    let mut sent = 1;
+    while rig.outbox.queued_bytes() < 2_000 {
+        assert_eq!(rig.outbox.push(&numbered(sent)), Push::Accepted);
+        sent += 1;
+    }
+    let before = rig.outbox.queued_bytes();
+    for number in 0..100 {
+        assert_eq!(rig.outbox.pong(&Bytes::from(vec![0x8A, 1, number])), Push::Accepted);
+    }
+    assert_eq!(rig.outbox.queued_bytes(), before + 3);
+    assert_eq!(rig.outbox.push(&numbered(sent)), Push::Accepted);
+    assert_eq!(rig.outbox.pong(&Bytes::from_static(&[0x8A, 0])), Push::Accepted);
+    let mut received = vec![0; 1000 * (sent as usize + 1) + 5];
+    rig.client.read_exact(&mut received).unwrap();
+    let (frames, end) = received.split_at(1000 * sent as usize);
+    assert!(frames.chunks(1000).zip(0_u32..).all(|(frame, number)| frame[..4] == number.to_be_bytes()));
+    assert_eq!(end[..3], [0x8A, 1, 99], "the answer to the last ping");
+    assert_eq!((&end[3..7], &end[1003..]), (&sent.to_be_bytes()[..], &[0x8A, 0][..]));
+    rig.drainer.stop();
+}
+
+#[test]
 fn corked_frames_follow_the_first_reply() {
     let mut rig = rig(64 * 1024, Duration::from_secs(60));
     assert_eq!(rig.outbox.push(&Bytes::from_static(b"two")), Push::Accepted);
