@@ -4,7 +4,7 @@
 //! would be lost with the process. That holds for the database, for its write-ahead file (`-wal`), in which
 //! the newest commits are, and for the index of that (`-shm`), by which other programs find them.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,14 +34,20 @@ pub(super) struct DatabaseFiles {
 /// A file that has to stay where it is.
 struct WatchedFile {
     path: PathBuf,
+    is: Identity,
+}
+
+/// What tells a file from every other on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
     device: u64,
     inode: u64,
 }
 
 /// What is where a file should be.
 enum Found {
-    /// The file itself.
-    Itself(Metadata),
+    /// The file itself, which has so many bytes.
+    Itself(u64),
     /// Nothing, or an empty file: whoever opens the database next makes one.
     Nothing,
     /// Another file.
@@ -50,14 +56,14 @@ enum Found {
 
 impl WatchedFile {
     fn new(path: PathBuf) -> io::Result<Self> {
-        let file = fs::metadata(&path)?;
-        Ok(Self { device: file.dev(), inode: file.ino(), path })
+        let (is, _) = look(&path)?;
+        Ok(Self { path, is })
     }
 
     fn find(&self) -> Found {
-        match fs::metadata(&self.path) {
-            Ok(file) if file.dev() == self.device && file.ino() == self.inode => Found::Itself(file),
-            Ok(file) if file.len() > 0 => Found::Another,
+        match look(&self.path) {
+            Ok((found, bytes)) if found == self.is => Found::Itself(bytes),
+            Ok((_, bytes)) if bytes > 0 => Found::Another,
             _ => Found::Nothing,
         }
     }
@@ -65,6 +71,36 @@ impl WatchedFile {
     fn gone(&self) -> String {
         format!("{} was moved or deleted", self.path.display())
     }
+}
+
+/// The identity of the file at a path, and its bytes.
+///
+/// It does not ask for the times of the file, as `fs::metadata` does: since Linux 6.13 a file whose times were asked for
+/// gets exact ones by its next write (Documentation/filesystems/multigrain-ts.rst), and each sync after that writes its
+/// inode, too. The write-ahead file is looked at before each commit.
+#[cfg(target_os = "linux")]
+fn look(path: &Path) -> io::Result<(Identity, u64)> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+    use rustix::io::Errno;
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::SIZE) {
+        Ok(file) => {
+            let device = makedev(file.stx_dev_major, file.stx_dev_minor);
+            Ok((Identity { device, inode: file.stx_ino }, file.stx_size))
+        }
+        // An old kernel, or a sandbox that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => look_by_metadata(path),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look(path: &Path) -> io::Result<(Identity, u64)> {
+    look_by_metadata(path)
+}
+
+fn look_by_metadata(path: &Path) -> io::Result<(Identity, u64)> {
+    let file = fs::metadata(path)?;
+    Ok((Identity { device: file.dev(), inode: file.ino() }, file.len()))
 }
 
 impl DatabaseFiles {
@@ -102,7 +138,7 @@ impl DatabaseFiles {
             return Err(self.database.gone());
         }
         match self.log.find() {
-            Found::Itself(file) => self.note_size(&file),
+            Found::Itself(bytes) => self.note_size(bytes),
             Found::Nothing => return Err(self.save()),
             Found::Another => {
                 return Err(format!("{} was replaced by another file", self.log.path.display()));
@@ -117,13 +153,13 @@ impl DatabaseFiles {
 
     /// Brings the size of the write-ahead file in the metrics up to date.
     pub(super) fn measure(&self) {
-        if let Found::Itself(file) = self.log.find() {
-            self.note_size(&file);
+        if let Found::Itself(bytes) = self.log.find() {
+            self.note_size(bytes);
         }
     }
 
-    fn note_size(&self, log: &Metadata) {
-        self.metrics.store_wal_bytes.set(i64::try_from(log.len()).unwrap_or(i64::MAX));
+    fn note_size(&self, log_bytes: u64) {
+        self.metrics.store_wal_bytes.set(i64::try_from(log_bytes).unwrap_or(i64::MAX));
     }
 
     /// Copies into the database what the write-ahead file held that has no name any more. Returns what there
