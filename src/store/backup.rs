@@ -15,7 +15,7 @@ use diesel::sql_types::Text;
 
 use crate::clock;
 use crate::config::{Database, DatabaseUrl};
-use crate::store::claim::Claim;
+use crate::store::claim::{self, Claim};
 use crate::store::connection::{Connection, sqlite_name};
 use crate::store::mark::{MarkFile, beside};
 use crate::store::models::meta;
@@ -148,9 +148,11 @@ fn open(path: &Path) -> Result<SqliteConnection, CopyError> {
     Ok(connection)
 }
 
-/// Copies what a reader of the database sees now into a new file, without the space of deleted rows.
+/// Copies what a reader of the database sees now into a new file, without the space of deleted rows. Only its owner
+/// may read it from the beginning: it holds what people said.
 fn vacuum_into(database: &Path, copy: &Path) -> Result<(), CopyError> {
     let mut connection = open(database)?;
+    claim::create(copy)?;
     diesel::sql_query("VACUUM INTO ?").bind::<Text, _>(sqlite_name(copy)?).execute(&mut connection)?;
     Ok(())
 }
@@ -198,15 +200,9 @@ fn set_aside(database: &Path) -> Result<Option<PathBuf>, CopyError> {
     Ok(Some(aside))
 }
 
-/// Gives a finished file its name, durably. Only its owner may read it: it holds what people said.
+/// Gives a finished file its name, durably.
 fn put(draft: &Path, path: &Path) -> Result<(), CopyError> {
-    let file = File::options().write(true).open(draft)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    }
-    file.sync_all()?;
+    File::options().write(true).open(draft)?.sync_all()?;
     fs::rename(draft, path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;

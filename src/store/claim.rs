@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::store::error::OpenError;
 
 /// Access to a new file: its owner alone. SQLite gives the files it puts beside a database the same.
-const OWNER_ONLY: u32 = 0o600;
+pub(super) const OWNER_ONLY: u32 = 0o600;
 
 /// A claim to a SQLite file; given up when it is dropped, or with the process.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ fn beside(database: PathBuf) -> PathBuf {
     name.into()
 }
 
-/// Makes an empty file, which SQLite takes for an empty database. One that exists is not opened.
-fn create(path: &Path) -> io::Result<()> {
+/// Makes an empty file for its owner alone, which SQLite takes for an empty database. One that exists is not opened.
+pub(super) fn create(path: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         created => created.map(drop),

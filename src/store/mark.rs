@@ -5,12 +5,14 @@
 //! written at most once a second, without waiting for the disk, and when the database is closed. What it says is
 //! in the database already when it is written. A mark that is missing or not readable says nothing.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::ids::{Channel, Seq};
+use crate::store::claim::OWNER_ONLY;
 use crate::sync::{Mutex, lock};
 
 /// Shortest time between two writes while messages come.
@@ -87,7 +89,10 @@ impl MarkFile {
 
     fn try_write(&self, mark: &Mark) -> io::Result<()> {
         let draft = beside(&self.path, ".new");
-        fs::write(&draft, mark.to_line())?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(OWNER_ONLY);
+        // It names a room.
+        options.open(&draft)?.write_all(mark.to_line().as_bytes())?;
         fs::rename(&draft, &self.path)
     }
 

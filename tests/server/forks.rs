@@ -1,6 +1,7 @@
 //! A database that goes back: failovers, restored backups, and holes in a room. Clients are told, and never given
 //! one history for the other.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
 use crate::support::postgres::Cluster;
@@ -138,6 +139,8 @@ fn a_backup_is_put_back_and_clients_are_told() {
     bob.publish_numbers("room", 1..=5);
     let epoch = server.epoch();
     assert!(roomcast(&server, "backup", "copy.db").status.success(), "while the server runs");
+    let mode = std::fs::metadata(server.folder.0.join("copy.db")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "a copy holds what people said");
     refused(&roomcast(&server, "backup", "copy.db"), "exists already");
     bob.publish_numbers("room", 6..=8);
     refused(&roomcast(&server, "restore", "copy.db"), "in use");

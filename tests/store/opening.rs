@@ -135,6 +135,8 @@ fn owner_only(backend: &Backend) {
         assert_eq!(mode & 0o777, 0o600, "{suffix}: {mode:o}");
     }
     drop(store);
+    let mark = fs::metadata(beside(backend, "-mark")).unwrap().permissions().mode();
+    assert_eq!(mark & 0o777, 0o600, "{mark:o}");
     // What the operator gave others stays theirs.
     fs::set_permissions(path(backend), PermissionsExt::from_mode(0o640)).unwrap();
     drop(backend.open());
