@@ -1,10 +1,11 @@
-//! Who may ask the database now: a bounded number of connections, first come, first served.
+//! Who may ask the database now: a bounded number of connections, in turns between users.
 //!
 //! A query keeps the thread of its turn for as long as the database takes. So a connection first gets a slot, or
-//! stands in line for one, parked, without a thread. A slot that is given back belongs to whoever has stood there
-//! longest, who is woken to use it. Knows no socket and no query.
+//! stands in line for one, parked, without a thread. A slot that is given back belongs to the first in [`line`], who
+//! is woken to use it. Knows no socket and no query.
 
-use std::collections::BTreeMap;
+mod line;
+
 use std::time::Instant;
 
 use crate::config::Config;
@@ -13,6 +14,9 @@ use crate::limits::QUERY_WAIT;
 use crate::metrics::Metrics;
 use crate::outbox::Reader;
 use crate::sync::{Arc, Mutex, lock};
+use line::{Line, Turn, Waiting};
+
+use super::rates::{Limit, Who};
 
 /// Share of the readers that queries of one kind may keep: half of them are left when both kinds wait for the
 /// database.
@@ -48,8 +52,10 @@ pub(in crate::net) struct Asker<'a> {
 pub(in crate::net) enum NoSlot {
     /// The connection stands in line. It is woken when it has a slot, and asks again.
     Wait,
-    /// It stood there for [`QUERY_WAIT`], and does no longer.
+    /// It stood there for [`QUERY_WAIT`], and does no longer: the database is too slow for those who ask.
     TooLate,
+    /// The same, while others who came later were called: too many connections of the same user ask at once.
+    TooMany,
 }
 
 /// The right to query, until it is dropped.
@@ -70,7 +76,7 @@ pub(in crate::net) struct Place {
 #[derive(Debug)]
 struct Ticket {
     slots: Arc<Slots>,
-    number: u64,
+    turn: Turn,
 }
 
 /// The slots of one kind of query.
@@ -78,20 +84,6 @@ struct Ticket {
 struct Slots {
     line: Mutex<Line>,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct Line {
-    free: usize,
-    most: usize,
-    next_number: u64,
-    /// By number, so in order of arrival. One a connection, so bounded by these.
-    waiting: BTreeMap<u64, Waiting>,
-}
-
-struct Waiting {
-    id: ConnectionId,
-    reader: Option<Arc<dyn Reader>>,
 }
 
 impl Queries {
@@ -102,7 +94,8 @@ impl Queries {
         Self { reads: Slots::new(most, metrics.clone()), writes: Slots::new(most, metrics.clone()) }
     }
 
-    /// A slot for a connection, which keeps its `place` in line from one turn to the next.
+    /// A slot for a connection of `who`, which keeps its `place` in line from one turn to the next. In each round of
+    /// the line, all connections of one of these have one place.
     ///
     /// # Errors
     /// [`NoSlot`]
@@ -110,21 +103,19 @@ impl Queries {
         &self,
         kind: Kind,
         place: &mut Option<Box<Place>>,
+        who: Who,
         asker: Asker<'_>,
     ) -> Result<Slot, NoSlot> {
         let stood = match place.take() {
             Some(stood) => stood,
-            None => match self.of(kind).ask(asker) {
+            None => match self.of(kind).ask(who, asker) {
                 Ok(slot) => return Ok(slot),
                 Err(stood) => Box::new(stood),
             },
         };
         match stood.claim() {
             Ok(slot) => Ok(slot),
-            Err(stood) if stood.deadline <= Instant::now() => {
-                stood.ticket.slots.metrics.queries_refused_total.inc();
-                Err(NoSlot::TooLate)
-            }
+            Err(stood) if stood.deadline <= Instant::now() => Err(stood.give_up()),
             Err(stood) => {
                 *place = Some(Box::new(stood));
                 Err(NoSlot::Wait)
@@ -162,90 +153,70 @@ impl Place {
     fn claim(self) -> Result<Slot, Self> {
         if self.ticket.is_waiting() { Err(self) } else { Ok(Slot(self.ticket)) }
     }
+
+    /// Leaves the line when its time is over, and says why.
+    fn give_up(self) -> NoSlot {
+        let Slots { line, metrics } = &*self.ticket.slots;
+        metrics.queries_refused_total.inc();
+        if lock(line).is_overtaken(self.ticket.turn) {
+            metrics.limited_total.with_label_values(&[Limit::Queries.as_str()]).inc();
+            NoSlot::TooMany
+        } else {
+            NoSlot::TooLate
+        }
+    }
 }
 
 impl Slots {
     fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
-        debug_assert!(most > 0, "somebody may ask");
-        let line = Line { free: most, most, next_number: 0, waiting: BTreeMap::new() };
-        Arc::new(Self { line: Mutex::new(line), metrics })
+        Arc::new(Self { line: Mutex::new(Line::new(most)), metrics })
     }
 
-    /// A slot, or a place at the end of the line.
-    fn ask(self: &Arc<Self>, asker: Asker<'_>) -> Result<Slot, Place> {
+    /// A slot, or a place in line.
+    fn ask(self: &Arc<Self>, who: Who, asker: Asker<'_>) -> Result<Slot, Place> {
         let mut line = lock(&self.line);
-        if let Some(number) = line.take_free() {
-            return Ok(Slot(Ticket { slots: self.clone(), number }));
+        if let Some(turn) = line.take_free() {
+            return Ok(Slot(Ticket { slots: self.clone(), turn }));
         }
-        let number = line.number();
-        line.waiting.insert(number, Waiting { id: asker.id, reader: asker.reader.cloned() });
+        let Asker { id, reader } = asker;
+        let turn = line.join(Waiting { id, who, reader: reader.cloned() });
         drop(line);
         self.metrics.queries_waiting.inc();
         self.metrics.queries_waited_total.inc();
-        let ticket = Ticket { slots: self.clone(), number };
+        let ticket = Ticket { slots: self.clone(), turn };
         Err(Place { ticket, deadline: Instant::now() + QUERY_WAIT })
     }
 
     fn take_free(self: &Arc<Self>) -> Option<Slot> {
-        let number = lock(&self.line).take_free()?;
-        Some(Slot(Ticket { slots: self.clone(), number }))
+        let turn = lock(&self.line).take_free()?;
+        Some(Slot(Ticket { slots: self.clone(), turn }))
     }
 
     /// Takes a ticket back, and calls the next if it was a slot.
-    fn take_back(&self, number: u64) {
+    fn take_back(&self, turn: Turn) {
         let mut line = lock(&self.line);
-        let left = line.waiting.remove(&number);
+        let left = line.leave(turn);
         let called = if left.is_none() { line.call() } else { None };
         drop(line);
         if left.is_some() || called.is_some() {
             self.metrics.queries_waiting.dec();
         }
-        if let Some(Waiting { id, reader: Some(reader) }) = called {
+        if let Some(Waiting { id, reader: Some(reader), .. }) = called {
             reader.wake(id);
         }
-    }
-}
-
-impl Line {
-    /// A slot that nobody waits for.
-    fn take_free(&mut self) -> Option<u64> {
-        debug_assert!(self.free == 0 || self.waiting.is_empty(), "nobody waits for a free slot");
-        self.free = self.free.checked_sub(1)?;
-        Some(self.number())
-    }
-
-    /// Gives a slot that was given back to the first in line.
-    fn call(&mut self) -> Option<Waiting> {
-        let first = self.waiting.pop_first().map(|(_, first)| first);
-        if first.is_none() {
-            self.free += 1;
-            debug_assert!(self.free <= self.most, "a slot is given back once");
-        }
-        first
-    }
-
-    fn number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number
     }
 }
 
 impl Ticket {
     /// True for a place in line; false for a slot.
     fn is_waiting(&self) -> bool {
-        lock(&self.slots.line).waiting.contains_key(&self.number)
+        lock(&self.slots.line).is_waiting(self.turn)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.slots.take_back(self.number);
-    }
-}
-
-impl std::fmt::Debug for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("id", &self.id).finish_non_exhaustive()
+        self.slots.take_back(self.turn);
     }
 }
 
@@ -256,6 +227,7 @@ mod model;
 #[cfg(not(feature = "model"))]
 mod tests {
     use super::*;
+    use crate::net::rates::Rates;
     use crate::outbox::Work;
 
     /// Notes whom it is told to wake.
@@ -278,6 +250,7 @@ mod tests {
         metrics: Arc<Metrics>,
         woken: Arc<Woken>,
         reader: Arc<dyn Reader>,
+        rates: Rates,
     }
 
     impl Rig {
@@ -285,12 +258,18 @@ mod tests {
             let (mut config, metrics) = (Config::default(), Arc::new(Metrics::new()));
             config.database.read_connections = 2;
             let woken = Arc::new(Woken::default());
-            Self { queries: Queries::new(&config, &metrics), metrics, reader: woken.clone(), woken }
+            let (queries, rates) = (Queries::new(&config, &metrics), Rates::new(&config));
+            Self { queries, metrics, reader: woken.clone(), woken, rates }
         }
 
         fn ask(&self, id: u64, place: &mut Option<Box<Place>>) -> Result<Slot, NoSlot> {
+            let who = self.rates.connection(ConnectionId(id));
+            self.ask_as(who, id, place)
+        }
+
+        fn ask_as(&self, who: Who, id: u64, place: &mut Option<Box<Place>>) -> Result<Slot, NoSlot> {
             let asker = Asker { id: ConnectionId(id), reader: Some(&self.reader) };
-            self.queries.ask(Kind::Read, place, asker)
+            self.queries.ask(Kind::Read, place, who, asker)
         }
 
         fn woken(&self) -> Vec<u64> {
@@ -348,12 +327,32 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_for_nobody_but_itself_is_told_so() {
+        let rig = Rig::new();
+        let (ann, bob) = (rig.rates.user("ann"), rig.rates.user("bob"));
+        let mut slots = [rig.ask_as(ann, 1, &mut None).ok(), rig.ask_as(ann, 2, &mut None).ok()];
+        let mut places = [None, None, None];
+        let [first, second, of_bob] = &mut places;
+        assert_eq!(rig.ask_as(ann, 3, first).unwrap_err(), NoSlot::Wait);
+        assert_eq!(rig.ask_as(ann, 4, second).unwrap_err(), NoSlot::Wait);
+        assert_eq!(rig.ask_as(bob, 5, of_bob).unwrap_err(), NoSlot::Wait);
+        slots = [None, slots[1].take()];
+        let _first = rig.ask_as(ann, 3, first).unwrap();
+        drop(slots);
+        assert_eq!(rig.woken(), [3, 5], "bob has waited for one of them only");
+        second.as_mut().unwrap().expire();
+        assert_eq!(rig.ask_as(ann, 4, second).unwrap_err(), NoSlot::TooMany);
+        let limited = rig.metrics.limited_total.with_label_values(&["queries"]).get();
+        assert_eq!((limited, rig.metrics.queries_refused_total.get()), (1, 1));
+    }
+
+    #[test]
     fn queries_keep_half_of_the_readers_at_most() {
         let most = |readers_max, read_connections| {
             let mut config = Config { readers_max, ..Config::default() };
             config.database.read_connections = read_connections;
             let queries = Queries::new(&config, &Arc::new(Metrics::new()));
-            lock(&queries.reads.line).most
+            lock(&queries.reads.line).free()
         };
         assert_eq!([most(1024, 4), most(64, 256), most(8, 4), most(1, 4)], [4, 16, 2, 1]);
     }

@@ -201,3 +201,35 @@ fn open_mode_has_no_limits() {
     let mut ann = server.connect("ann");
     ann.publish_numbers("room", 1..=1000);
 }
+
+on_both_databases! {
+    the_questions_of_many_connections_hold_up_nobody_else(
+        server,
+        "[client]\ntoken_hmac_secret = 'a secret only the tests know'\n[database]\nread_connections = 1\n\
+         [limits]\nconnection_requests_per_second_max = 0\n"
+    ) {
+        let mut bob = connect(&server, "bob");
+        bob.join("room");
+        bob.publish_numbers("room", 1..=9);
+        let question = r#"{"history":{"channel":"room","limit":1}}"#;
+        // What is answered fits the budget of an outbox, so the questions are asked without a reader.
+        let crowd: Vec<Client> = (0..400).map(|_| {
+            let mut ann = connect(&server, "ann");
+            ann.join("room");
+            let questions: Vec<_> = (0..600).map(|_| ann.with_id(question).1).collect();
+            ann.send(&questions.join("\n"));
+            ann
+        }).collect();
+        eventually("all of them wait", || server.metric("queries_waiting") > 390);
+        let asked = || server.metric("commands_total{method=\"history\"}");
+        let before = asked();
+        for _ in 0..20 {
+            assert!(bob.ask(question).starts_with(r#"{"history":{"publications":[{"#));
+        }
+        // First come, first served, it would be 400 for each of his.
+        let others = asked() - before;
+        assert!(others < 20 * 100, "{others} questions of ann for 20 of bob");
+        assert!(server.metric("queries_waiting") > 350, "they still ask");
+        drop(crowd);
+    }
+}

@@ -271,7 +271,7 @@ impl Exchange {
                 let content = body.take(&mut self.buffer);
                 self.respond(peer, &request, &content);
             }
-            Err(NoSlot::TooLate) => {
+            Err(NoSlot::TooLate | NoSlot::TooMany) => {
                 body.take(&mut self.buffer);
                 let response = self.router.respond_too_late(&request.head);
                 self.answer_to(&request, &response, request.head.keep_alive());
@@ -287,7 +287,9 @@ impl Exchange {
     /// The slot that a request needs, if it queries the database.
     fn slot(&mut self, request: &Request, asker: Asker<'_>) -> Result<Option<Slot>, NoSlot> {
         let Some(kind) = self.router.query(&request.head) else { return Ok(None) };
-        let slot = self.router.queries().ask(kind, &mut self.place, asker);
+        // A backend acts for many users, so its connections are not one in line.
+        let who = self.router.client_rules().rates.connection(asker.id);
+        let slot = self.router.queries().ask(kind, &mut self.place, who, asker);
         if let Some(place) = &self.place {
             self.deadline = place.deadline();
         }

@@ -1,9 +1,10 @@
-//! The line in every order of steps: connections ask, are called, use their slot, and some leave before or after
+//! The line in every order of steps: connections of two users ask, are called, use their slot, and some leave before or after
 //! they were called. There are never more slots than there are, and nobody who stays is forgotten.
 
 use shuttle::thread;
 
 use super::*;
+use crate::net::rates::Rates;
 use crate::outbox::Work;
 use crate::sync::model::explore;
 use crate::sync::{Condvar, wait};
@@ -15,6 +16,10 @@ const ASKERS: u64 = 4;
 thread_local! {
     /// Of all runs; making them costs more than a run.
     static METRICS: Arc<Metrics> = Arc::new(Metrics::new());
+    static USERS: [Who; 2] = {
+        let rates = Rates::new(&Config::default());
+        [rates.user("ann"), rates.user("bob")]
+    };
 }
 
 /// Readers that serve one connection each.
@@ -66,10 +71,10 @@ impl Rig {
     }
 
     /// The connections with an odd id leave the line, at whatever moment.
-    fn ask(self: Arc<Self>, slots: &Arc<Slots>, id: u64) {
+    fn ask(self: Arc<Self>, slots: &Arc<Slots>, who: Who, id: u64) {
         let reader: Arc<dyn Reader> = self.clone();
         let asker = Asker { id: ConnectionId(id), reader: Some(&reader) };
-        match slots.ask(asker) {
+        match slots.ask(who, asker) {
             Ok(slot) => self.use_slot(slot),
             Err(place) if id % 2 == 1 => drop(place),
             Err(place) => {
@@ -86,11 +91,13 @@ fn every_slot_is_used_by_one_and_comes_back() {
         let (rig, slots) = (Arc::new(Rig::default()), Slots::new(SLOTS, METRICS.with(Arc::clone)));
         let askers = (0..ASKERS).map(|id| {
             let (rig, slots) = (rig.clone(), slots.clone());
-            thread::spawn(move || rig.ask(&slots, id))
+            // Three of one user, one of another.
+            let who = USERS.with(|users| users[usize::from(id == 2)]);
+            thread::spawn(move || rig.ask(&slots, who, id))
         });
         let askers: Vec<_> = askers.collect();
         askers.into_iter().for_each(|thread| thread.join().expect("a connection failed"));
         let line = lock(&slots.line);
-        assert_eq!((line.free, line.waiting.len()), (SLOTS, 0), "every slot came back");
+        assert_eq!((line.free(), line.waiting()), (SLOTS, 0), "every slot came back");
     });
 }

@@ -36,6 +36,8 @@ pub(in crate::net) enum Limit {
     Commands,
     /// Questions of a connection.
     Requests,
+    /// Questions to the database that wait at once, of all connections of a user.
+    Queries,
     /// Messages of a user.
     UserPublishes,
     /// Bytes of the messages of a user.
@@ -58,6 +60,7 @@ impl Limit {
         match self {
             Self::Commands => "commands",
             Self::Requests => "requests",
+            Self::Queries => "queries",
             Self::UserPublishes => "user_publishes",
             Self::UserBytes => "user_bytes",
             Self::UserNewRooms => "user_new_rooms",
@@ -71,7 +74,7 @@ impl Limit {
 
 /// Somebody who is counted: a user who has shown a token, or else an address, or a single connection where the
 /// address stands for anybody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::net) struct Who(u64);
 
 /// Whether a message may create its room.

@@ -42,6 +42,7 @@ impl From<NoSlot> for CommandError {
         match no {
             NoSlot::Wait => Self::Wait,
             NoSlot::TooLate => Self::Error(ErrorCode::Internal),
+            NoSlot::TooMany => Self::Error(ErrorCode::TooManyRequests),
         }
     }
 }

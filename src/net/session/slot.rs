@@ -12,7 +12,7 @@ impl Session {
             return self.queries.ask_once(kind).ok_or(CommandError::Wait);
         }
         let asker = Asker { id: self.outbox.id(), reader: self.outbox.reader() };
-        Ok(self.queries.ask(kind, &mut self.place, asker)?)
+        Ok(self.queries.ask(kind, &mut self.place, self.who, asker)?)
     }
 
     /// The same for a command that may need none.
