@@ -232,7 +232,7 @@ impl Node {
 /// Has the engine told when the history of the database forks.
 fn tell_forks(store: &Store, engine: &Arc<Engine>) {
     let sink: Weak<Engine> = Arc::downgrade(engine);
-    store.tell_forks(sink);
+    store.tell(sink);
     // One that was found since the engine was given its epoch.
     engine.forked(&store.epoch());
 }

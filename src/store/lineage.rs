@@ -116,9 +116,14 @@ impl Lineage {
         Ok(Arc::new(lineage))
     }
 
-    /// Has forks told to this sink from now on; only the first one given is told.
+    /// Has forks told to this sink from now on, which is that of those who publish; only the first one given is told.
     pub(super) fn tell(&self, sink: Weak<dyn CommitSink>) {
         let _ = self.sink.set(sink);
+    }
+
+    /// The sink that forks are told to, while there is one.
+    pub(super) fn sink(&self) -> Option<Arc<dyn CommitSink>> {
+        self.sink.get()?.upgrade()
     }
 
     /// The name that clients know the history by.
@@ -247,7 +252,7 @@ impl Lineage {
         self.write_mark();
         self.metrics.history_forks_total.inc();
         tracing::error!(%reason, %epoch, "the history of the database forked; every room starts anew");
-        if let Some(sink) = self.sink.get().and_then(Weak::upgrade) {
+        if let Some(sink) = self.sink() {
             sink.forked(&epoch);
         }
         drop(told);

@@ -41,7 +41,7 @@ use health::{Monitor, Side};
 use lane::Lanes;
 use lineage::Lineage;
 use readers::Readers;
-use watch::Watch;
+use watch::{Probe, Watch};
 
 pub(crate) use backup::{backup, restore};
 pub use error::{AppendError, OpenError, StoreError};
@@ -94,7 +94,13 @@ impl Store {
         let lanes = Arc::new(lanes);
         let readers =
             Arc::new(Readers::new(target.clone(), config.read_connections, lineage.clone(), monitor.clone()));
-        let watch = Watch::start(lanes.clone(), readers.clone(), monitor.clone(), target.is_sqlite());
+        let probe = Probe {
+            lanes: lanes.clone(),
+            readers: readers.clone(),
+            monitor: monitor.clone(),
+            lineage: lineage.clone(),
+        };
+        let watch = Watch::start(probe, target.is_sqlite());
         Ok(Self {
             _watch: watch.map_err(system)?,
             lineage,
@@ -113,8 +119,10 @@ impl Store {
         self.lineage.epoch()
     }
 
-    /// Has forks of the history told to this sink, also those that reading finds.
-    pub fn tell_forks(&self, sink: Weak<dyn CommitSink>) {
+    /// Has this sink, which is that of all callers, told what happens while nobody calls: that the history forked, and
+    /// that messages are stored whose commit was of unknown outcome. Without it these wait for the next commit of their
+    /// lane.
+    pub fn tell(&self, sink: Weak<dyn CommitSink>) {
         self.lineage.tell(sink);
     }
 

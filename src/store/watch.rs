@@ -1,5 +1,5 @@
 //! The two threads of a store that wait for nobody else: one answers callers that have waited too long, the other
-//! tries the database while it is down, or while nobody uses it.
+//! tries the database while it is down, or while nobody uses it, and settles what a failure left in doubt.
 
 use std::io;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::store::health::{Monitor, Side};
 use crate::store::lane::Lanes;
+use crate::store::lineage::Lineage;
 use crate::store::models::{message, meta};
 use crate::store::readers::Readers;
 
@@ -30,24 +31,27 @@ pub(super) struct Watch {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What is watched.
+pub(super) struct Probe {
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) readers: Arc<Readers>,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) lineage: Arc<Lineage>,
+}
+
 impl Watch {
-    pub(super) fn start(
-        lanes: Arc<Lanes>,
-        readers: Arc<Readers>,
-        monitor: Arc<Monitor>,
-        is_sqlite: bool,
-    ) -> io::Result<Self> {
+    pub(super) fn start(probe: Probe, is_sqlite: bool) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
-        let (lanes_too, monitor_too, stopped_too) = (lanes.clone(), monitor.clone(), stopped.clone());
+        let (lanes, monitor, stopped_too) = (probe.lanes.clone(), probe.monitor.clone(), stopped.clone());
         let look = move || {
             while goes_on(&stopped_too, LOOK_EVERY) {
-                lanes_too.answer_overdue();
-                monitor_too.look_for_hanging();
+                lanes.answer_overdue();
+                monitor.look_for_hanging();
             }
         };
         let probe = move || {
             while goes_on(&stopped, TRY_EVERY) {
-                probe(&lanes, &readers, &monitor);
+                probe.run();
             }
         };
         let looking = thread::Builder::new().name("store-watch".into()).spawn(look)?;
@@ -60,7 +64,9 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         drop(self.stop.take());
-        for thread in self.threads.drain(..) {
+        // The last one to hold the store may be the sink that a probe has just told something.
+        let own = thread::current().id();
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != own) {
             if thread.join().is_err() {
                 tracing::error!("a thread that watches the store panicked");
             }
@@ -73,17 +79,20 @@ fn goes_on(stopped: &Receiver<()>, pause: Duration) -> bool {
     stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout)
 }
 
-/// Tries what is down, and asks what is idle. The monitor sees the outcomes.
-fn probe(lanes: &Lanes, readers: &Readers, monitor: &Monitor) {
-    let is_due = |side| monitor.is_down(side) || monitor.idle(side) >= IDLE_MAX;
-    lanes.probe(is_due);
-    if is_due(Side::Reads) {
-        let _ = readers.read(meta::epoch_if_any);
-    }
-    if monitor.is_down(Side::Changes) {
-        let _ = readers.write(|connection| {
-            message::write_trial(connection, crate::clock::unix_ms())?;
-            Ok(message::delete_trials(connection)?)
-        });
+impl Probe {
+    /// Settles what is in doubt, tries what is down, and asks what is idle. The monitor sees the outcomes.
+    fn run(&self) {
+        self.lanes.resolve_doubts(|| self.lineage.sink());
+        let is_due = |side| self.monitor.is_down(side) || self.monitor.idle(side) >= IDLE_MAX;
+        self.lanes.probe(is_due);
+        if is_due(Side::Reads) {
+            let _ = self.readers.read(meta::epoch_if_any);
+        }
+        if self.monitor.is_down(Side::Changes) {
+            let _ = self.readers.write(|connection| {
+                message::write_trial(connection, crate::clock::unix_ms())?;
+                Ok(message::delete_trials(connection)?)
+            });
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
@@ -13,6 +14,7 @@ use crate::Check;
 use crate::handoff::Collector;
 use crate::postgres::Cluster;
 use crate::proxy::{NextCommit, Proxy};
+use crate::temp::PATIENCE;
 use crate::vocabulary::*;
 
 pub(crate) const CHECKS: &[Check] =
@@ -215,6 +217,35 @@ pub(crate) fn a_commit_of_unknown_outcome_reaches_the_listeners(cluster: &Cluste
     assert_eq!(append_to(&store, &sink, message("a", "5")), Ok(Appended::New(5)));
     assert_eq!(sink.seqs("a"), [1, 2, 3, 4, 5]);
     assert_eq!(direct.number("SELECT count(*) FROM messages"), 5);
+
+    // Nobody publishes any more, in none of the lanes.
+    store.tell(Arc::downgrade(&sink) as Weak<dyn CommitSink>);
+    let seen = || sink.seen.lock().unwrap().len();
+    let mut last = Appended::New(5);
+    for room in ["a", "b", "c", "d"] {
+        let lose = || {
+            proxy.next_commit(NextCommit::LosesItsAnswer);
+            let before = seen();
+            (append_to(&store, &sink, message(room, "late")), before)
+        };
+        // A trial of the store may be the one that loses its answer.
+        let before = loop {
+            match lose() {
+                (Ok(appended), _) if room == "a" => last = appended,
+                (Ok(_), _) => {}
+                (Err(_), before) => break before,
+            }
+        };
+        let give_up_at = Instant::now() + PATIENCE;
+        while seen() == before {
+            assert!(Instant::now() < give_up_at, "what was committed to {room} is not delivered");
+            thread::sleep(Duration::from_millis(5));
+        }
+        await_up(&store);
+    }
+    let next = last.seq() + 2;
+    assert_eq!(append_to(&store, &sink, message("a", "last")), Ok(Appended::New(next)));
+    assert_eq!(sink.seqs("a"), (1..=next).collect::<Vec<_>>());
     let seen = sink.seen.lock().unwrap();
     assert_eq!(&*seen[2].data, "lost");
     assert_eq!(seen[2].info.as_ref().map(|info| &*info.user), Some("ann"));

@@ -52,7 +52,7 @@ impl Journal {
     fn of(store: &Store) -> Arc<Self> {
         let journal = Arc::new(Self::default());
         let weak: Weak<Self> = Arc::downgrade(&journal);
-        store.tell_forks(weak);
+        store.tell(weak);
         journal
     }
 

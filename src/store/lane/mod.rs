@@ -20,6 +20,7 @@ mod writer;
 
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use crate::config::Database;
 use crate::ids::Channel;
 use crate::limits::STORE_ANSWER_MAX;
 use crate::metrics::Metrics;
+use crate::publication::Publication;
 use crate::store::connection::{Connection, SQLITE_BUSY, Target};
 use crate::store::error::{AppendError, StoreError};
 use crate::store::health::{Monitor, Side};
@@ -211,6 +213,19 @@ impl Lanes {
             lane.writer.with(Duration::ZERO, Writer::probe);
         }
     }
+
+    /// Passes on what commits in doubt have stored, in lanes that nobody uses: the next message of a lane would do
+    /// it, but may never come. `sink` gives the sink of those who publish.
+    pub(super) fn resolve_doubts(&self, sink: impl Fn() -> Option<Arc<dyn CommitSink>>) {
+        for lane in &self.lanes {
+            if lane.writer.with(Duration::ZERO, |writer| writer.is_in_doubt()) == Some(true)
+                && let Some(sink) = sink()
+                && catch_unwind(AssertUnwindSafe(|| lane.resolve_doubt(&*sink))).is_err()
+            {
+                tracing::error!("passing committed messages on panicked");
+            }
+        }
+    }
 }
 
 impl Lane {
@@ -234,20 +249,39 @@ impl Lane {
         metrics.commit_wait_seconds.observe(waited.as_secs_f64());
         let started = Instant::now();
         let longest = STORE_ANSWER_MAX.saturating_sub(waited);
-        let write = |writer: &mut Writer| writer.write(messages, waited + started.elapsed());
-        let Some((written, begun)) = self.writer.with(longest, write) else {
-            let answers = vec![Err(AppendError::Unavailable); messages.len()];
-            return Committed { answers, after: None };
+        let write = |writer: &mut Writer| {
+            let (written, begun) = writer.write(messages, waited + started.elapsed());
+            debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
+            metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+            metrics.commit_batch_rows.observe(messages.len() as f64);
+            if written.store_failure.is_some() {
+                metrics.commit_failures_total.inc();
+            }
+            Committed { answers: written.outcomes, after: self.hand_off(sink, written.publications, begun) }
         };
-        debug_assert_eq!(written.outcomes.len(), messages.len(), "every message has its outcome");
-        metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-        metrics.commit_batch_rows.observe(messages.len() as f64);
-        if written.store_failure.is_some() {
-            metrics.commit_failures_total.inc();
+        let busy = || Committed { answers: vec![Err(AppendError::Unavailable); messages.len()], after: None };
+        self.writer.with(longest, write).unwrap_or_else(busy)
+    }
+
+    /// Passes on what a commit in doubt has stored.
+    fn resolve_doubt(&self, sink: &dyn CommitSink) {
+        let resolve = |writer: &mut Writer| {
+            let (publications, begun) = writer.resolve_doubt();
+            self.hand_off(sink, publications, begun)
+        };
+        if let Some(after) = self.writer.with(Duration::ZERO, resolve).flatten() {
+            after();
         }
-        let publications = written.publications;
+    }
+
+    /// Passes on what was stored. Called by whoever has the writer, so that it happens in the order of the commits.
+    fn hand_off<'a>(
+        &self,
+        sink: &'a dyn CommitSink,
+        publications: Vec<Publication>,
+        begun: Instant,
+    ) -> Option<Box<dyn FnOnce() + 'a>> {
         self.stored_total.fetch_add(publications.len() as u64, Ordering::Relaxed);
-        let after = if publications.is_empty() { None } else { sink.committed(publications, begun) };
-        Committed { answers: written.outcomes, after }
+        if publications.is_empty() { None } else { sink.committed(publications, begun) }
     }
 }

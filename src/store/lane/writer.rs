@@ -101,7 +101,7 @@ impl Writer {
         self.wait_for_file(SQLITE_BUSY.saturating_sub(waited));
         let began = Instant::now();
         self.begun = began;
-        let begun = if self.in_doubt.is_empty() { self.begun } else { self.in_doubt_since };
+        let begun = if self.is_in_doubt() { self.in_doubt_since } else { self.begun };
         // Anything passed on while a commit is in doubt would overtake what may be stored.
         let recovered = self.recover_in_doubt();
         let (mut failure, mut isolating) = (None, false);
@@ -314,6 +314,21 @@ impl Writer {
         self.connection = Some(connection);
         self.in_doubt.clear();
         Ok(recovered)
+    }
+
+    /// True while it is not known whether the last commit has stored anything.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        !self.in_doubt.is_empty()
+    }
+
+    /// Reads back what a commit in doubt did store, while nobody has anything to write; not after that commit began.
+    pub(super) fn resolve_doubt(&mut self) -> (Vec<Publication>, Instant) {
+        let _operation = self.monitor.begin(self.side);
+        let resolved = self.recover_in_doubt().unwrap_or_else(|reason| {
+            self.monitor.failed(self.side, &reason);
+            Vec::new()
+        });
+        (resolved, self.in_doubt_since)
     }
 
     /// Runs another write in a transaction of its own, for a caller who has `waited` already.
