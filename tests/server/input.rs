@@ -169,7 +169,7 @@ fn fragments_are_put_together_and_pings_in_between_answered() {
         }
     }
     assert_eq!(ann.next_push(), "pong hey");
-    ann.expect_reply(r#"{"id":9,"error":{"code":104,"message":"method not found"}}"#);
+    ann.expect_reply(r#"{"id":9,"error":{"code":108,"message":"not available"}}"#);
 }
 
 #[test]

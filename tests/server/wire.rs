@@ -211,12 +211,17 @@ fn unsubscribe_also_when_not_subscribed() {
 }
 
 #[test]
-fn an_unknown_rpc_method_is_not_found() {
+fn an_unknown_rpc_method_is_not_found_among_ours_and_not_available_elsewhere() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     let unknown = r#"{"error":{"code":104,"message":"method not found"}}"#;
-    assert_eq!(ann.ask(r#"{"rpc":{"method":"m","data":{}}}"#), unknown);
-    assert_eq!(ann.ask(r#"{"rpc":{"data":{}}}"#), r#"{"error":{"code":108,"message":"not available"}}"#);
+    for misspelt in ["contacts.ad", "rooms.", "presence.list.more"] {
+        assert_eq!(ann.ask(&format!(r#"{{"rpc":{{"method":"{misspelt}","data":{{}}}}}}"#)), unknown);
+    }
+    let elsewhere = r#"{"error":{"code":108,"message":"not available"}}"#;
+    for foreign in [r#""method":"getCurrentYear","#, r#""method":"contactsadd","#, r#""method":"","#, ""] {
+        assert_eq!(ann.ask(&format!(r#"{{"rpc":{{{foreign}"data":{{}}}}}}"#)), elsewhere);
+    }
 }
 
 on_both_databases! {

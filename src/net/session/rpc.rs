@@ -1,7 +1,7 @@
 //! The rpc command: what chat needs and the protocol has no command for.
 //!
-//! Methods are named `subject.verb`. A name nobody registered is error 104; rpc without a name is
-//! error 108, as a server without rpc answers.
+//! Methods are named `subject.verb`. Another verb of a subject of ours is error 104; any other name, and
+//! none, is error 108, as the official SDKs expect it of a server without rpc.
 
 use super::Session;
 use super::outcome::CommandError;
@@ -30,8 +30,7 @@ impl Session {
             "presence.list" => self.list_presence(id, data),
             #[cfg(test)]
             "test.panic" => panic!("on purpose"),
-            "" => Err(ErrorCode::NotAvailable.into()),
-            _ => Err(ErrorCode::MethodNotFound.into()),
+            other => Err(unknown(other).into()),
         }
     }
 
@@ -88,5 +87,13 @@ impl Session {
         let rooms = self.node.unread(self.client()?, &page)?;
         self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
         Ok(())
+    }
+}
+
+/// The answer to a method that there is not: a misspelt one of ours, or one of another server.
+fn unknown(method: &str) -> ErrorCode {
+    match method.split_once('.') {
+        Some(("contacts" | "rooms" | "presence", _)) => ErrorCode::MethodNotFound,
+        _ => ErrorCode::NotAvailable,
     }
 }

@@ -162,7 +162,8 @@ everywhere(describe, ({ Centrifuge, database }) => {
   test("what is not there has the code the protocol gives it", async (t) => {
     const server = await startServer(t, { database, config: "[client]\nchannels_max = 2" });
     const ann = await connect(t, Centrifuge, server.url, { user: "ann" });
-    assert.equal(await codeOf(ann.rpc("no.such.method", {})), 104);
+    assert.equal(await codeOf(ann.rpc("contacts.noSuchMethod", {})), 104);
+    assert.equal(await codeOf(ann.rpc("no.such.method", {})), 108);
     assert.equal(await codeOf(ann.publish("nowhere:room", {})), 102);
     assert.equal(await codeOf(ann.history("nowhere:room", { limit: 1 })), 102);
     assert.equal(await codeOf(ann.presence("nowhere:room")), 102);

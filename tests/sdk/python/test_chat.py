@@ -119,7 +119,8 @@ async def test_payloads_arrive_as_they_were_sent(world):
 async def test_what_is_not_there_has_the_code_the_protocol_gives_it(world):
     server = world.server()
     ann = await world.connect(server.url, "ann")
-    assert await code_of(ann.rpc("no.such.method", {})) == 104
+    assert await code_of(ann.rpc("contacts.no_such_method", {})) == 104
+    assert await code_of(ann.rpc("no.such.method", {})) == 108
     assert await code_of(ann.publish("nowhere:room", {})) == 102
     refused = subscription(ann, "nowhere:room")
     await refused.subscribe()
