@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from support import DATABASES, World
+from server import DATABASES
+from support import World
 
 # The SDK would take a proxy of the environment for the way to a server on this machine.
 for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from support import DEADLINE_S, ROOT
+from server import DEADLINE_S, ROOT
 
 
 async def test_the_python_example_of_the_readme_prints_what_it_says(world):

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from support import SECRET, sign, stayed_connected, subscribe, subscription, to_be_cut_off, unix_time
+from server import SECRET, sign, unix_time
+from support import stayed_connected, subscribe, subscription, to_be_cut_off
 
 
 async def test_a_token_of_the_command_line_names_the_user(world):
