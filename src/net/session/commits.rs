@@ -32,7 +32,7 @@ struct Counts {
 }
 
 impl InFlight {
-    fn add(&self, messages: usize, bytes: usize) {
+    pub(super) fn add(&self, messages: usize, bytes: usize) {
         let mut counts = self.lock();
         counts.messages += messages;
         counts.bytes += bytes;

@@ -7,7 +7,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tungstenite::Utf8Bytes;
 use tungstenite::error::{CapacityError, Error, ProtocolError};
@@ -16,7 +16,8 @@ use tungstenite::protocol::Message;
 use super::input::Input;
 use super::timers::{Due, Timers};
 use crate::limits::{
-    CLOSE_REASON_BYTES_MAX, CONNECT_MESSAGE_BYTES_MAX, STRANGER_MESSAGE_BYTES_MAX, TURN_COMMANDS_MAX,
+    CLOSE_REASON_BYTES_MAX, CONNECT_MESSAGE_BYTES_MAX, STORE_ANSWER_MAX, STRANGER_MESSAGE_BYTES_MAX,
+    TURN_COMMANDS_MAX,
 };
 use crate::net::client_rules::ClientRules;
 use crate::net::ending::{Ending, GOODBYE};
@@ -29,6 +30,10 @@ use crate::node::NodeHandle;
 use crate::outbox::{Ended, Outbox, Work, frame};
 use crate::protocol::code::CloseCode;
 use crate::protocol::push;
+
+/// Longest wait of an end for the acks before it. The store has answered by then, if only that it cannot.
+const ACKS_WAIT: Duration = GOODBYE;
+const _: () = assert!(ACKS_WAIT.as_millis() > STORE_ANSWER_MAX.as_millis());
 
 /// An open WebSocket with its session.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(in crate::net) struct WebSocket {
     refused_until: Option<Instant>,
     /// The end that waits for the acks before it.
     end: Option<End>,
+    /// Until then it waits.
+    end_by: Option<Instant>,
     outbox: Arc<Outbox>,
     node: Arc<NodeHandle>,
     rules: Arc<ClientRules>,
@@ -117,6 +124,7 @@ impl WebSocket {
             capacity_by: None,
             refused_until: None,
             end: None,
+            end_by: None,
             outbox,
             node: node.clone(),
             rules: rules.clone(),
@@ -148,7 +156,7 @@ impl WebSocket {
 
     /// Sends a ping that is due; anything else that is due takes a turn.
     pub(in crate::net) fn tick(&mut self, now: Instant) -> Tick {
-        if self.timers.due_ping_alone(now) {
+        if self.end.is_none() && self.timers.due_ping_alone(now) {
             self.ping();
         }
         match self.deadline() {
@@ -253,11 +261,13 @@ impl WebSocket {
         }
     }
 
-    /// Ends the connection when what it published before is acknowledged.
+    /// Ends the connection when what it published before is acknowledged, or has not been for too long.
     fn end_after_acks(&mut self, end: End) -> Option<Next> {
         self.end = Some(end);
-        if self.session.wake_when_committed() {
-            return Some(Next::Wait(Wait::wake(None)));
+        let now = Instant::now();
+        let by = *self.end_by.get_or_insert(now + ACKS_WAIT);
+        if by > now && self.session.wake_when_committed() {
+            return Some(Next::Wait(Wait::wake(Some(by))));
         }
         match end {
             End::Silent => {}
@@ -284,6 +294,9 @@ impl WebSocket {
 
     /// The next moment at which something is due.
     fn deadline(&self) -> Option<Instant> {
+        if self.end_by.is_some() {
+            return self.end_by;
+        }
         let all =
             [self.timers.next(), self.input.stream.message_deadline(), self.capacity_by, self.refused_until];
         let all = all.into_iter().chain([self.session.deadline()]);
@@ -485,5 +498,59 @@ fn answer_to(error: &Error) -> End {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Silent,
         Error::Protocol(_) => close(1002, "protocol error", "websocket"),
         _ => End::Silent,
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "model"))]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::ids::ConnectionId;
+    use crate::net::peers::Peers;
+    use crate::node::tests::rig::{Backend, Rig};
+    use crate::outbox::Reader;
+
+    /// Nobody needs to be woken: the test gives the turns.
+    struct Nobody;
+
+    impl Reader for Nobody {
+        fn run(&self, work: Work) {
+            work();
+        }
+
+        fn wake(&self, _: ConnectionId) {}
+    }
+
+    #[test]
+    fn an_end_waits_for_its_acks_until_a_deadline() {
+        let rig = Rig::new(Backend::Sqlite, "");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        let (rules, id) = (Arc::new(ClientRules::new(&rig.config)), ConnectionId::next());
+        let queries = Arc::new(Queries::new(&rig.config, rig.handle().metrics()));
+        let peers = Peers::new(&rig.config.client, 1, rig.handle().metrics().clone());
+        let mut peer = peers.accept(address.ip(), Instant::now()).unwrap();
+        let reader: Arc<dyn Reader> = Arc::new(Nobody);
+        let outbox = rig.handle().outbox_for_socket(id, Arc::new(socket), Some(reader)).unwrap();
+        let origin = rules.rates.connection(id);
+        let mut websocket =
+            WebSocket::new(outbox.clone(), Vec::new(), rig.handle(), &rules, &queries, origin);
+        websocket.session.hand_over_for_ever();
+        let before = Instant::now();
+        let Some(Next::Wait(Wait { interest: None, deadline: Some(by) })) = websocket.turn(&mut peer, true)
+        else {
+            panic!("it waits for the acks alone, and not for ever");
+        };
+        assert!(by >= before + ACKS_WAIT && by <= Instant::now() + ACKS_WAIT);
+        let waits = Some(Next::Wait(Wait::wake(Some(by))));
+        assert_eq!(websocket.turn(&mut peer, true), waits, "a wake-up does not prolong it");
+        assert_eq!(websocket.tick(by - Duration::from_millis(1)), Tick::Until(Some(by)));
+        assert_eq!(websocket.tick(by), Tick::Turn);
+        websocket.end_by = Some(Instant::now());
+        assert_eq!(websocket.turn(&mut peer, true), None);
+        assert_eq!(outbox.ended(), Some(Ended::Closed(CloseCode::Shutdown.number())));
     }
 }
