@@ -12,7 +12,7 @@ mod bell;
 mod drainer;
 pub(crate) mod frame;
 #[cfg(all(test, feature = "model"))]
-mod model;
+pub(crate) mod model;
 mod packet;
 mod queue;
 mod state;

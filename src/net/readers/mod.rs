@@ -267,7 +267,6 @@ impl<C: Connection> Readers<C> {
     }
 
     fn give_turns(&self, mut connection: Box<C>, reader: &Arc<dyn Reader>) -> Option<Work> {
-        let id = connection.id();
         loop {
             let turn = catch_unwind(AssertUnwindSafe(|| connection.turn(reader)));
             let work = connection.take_work();
@@ -287,15 +286,8 @@ impl<C: Connection> Readers<C> {
                     return work;
                 }
             };
-            // Whoever takes it out may end it before it is armed here: its file must stay open until then.
-            let socket = wait.interest.map(|interest| (interest, connection.socket().clone()));
-            match self.park(connection, wait.deadline) {
-                Ok(()) => {
-                    if let Some((interest, socket)) = socket {
-                        self.poller.arm(id, &socket, interest);
-                    }
-                    return work;
-                }
+            match self.arm_and_park(connection, wait) {
+                Ok(()) => return work,
                 // The work is not for a thread that owns a connection, for it may wait long.
                 Err(woken) => {
                     work.into_iter().for_each(|work| self.enqueue(Task::Work(work)));
@@ -303,6 +295,17 @@ impl<C: Connection> Readers<C> {
                 }
             }
         }
+    }
+
+    fn arm_and_park(&self, connection: Box<C>, wait: Wait) -> Result<(), Box<C>> {
+        let id = connection.id();
+        let arm = |connection: &C| {
+            if let Some(interest) = wait.interest {
+                self.poller.arm(id, connection.socket(), interest);
+            }
+        };
+        let list = |before, at| self.deadlines.list(id, before, at);
+        self.seats.arm_and_park(id, connection, arm, wait.deadline, list)
     }
 
     fn park(&self, connection: Box<C>, deadline: Option<Instant>) -> Result<(), Box<C>> {

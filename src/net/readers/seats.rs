@@ -9,7 +9,8 @@
 //! ```
 //!
 //! So a wake-up is never lost: it either takes the parked connection out, or is seen by the owner when it
-//! parks. Bytes need no care here: a socket is armed behind the parking, and arming tells what came before.
+//! parks. An event is such a wake-up: a socket is armed before its connection is parked, by the owner alone, so
+//! nobody's wish is overwritten by that of an earlier owner.
 //! Pure but for its locks; the model checker runs it.
 
 use std::time::Instant;
@@ -64,6 +65,20 @@ impl<C> Seats<C> {
         let seat = seats.get_mut(&id)?;
         seat.listed_at = None;
         seat.parked.take()
+    }
+
+    /// Arms the socket of a connection that the caller owns, and [parks](Self::park) it. Behind the parking the next
+    /// owner might have asked something else of the socket already, which a late `arm` would undo.
+    pub(super) fn arm_and_park(
+        &self,
+        id: ConnectionId,
+        connection: Box<C>,
+        arm: impl FnOnce(&C),
+        deadline: Option<Instant>,
+        list: impl FnOnce(Option<Instant>, Instant),
+    ) -> Result<(), Box<C>> {
+        arm(&connection);
+        self.park(id, connection, deadline, list)
     }
 
     /// Parks a connection that the caller owns; gives it back when it was woken meanwhile. `list` lists it

@@ -4,12 +4,15 @@
 //! A frame is a few bytes that name its sender, its number and its length, so that the stream tells
 //! whether it is whole frames in the order of each sender.
 
+mod in_memory;
 pub(in crate::outbox) mod wire;
 
 use std::sync::LazyLock;
 
 use crossbeam_channel::{Receiver, unbounded};
 use shuttle::thread;
+
+pub(crate) use in_memory::InMemory;
 
 use super::bell::Bell;
 use super::*;
