@@ -124,17 +124,18 @@
 //! | the tests of a promise | `docs/reliability.md` |
 
 #![cfg_attr(
-    not(feature = "server"),
+    not(all(feature = "server", feature = "postgres", feature = "cli")),
     allow(
         dead_code,
         unused_imports,
-        reason = "the node has more than it uses by itself: the server asks for it"
+        irrefutable_let_patterns,
+        reason = "the node has more than it uses by itself: the server and the program ask for it"
     )
 )]
 
 pub mod config;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 #[cfg(all(feature = "server", any(test, feature = "fuzzing")))]

@@ -149,7 +149,7 @@ pub(crate) const HTTP_REQUESTS_PER_TURN_MAX: usize = 16;
 pub const READER_STACK_BYTES: usize = 256 * 1024;
 
 /// Most bytes of log lines that wait until standard error takes them: some 5,000 lines, a burst.
-#[cfg(feature = "server")]
+#[cfg(feature = "cli")]
 pub(crate) const LOG_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Longest time an operation of the store keeps its caller waiting; then it is answered with an error, whatever

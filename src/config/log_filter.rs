@@ -2,13 +2,13 @@
 //! so there any filter will do.
 
 /// The flaw of a filter, if it has one.
-#[cfg(feature = "server")]
+#[cfg(feature = "cli")]
 pub(super) fn flaw(filter: &str) -> Option<String> {
     tracing_subscriber::EnvFilter::try_new(filter).err().map(|error| error.to_string())
 }
 
 /// A filter that is never applied has no flaw.
-#[cfg(not(feature = "server"))]
+#[cfg(not(feature = "cli"))]
 pub(super) fn flaw(_filter: &str) -> Option<String> {
     None
 }

@@ -10,13 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "postgres")]
+use diesel::PgConnection;
 use diesel::connection::SimpleConnection;
-use diesel::dsl::sql;
-use diesel::sql_types::Integer;
-use diesel::{
-    Connection as _, ConnectionError, PgConnection, QueryResult, QueryableByName, RunQueryDsl,
-    SqliteConnection,
-};
+use diesel::{Connection as _, ConnectionError, QueryResult, QueryableByName, RunQueryDsl, SqliteConnection};
 
 use crate::config::{Database, DatabaseUrl, Durability};
 use crate::limits::STORE_ANSWER_MAX;
@@ -27,6 +24,10 @@ use crate::store::file::DatabaseFiles;
 /// Longest time a SQLite statement waits for another process that holds the file. A caller is answered within
 /// [`STORE_ANSWER_MAX`].
 pub(super) const SQLITE_BUSY: Duration = Duration::from_millis(2_500);
+
+/// The answer of a program that was built without PostgreSQL.
+#[cfg(not(feature = "postgres"))]
+const WITHOUT_POSTGRES: &str = "this program was built without PostgreSQL (the feature `postgres`)";
 
 /// Longest waits of a statement on PostgreSQL, unless the operator set shorter ones.
 const PATIENCE: Patience = Patience { lock_ms: 1_000, statement_ms: 2_000 };
@@ -54,6 +55,7 @@ pub(super) enum Connection {
     /// The embedded one.
     Sqlite(SqliteConnection),
     /// A server.
+    #[cfg(feature = "postgres")]
     Postgres(PgConnection),
 }
 
@@ -62,6 +64,7 @@ macro_rules! on_either {
     ($connection:expr, $name:ident => $body:expr) => {
         match $connection {
             $crate::store::connection::Connection::Sqlite($name) => $body,
+            #[cfg(feature = "postgres")]
             $crate::store::connection::Connection::Postgres($name) => $body,
         }
     };
@@ -164,7 +167,10 @@ impl Target {
     pub(super) fn connect_patiently(&self, purpose: Purpose) -> Result<Connection, ConnectionError> {
         match &self.url {
             DatabaseUrl::Sqlite(path) => self.connect_sqlite(path, purpose).map(Connection::Sqlite),
+            #[cfg(feature = "postgres")]
             DatabaseUrl::Postgres(url) => self.connect_postgres(url).map(Connection::Postgres),
+            #[cfg(not(feature = "postgres"))]
+            DatabaseUrl::Postgres(_) => Err(ConnectionError::BadConnection(WITHOUT_POSTGRES.to_owned())),
         }
     }
 
@@ -172,6 +178,7 @@ impl Target {
     ///
     /// # Errors
     /// [`OpenError::Refused`] when they do, [`OpenError::Connect`] when they cannot be asked.
+    #[cfg(feature = "postgres")]
     pub(super) fn check_sessions(&self, first: &mut Connection) -> Result<(), OpenError> {
         let Connection::Postgres(first) = first else { return Ok(()) };
         let failed = |reason: String| OpenError::Connect(format!("{}: {reason}", self.name()));
@@ -207,6 +214,7 @@ impl Target {
         Ok(connection)
     }
 
+    #[cfg(feature = "postgres")]
     fn connect_postgres(&self, url: &str) -> Result<PgConnection, ConnectionError> {
         let mut connection = PgConnection::establish(&with_parameters(url))?;
         let synchronous = match self.durability {
@@ -221,6 +229,10 @@ impl Target {
 }
 
 impl Connection {
+    pub(super) fn is_postgres(&self) -> bool {
+        !matches!(self, Self::Sqlite(_))
+    }
+
     /// Runs `work` with a connection that may write, also when it was opened to read.
     pub(super) fn allow_writes<T>(
         &mut self,
@@ -228,6 +240,7 @@ impl Connection {
     ) -> QueryResult<T> {
         let reads_only = match self {
             Self::Sqlite(connection) => sqlite_reads_only(connection)?,
+            #[cfg(feature = "postgres")]
             Self::Postgres(_) => false,
         };
         if !reads_only {
@@ -243,6 +256,7 @@ impl Connection {
     pub(super) fn bound_waits(&mut self) -> QueryResult<()> {
         match self {
             Self::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
             Self::Postgres(connection) => connection.batch_execute(&PATIENCE.statement(false)),
         }
     }
@@ -253,6 +267,7 @@ impl Connection {
             Self::Sqlite(connection) => {
                 connection.batch_execute(&format!("PRAGMA busy_timeout = {}", longest.as_millis()))
             }
+            #[cfg(feature = "postgres")]
             Self::Postgres(_) => Ok(()),
         }
     }
@@ -262,6 +277,7 @@ impl Connection {
         self.begin()?;
         match self {
             Self::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
             Self::Postgres(connection) => connection.batch_execute(&SHORT_PATIENCE.statement(true)),
         }
     }
@@ -271,6 +287,7 @@ impl Connection {
     pub(super) fn begin(&mut self) -> QueryResult<()> {
         match self {
             Self::Sqlite(connection) => connection.batch_execute("BEGIN IMMEDIATE"),
+            #[cfg(feature = "postgres")]
             Self::Postgres(connection) => connection.batch_execute("BEGIN"),
         }
     }
@@ -338,13 +355,16 @@ impl Patience {
 }
 
 /// Settings, prepared statements and locks belong to a session.
+#[cfg(feature = "postgres")]
 const SHARED_SESSIONS: &str = "several connections share one session, as behind PgBouncer with pool_mode = \
      transaction; let the pooler use pool_mode = session, or connect without it";
 
 /// True when two open connections are served by one process of the server, now or the next time.
+#[cfg(feature = "postgres")]
 fn share_a_session(first: &mut PgConnection, second: &mut PgConnection) -> QueryResult<bool> {
     let process = |connection: &mut PgConnection| {
-        sql::<Integer>("SELECT pg_backend_pid()").get_result::<i32>(connection)
+        diesel::dsl::sql::<diesel::sql_types::Integer>("SELECT pg_backend_pid()")
+            .get_result::<i32>(connection)
     };
     for _ in 0..3 {
         if process(first)? == process(second)? {

@@ -92,7 +92,7 @@ impl Lineage {
             tracing::error!(epoch = origin.meta, "the database {WAS_REPLACED}; every room starts anew");
             last_fork = Some(Fork { at_ms: clock::unix_ms(), reason: format!("it {WAS_REPLACED}") });
         }
-        if matches!(first, Connection::Postgres(_)) && origin.server.is_none() {
+        if first.is_postgres() && origin.server.is_none() {
             tracing::warn!(
                 "the database does not tell its timeline; a failover is noticed by what is missing only"
             );

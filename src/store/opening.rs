@@ -5,28 +5,40 @@
 //! with words. Looking and migrating are one transaction, so a start that fails leaves nothing behind, and
 //! of two servers that start at once on PostgreSQL one waits for the other.
 
-use std::error::Error;
-
 use diesel::Connection as _;
-use diesel::migration::MigrationSource;
+use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
-use diesel::sql_types::{Nullable, Text};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+#[cfg(feature = "postgres")]
+use diesel::sql_types::Nullable;
+use diesel::sql_types::Text;
 
 use crate::store::connection::{Connection, Purpose, Target, on_either};
 use crate::store::error::OpenError;
 use crate::store::schema::{contacts, members, messages, meta, rooms, users};
 
-const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
-const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+/// The changes of the schema, oldest first: the version of each, and its statements.
+type Migrations = &'static [(&'static str, &'static str)];
+
+/// The folders of `migrations/` for one backend.
+macro_rules! migrations {
+    ($backend:literal: $($version:literal $name:literal),+) => {
+        &[$(($version, include_str!(concat!("../../migrations/", $backend, "/", $version, "_", $name, "/up.sql")))),+]
+    };
+}
+
+const SQLITE_MIGRATIONS: Migrations = migrations!("sqlite": "20260801000000" "create_rooms_and_messages");
+#[cfg(feature = "postgres")]
+const POSTGRES_MIGRATIONS: Migrations = migrations!("postgres": "20260801000000" "create_rooms_and_messages");
 
 /// Number of the advisory lock that lets only one server migrate a PostgreSQL database at a time.
+#[cfg(feature = "postgres")]
 const MIGRATION_LOCK: i64 = 0x526f_6f6d_6361_7374;
 
 /// The table in which migrations are noted. Other programs that use diesel have one too.
 const NOTED: &str = "__diesel_schema_migrations";
 
 /// The tables of every version so far.
+#[cfg(feature = "postgres")]
 const TABLES: [&str; 6] = ["contacts", "members", "messages", "meta", "rooms", "users"];
 
 /// The reason why a transaction that looks and migrates was given up.
@@ -34,12 +46,6 @@ struct Failure(OpenError);
 
 impl From<diesel::result::Error> for Failure {
     fn from(error: diesel::result::Error) -> Self {
-        Self(OpenError::Migrate(error.to_string()))
-    }
-}
-
-impl From<Box<dyn Error + Send + Sync>> for Failure {
-    fn from(error: Box<dyn Error + Send + Sync>) -> Self {
         Self(OpenError::Migrate(error.to_string()))
     }
 }
@@ -63,17 +69,17 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
         }
     }
     let mut connection = connect(Purpose::Write)?;
+    #[cfg(feature = "postgres")]
     target.check_sessions(&mut connection)?;
     let migrated = match &mut connection {
         Connection::Sqlite(sqlite) => sqlite.immediate_transaction(|sqlite| {
-            look_at_sqlite(sqlite)?;
-            sqlite.run_pending_migrations(SQLITE_MIGRATIONS).map(drop)?;
-            Ok(())
+            let noted = look_at_sqlite(sqlite)?;
+            migrate(sqlite, SQLITE_MIGRATIONS, &noted)
         }),
+        #[cfg(feature = "postgres")]
         Connection::Postgres(postgres) => postgres.transaction(|postgres| {
-            look_at_postgres(postgres)?;
-            postgres.run_pending_migrations(POSTGRES_MIGRATIONS).map(drop)?;
-            Ok(())
+            let noted = look_at_postgres(postgres)?;
+            migrate(postgres, POSTGRES_MIGRATIONS, &noted)
         }),
     };
     migrated.map_err(|failure| about(target, failure))?;
@@ -93,19 +99,39 @@ fn about(target: &Target, failure: Failure) -> OpenError {
     }
 }
 
-fn look_at_sqlite(connection: &mut SqliteConnection) -> Result<(), Failure> {
+/// Makes the changes that are not noted yet, and notes them as diesel's command line does.
+fn migrate<C>(connection: &mut C, migrations: Migrations, noted: &[String]) -> Result<(), Failure>
+where
+    C: diesel::Connection + SimpleConnection,
+{
+    connection.batch_execute(&format!(
+        "CREATE TABLE IF NOT EXISTS {NOTED} (version VARCHAR(50) PRIMARY KEY NOT NULL, \
+         run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+    ))?;
+    for (version, statements) in migrations {
+        if !noted.iter().any(|noted| noted == version) {
+            connection.batch_execute(statements)?;
+            connection.batch_execute(&format!("INSERT INTO {NOTED} (version) VALUES ('{version}')"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The versions that are noted in a database that may be opened.
+fn look_at_sqlite(connection: &mut SqliteConnection) -> Result<Vec<String>, Failure> {
     let found: Vec<String> = diesel::dsl::sql::<Text>(
         "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
          ORDER BY name",
     )
     .load(connection)?;
     let noted = noted(connection, &found)?;
-    let known = versions(MigrationSource::<diesel::sqlite::Sqlite>::migrations(&SQLITE_MIGRATIONS)?);
     let others: Vec<String> = found.into_iter().filter(|name| name != NOTED).collect();
-    judge(&known, &noted, &others, "; name another file, Roomcast will create it")
+    judge(SQLITE_MIGRATIONS, &noted, &others, "; name another file, Roomcast will create it")?;
+    Ok(noted)
 }
 
-fn look_at_postgres(connection: &mut PgConnection) -> Result<(), Failure> {
+#[cfg(feature = "postgres")]
+fn look_at_postgres(connection: &mut PgConnection) -> Result<Vec<String>, Failure> {
     diesel::sql_query(format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).execute(connection)?;
     let one = |query: &str, connection: &mut PgConnection| {
         diesel::dsl::sql::<Nullable<Text>>(query).get_result::<Option<String>>(connection)
@@ -128,14 +154,14 @@ fn look_at_postgres(connection: &mut PgConnection) -> Result<(), Failure> {
     )
     .load(connection)?;
     let noted = noted(connection, &found)?;
-    let known = versions(MigrationSource::<diesel::pg::Pg>::migrations(&POSTGRES_MIGRATIONS)?);
     // A schema that has other tables beside ours is fine, as long as each can have its names.
     let in_the_way: Vec<String> = found.into_iter().filter(|name| TABLES.contains(&name.as_str())).collect();
     let advice = format!(
         " in the schema {schema:?}; give Roomcast a schema of its own: CREATE SCHEMA roomcast, and \
          ?options=-csearch_path%3Droomcast at the end of database.url"
     );
-    judge(&known, &noted, &in_the_way, &advice)
+    judge(POSTGRES_MIGRATIONS, &noted, &in_the_way, &advice)?;
+    Ok(noted)
 }
 
 /// The versions noted in a schema with these tables.
@@ -151,17 +177,12 @@ where
     diesel::dsl::sql::<Text>(&query).load(connection)
 }
 
-fn versions<DB: diesel::backend::Backend>(
-    migrations: Vec<Box<dyn diesel::migration::Migration<DB>>>,
-) -> Vec<String> {
-    migrations.iter().map(|migration| migration.name().version().to_string()).collect()
-}
-
-/// Decides by the versions that this program knows, those noted in the database, and the tables that are
+/// Decides by the changes that this program knows, those noted in the database, and the tables that are
 /// there although no version of ours is noted.
-fn judge(known: &[String], noted: &[String], tables: &[String], advice: &str) -> Result<(), Failure> {
-    let is_ours = noted.iter().any(|version| known.contains(version));
-    let newer = noted.iter().filter(|version| !known.contains(version)).max();
+fn judge(known: Migrations, noted: &[String], tables: &[String], advice: &str) -> Result<(), Failure> {
+    let is_known = |version: &&String| known.iter().any(|(known, _)| known == version);
+    let is_ours = noted.iter().any(|version| is_known(&version));
+    let newer = noted.iter().filter(|version| !is_known(version)).max();
     match newer {
         None if is_ours || tables.is_empty() => Ok(()),
         None => {
@@ -170,7 +191,7 @@ fn judge(known: &[String], noted: &[String], tables: &[String], advice: &str) ->
         Some(newer) if is_ours => Err(Failure::refused(format!(
             "it is of a newer version of Roomcast: its schema is {newer}, and {} is the newest that this version \
              knows; start the newer version, or restore a backup from before",
-            known.iter().max().map_or("none", String::as_str)
+            known.last().map_or("none", |(version, _)| version)
         ))),
         Some(_) => Err(Failure::refused(format!("it has migrations of another program ({NOTED}){advice}"))),
     }
@@ -187,4 +208,27 @@ fn look_at_columns(connection: &mut Connection) -> QueryResult<()> {
         users::table.select(users::all_columns).limit(0).execute(c)?;
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_complete(backend: &str, migrations: Migrations) {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(backend);
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut folders: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        folders.sort();
+        let versions: Vec<_> = folders.iter().map(|name| name.split('_').next().unwrap()).collect();
+        let listed: Vec<_> = migrations.iter().map(|(version, _)| *version).collect();
+        assert_eq!(listed, versions, "in their order");
+    }
+
+    #[test]
+    fn every_migration_is_compiled_in() {
+        assert_complete("sqlite", SQLITE_MIGRATIONS);
+        #[cfg(feature = "postgres")]
+        assert_complete("postgres", POSTGRES_MIGRATIONS);
+    }
 }

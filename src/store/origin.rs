@@ -6,8 +6,8 @@
 use std::fmt;
 
 use diesel::prelude::*;
+use diesel::sql_query;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
-use diesel::{PgConnection, sql_query};
 
 use crate::store::connection::Connection;
 use crate::store::models::meta;
@@ -59,6 +59,7 @@ impl Origin {
     pub(super) fn of(connection: &mut Connection) -> Result<Self, NoOrigin> {
         let server = match connection {
             Connection::Sqlite(_) => None,
+            #[cfg(feature = "postgres")]
             Connection::Postgres(postgres) => Server::of(postgres)?,
         };
         Ok(Self { meta: meta::epoch_if_any(connection)?.unwrap_or_default(), server })
@@ -82,6 +83,7 @@ impl Origin {
 }
 
 impl Server {
+    #[cfg(feature = "postgres")]
     fn of(connection: &mut PgConnection) -> Result<Option<Self>, NoOrigin> {
         let rights: Rights = sql_query(RIGHTS).get_result(connection)?;
         if rights.is_standby {

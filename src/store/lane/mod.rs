@@ -9,12 +9,14 @@ mod group_commit;
 mod history;
 mod isolate;
 mod leader;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod rows;
 mod seat;
 mod sqlite;
 mod statement;
 mod transaction;
+#[cfg(feature = "postgres")]
 mod verdict;
 mod writer;
 

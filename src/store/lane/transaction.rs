@@ -15,8 +15,10 @@ use crate::store::error::AppendError;
 use crate::store::message::{Appended, NewMessage};
 use crate::store::models::message::MessageRow;
 
+#[cfg(feature = "postgres")]
+use super::postgres;
 use super::rows::{FoundKey, Grown, KeyedBy, Outcome, RoomHead, RoomShare, Stored};
-use super::{postgres, rows, sqlite};
+use super::{rows, sqlite};
 
 /// Writes the messages. `is_known` tells senders that certainly are rows of `users`.
 pub(super) fn store(
@@ -34,6 +36,7 @@ pub(super) fn store(
     let rows = number_rows(messages, &shares, &heads, &mut stored);
     match connection {
         Connection::Sqlite(sqlite) => sqlite::insert_messages(sqlite, &rows)?,
+        #[cfg(feature = "postgres")]
         Connection::Postgres(postgres) => postgres::insert_messages(postgres, &rows)?,
     }
     for (index, first) in repeats {
@@ -61,6 +64,7 @@ fn add_senders(
     match connection {
         _ if users.is_empty() => {}
         Connection::Sqlite(sqlite) => sqlite::insert_users(sqlite, &users, now_ms)?,
+        #[cfg(feature = "postgres")]
         Connection::Postgres(postgres) => postgres::insert_users(postgres, &users, now_ms)?,
     }
     Ok(users)
@@ -79,6 +83,7 @@ fn find_repeats(
     let found = match connection {
         _ if keyed.is_empty() => return Ok(HashMap::new()),
         Connection::Sqlite(sqlite) => sqlite::find_keys(sqlite, messages, &keyed)?,
+        #[cfg(feature = "postgres")]
         Connection::Postgres(postgres) => postgres::find_keys(postgres, messages, &keyed)?,
     };
     for FoundKey { index, seq, is_repeat } in found {
@@ -125,6 +130,7 @@ fn grow_rooms(
     match connection {
         _ if shares.is_empty() => Ok(Vec::new()),
         Connection::Sqlite(sqlite) => sqlite::grow_rooms(sqlite, shares, now_ms),
+        #[cfg(feature = "postgres")]
         Connection::Postgres(postgres) => postgres::grow_rooms(postgres, shares, now_ms),
     }
 }

@@ -8,7 +8,6 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
 
-use crate::store::connection::Connection;
 use crate::store::message::NewMessage;
 
 /// The class of errors that lie in a value: a text that is no JSON for an index of the operator's, say.
@@ -23,8 +22,7 @@ const TRY: &str = "DO $$ BEGIN \
      EXCEPTION WHEN OTHERS THEN PERFORM set_config('roomcast.error', SQLSTATE, true); END $$";
 
 /// True when one of the message's values is certainly what PostgreSQL refuses.
-pub(super) fn is_bad(connection: &mut Connection, message: &NewMessage) -> bool {
-    let Connection::Postgres(postgres) = connection else { return false };
+pub(super) fn is_bad(postgres: &mut PgConnection, message: &NewMessage) -> bool {
     if postgres.batch_execute("BEGIN").is_err() {
         return false;
     }

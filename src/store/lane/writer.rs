@@ -22,7 +22,9 @@ use crate::store::models::{message, meta};
 use super::history::LaneHistory;
 use super::isolate::{self, Failed, Written};
 use super::rows::{Grown, Stored};
-use super::{postgres, transaction, verdict};
+use super::transaction;
+#[cfg(feature = "postgres")]
+use super::{postgres, verdict};
 
 /// Shortest and longest pause between two attempts to connect; in between it is as long as the
 /// failed attempt took, so that a server that refuses at once is tried often and one that does not
@@ -158,7 +160,7 @@ impl Writer {
     /// A row that failed alone and at once, for a reason that diesel does not tell, may be bad after all.
     fn judge(&mut self, failed: Failed, messages: &[&NewMessage]) -> Failed {
         let (Failed::Part { reason, waited: false }, [message]) = (&failed, messages) else { return failed };
-        if !self.connection.as_mut().is_some_and(|connection| verdict::is_bad(connection, message)) {
+        if !self.connection.as_mut().is_some_and(|connection| is_bad(connection, message)) {
             return failed;
         }
         self.is_stale = false;
@@ -421,6 +423,21 @@ impl Failed {
     }
 }
 
+/// True when the database says that one of the message's values is what it refuses.
+#[cfg(feature = "postgres")]
+fn is_bad(connection: &mut Connection, message: &NewMessage) -> bool {
+    match connection {
+        Connection::Sqlite(_) => false,
+        Connection::Postgres(postgres) => verdict::is_bad(postgres, message),
+    }
+}
+
+/// SQLite tells.
+#[cfg(not(feature = "postgres"))]
+fn is_bad(_connection: &mut Connection, _message: &NewMessage) -> bool {
+    false
+}
+
 /// What became of a transaction that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -442,6 +459,7 @@ enum Stage {
 
 /// Waits for transactions that are still at work in these rooms, then reads the ranges in doubt.
 fn read_in_doubt(connection: &mut Connection, in_doubt: &[Grown]) -> QueryResult<Vec<Publication>> {
+    #[cfg(feature = "postgres")]
     if let Connection::Postgres(postgres) = connection {
         postgres::lock_rooms(postgres, in_doubt.iter().map(|grown| Channel::as_str(&grown.channel)))?;
     }

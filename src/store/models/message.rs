@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use diesel::connection::DefaultLoadingMode;
+#[cfg(feature = "postgres")]
 use diesel::pg::PgRowByRowLoadingMode;
 use diesel::prelude::*;
+#[cfg(feature = "postgres")]
 use diesel::sql_types::{Array, BigInt};
 
 use crate::ids::{Channel, Seq};
@@ -152,12 +154,14 @@ pub(in crate::store) fn page(
         let rows = rows.order(messages::seq.desc());
         match connection {
             Connection::Sqlite(c) => cut_to_page(rows.load_iter::<_, DefaultLoadingMode>(c)?, channel),
+            #[cfg(feature = "postgres")]
             Connection::Postgres(c) => cut_to_page(rows.load_iter::<_, PgRowByRowLoadingMode>(c)?, channel),
         }
     } else {
         let rows = rows.order(messages::seq.asc());
         match connection {
             Connection::Sqlite(c) => cut_to_page(rows.load_iter::<_, DefaultLoadingMode>(c)?, channel),
+            #[cfg(feature = "postgres")]
             Connection::Postgres(c) => cut_to_page(rows.load_iter::<_, PgRowByRowLoadingMode>(c)?, channel),
         }
     }
@@ -241,6 +245,7 @@ pub(in crate::store) fn oldest_of_each(
     let query = rooms::table.filter(rooms::id.eq_any(room_ids)).order(rooms::id).select((rooms::id, oldest));
     match connection {
         Connection::Sqlite(c) => query.load(c),
+        #[cfg(feature = "postgres")]
         Connection::Postgres(c) => query.load(c),
     }
 }
@@ -265,6 +270,7 @@ pub(in crate::store) fn from(
 pub(in crate::store) fn delete(connection: &mut Connection, ranges: &[SeqRange]) -> QueryResult<usize> {
     match connection {
         Connection::Sqlite(c) => delete_one_by_one(c, ranges),
+        #[cfg(feature = "postgres")]
         Connection::Postgres(c) => delete_at_once(c, ranges),
     }
 }
@@ -283,6 +289,7 @@ fn delete_one_by_one(connection: &mut SqliteConnection, ranges: &[SeqRange]) -> 
 
 /// One statement, for each costs a way to the server and back. By places of rows, which leave the planner no
 /// choice: it would rather read the whole table than look up some hundred ranges.
+#[cfg(feature = "postgres")]
 fn delete_at_once(connection: &mut PgConnection, ranges: &[SeqRange]) -> QueryResult<usize> {
     let column = |number: fn(&SeqRange) -> i64| ranges.iter().map(number).collect::<Vec<i64>>();
     diesel::sql_query(

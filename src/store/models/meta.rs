@@ -42,6 +42,7 @@ pub(in crate::store) fn renew_epoch(connection: &mut Connection, old: &str) -> Q
 pub(in crate::store) fn is_writable(connection: &mut Connection) -> QueryResult<bool> {
     match connection {
         Connection::Sqlite(_) => epoch_if_any(connection).map(|_| true),
+        #[cfg(feature = "postgres")]
         Connection::Postgres(c) => {
             sql::<Bool>("SELECT current_setting('transaction_read_only') = 'off'").get_result(c)
         }
