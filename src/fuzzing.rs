@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::Config;
-use crate::auth::Verifier;
+use crate::auth::{Verifier, issue};
 use crate::protocol::api::{self, params};
 use crate::protocol::command;
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
@@ -81,9 +81,7 @@ pub fn tokens(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     assert!(VERIFIER.verify_connection(text, NOW).is_err(), "nobody signed {text}");
     let Ok(claims) = serde_json::from_str::<&RawValue>(text) else { return };
-    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-    let Ok(token) = jsonwebtoken::encode(&header, &claims, &key) else { return };
+    let token = issue::sign(SECRET, claims.get());
     if let Ok(verified) = VERIFIER.verify_connection(&token, NOW) {
         assert!(verified.expires_at().is_none_or(|at| at > NOW), "an expired token passed");
     }

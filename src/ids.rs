@@ -5,10 +5,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::Hash;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::CHANNEL_BYTES_MAX;
@@ -103,14 +101,23 @@ impl Channel {
         self.0.split_once('#').map(|(_, users)| users.split(',').map(decode_user))
     }
 
-    /// A number that is the same in every run of one build: what shards and commit lanes are
-    /// chosen by.
+    /// A number that is the same in every version, on every machine: what shards, commit lanes and topics are
+    /// chosen by. The 64 bits of FNV-1a over the name, with the last step of MurmurHash3, which spreads them.
     pub fn stable_hash(&self) -> u64 {
-        static HASHER: LazyLock<ahash::RandomState> = LazyLock::new(|| {
-            ahash::RandomState::with_seeds(0x526f_6f6d, 0x6361_7374, 0x7368_6172, 0x6469_6e67)
-        });
-        HASHER.hash_one(self.as_str())
+        spread(fnv1a(self.0.as_bytes()))
     }
+}
+
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+fn spread(mut hash: u64) -> u64 {
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
 }
 
 /// A user id as it stands in a channel name. Plain ids stay what they are.
@@ -214,6 +221,40 @@ mod tests {
         assert_eq!(Channel::new("a b"), Err(ChannelError::Byte(b' ')));
         assert_eq!(Channel::new("a\nb"), Err(ChannelError::Byte(b'\n')));
         assert!(matches!(Channel::new("ä"), Err(ChannelError::Byte(_))));
+    }
+
+    /// Where a room lives must not change with a version: the values are FNV-1a's published ones, and ours.
+    #[test]
+    fn the_hash_is_stable_by_definition() {
+        for (text, published) in
+            [("", 0xcbf2_9ce4_8422_2325), ("a", 0xaf63_dc4c_8601_ec8c), ("foobar", 0x8594_4171_f739_67e8)]
+        {
+            assert_eq!(fnv1a(text.as_bytes()), published, "{text:?}");
+        }
+        for (name, hash) in [
+            ("lobby", 0xb4ea_f00b_b6c1_c767),
+            ("chat:42", 0x5204_81a4_ba38_a5d1),
+            ("$private:#user", 0xc1d8_c7d9_0e1a_9e3a),
+        ] {
+            assert_eq!(Channel::new(name).unwrap().stable_hash(), hash, "{name}");
+        }
+    }
+
+    /// Names that count spread over few and over many parts, by the low bits and by the high ones.
+    #[test]
+    fn the_hash_spreads_names_that_count() {
+        for parts in [2_u64, 4, 7, 16] {
+            let (mut low, mut high) = (vec![0; parts as usize], vec![0; parts as usize]);
+            for number in 0..8_000 {
+                let hash = Channel::new(&format!("room:{number}")).unwrap().stable_hash();
+                low[(hash % parts) as usize] += 1;
+                high[((hash >> 32) % parts) as usize] += 1;
+            }
+            let even = 8_000 / parts;
+            for count in low.into_iter().chain(high) {
+                assert!((even * 4 / 5..=even * 6 / 5).contains(&count), "{count} of {even} in {parts}");
+            }
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn token(args: &TokenArgs, client: &Client, now: i64) -> Result<String, Failure>
         IssueError::Info(error) => {
             Failure::new(format!(r#"--info is not JSON such as '{{"name":"Ann"}}': {error}"#))
         }
-        IssueError::Signing(_) => Failure::new(error.to_string()),
+        IssueError::Claims(_) => Failure::new(error.to_string()),
     })
 }
 

@@ -1,0 +1,82 @@
+//! Signed texts: three parts in base64, of which the last signs the first two.
+//!
+//! Knows the form and the algorithm, and no claim. One algorithm is accepted, whatever a header says.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// The only algorithm.
+const HS256: &str = "HS256";
+
+/// A secret that signs.
+pub(super) struct Key(hmac::Key);
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    crit: Option<IgnoredAny>,
+}
+
+impl Key {
+    pub(super) fn new(secret: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
+    }
+
+    /// The content of a text that this key has signed.
+    ///
+    /// # Errors
+    /// The reason for which it is not taken.
+    pub(super) fn open(&self, text: &str) -> Result<Vec<u8>, &'static str> {
+        const MALFORMED: &str = "it is malformed";
+        let (signed, signature) = text.rsplit_once('.').ok_or(MALFORMED)?;
+        let (header, content) = signed.split_once('.').ok_or(MALFORMED)?;
+        let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED);
+        let header: Header =
+            serde_json::from_slice(&bytes(header)?).map_err(|_| "header or claims are malformed")?;
+        if header.alg != HS256 {
+            return Err("the algorithm is not HS256");
+        }
+        hmac::verify(&self.0, signed.as_bytes(), &bytes(signature)?).map_err(|_| "the signature is wrong")?;
+        if header.crit.is_some() {
+            return Err("it demands extensions that are not supported");
+        }
+        bytes(content)
+    }
+
+    /// Signs a content, which is JSON.
+    pub(super) fn seal(&self, content: &[u8]) -> String {
+        let header = format!(r#"{{"typ":"JWT","alg":"{HS256}"}}"#);
+        let mut text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(content));
+        let signature = hmac::sign(&self.0, text.as_bytes());
+        text.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut text);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first example of RFC 7515, appendix A.1.
+    #[test]
+    fn a_published_example_is_opened() {
+        let secret = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        let key = Key(hmac::Key::new(hmac::HMAC_SHA256, &URL_SAFE_NO_PAD.decode(secret).unwrap()));
+        let text = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6\
+                    Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let content = key.open(text).unwrap();
+        assert!(content.starts_with(br#"{"iss":"joe","#), "{}", String::from_utf8_lossy(&content));
+        assert_eq!(key.open(&text.replace("dBjf", "dBjg")), Err("the signature is wrong"));
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_by_the_same_key_alone() {
+        let text = Key::new("a").seal(b"{}");
+        assert_eq!(Key::new("a").open(&text).as_deref(), Ok(&b"{}"[..]));
+        assert_eq!(Key::new("b").open(&text), Err("the signature is wrong"));
+    }
+}
