@@ -211,7 +211,7 @@ fn unsubscribe_also_when_not_subscribed() {
 }
 
 #[test]
-fn an_unknown_rpc_method_is_not_found_among_ours_and_not_available_elsewhere() {
+fn unknown_rpc_methods_of_ours_and_of_others() {
     let server = TestServer::start();
     let mut ann = server.connect("ann");
     let unknown = r#"{"error":{"code":104,"message":"method not found"}}"#;
