@@ -11,6 +11,13 @@ use serde::de::IgnoredAny;
 /// The only algorithm.
 const HS256: &str = "HS256";
 
+const NO_OBJECT: &str = "header or claims are malformed";
+
+/// A JSON text that may be an object; serde takes a list for one.
+fn object(json: &[u8]) -> Result<&[u8], &'static str> {
+    if json.trim_ascii_start().starts_with(b"{") { Ok(json) } else { Err(NO_OBJECT) }
+}
+
 /// A secret that signs.
 pub(super) struct Key(hmac::Key);
 
@@ -34,8 +41,7 @@ impl Key {
         let (signed, signature) = text.rsplit_once('.').ok_or(MALFORMED)?;
         let (header, content) = signed.split_once('.').ok_or(MALFORMED)?;
         let bytes = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED);
-        let header: Header =
-            serde_json::from_slice(&bytes(header)?).map_err(|_| "header or claims are malformed")?;
+        let header: Header = serde_json::from_slice(object(&bytes(header)?)?).map_err(|_| NO_OBJECT)?;
         if header.alg != HS256 {
             return Err("the algorithm is not HS256");
         }
@@ -43,7 +49,9 @@ impl Key {
         if header.crit.is_some() {
             return Err("it demands extensions that are not supported");
         }
-        bytes(content)
+        let content = bytes(content)?;
+        object(&content)?;
+        Ok(content)
     }
 
     /// Signs a content, which is JSON.
@@ -71,6 +79,18 @@ mod tests {
         let content = key.open(text).unwrap();
         assert!(content.starts_with(br#"{"iss":"joe","#), "{}", String::from_utf8_lossy(&content));
         assert_eq!(key.open(&text.replace("dBjf", "dBjg")), Err("the signature is wrong"));
+    }
+
+    #[test]
+    fn a_header_or_content_that_is_no_object_is_refused() {
+        let signed = |header: &str, content: &str| {
+            let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(content));
+            let signature = hmac::sign(&Key::new("a").0, text.as_bytes());
+            Key::new("a").open(&format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        };
+        assert!(signed(r#"{"alg":"HS256"}"#, "{}").is_ok());
+        assert_eq!(signed(r#"["HS256",null]"#, "{}"), Err(NO_OBJECT));
+        assert_eq!(signed(r#"{"alg":"HS256"}"#, "[]"), Err(NO_OBJECT));
     }
 
     #[test]
