@@ -28,6 +28,8 @@ mod log;
 mod migrations;
 #[path = "store/opening.rs"]
 mod opening;
+#[path = "store/plans.rs"]
+mod plans;
 #[path = "support/pooler.rs"]
 mod pooler;
 #[path = "support/postgres.rs"]
@@ -106,6 +108,12 @@ fn sqlite_survives_a_full_and_a_vanished_database() {
 fn sqlite_files_have_one_server_and_one_user() {
     let directory = SqliteDirectory::new();
     run(opening::SQLITE_CHECKS, || directory.fresh());
+}
+
+#[test]
+fn postgres_finds_rows_by_index() {
+    let cluster = Cluster::start();
+    run(plans::POSTGRES_CHECKS, || Backend::Postgres(cluster.database()));
 }
 
 #[test]

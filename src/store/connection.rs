@@ -159,6 +159,9 @@ impl Target {
     pub(super) fn connect(&self, purpose: Purpose) -> Result<Connection, ConnectionError> {
         let mut connection = self.connect_patiently(purpose)?;
         connection.bound_waits().map_err(ConnectionError::CouldntSetupConfiguration)?;
+        if purpose == Purpose::Write {
+            connection.keep_to_indexes().map_err(ConnectionError::CouldntSetupConfiguration)?;
+        }
         Ok(connection)
     }
 
@@ -258,6 +261,18 @@ impl Connection {
             Self::Sqlite(_) => Ok(()),
             #[cfg(feature = "postgres")]
             Self::Postgres(connection) => connection.batch_execute(&PATIENCE.statement(false)),
+        }
+    }
+
+    /// Has PostgreSQL find every row by an index. The statements of a commit ask for rows by their keys only; each is
+    /// planned once, on a new database while the tables are empty, and a plan that reads a whole table is kept until
+    /// the statistics are renewed. By then it may have read 100,000 rooms for each commit.
+    pub(super) fn keep_to_indexes(&mut self) -> QueryResult<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(connection) => connection.batch_execute(
+                "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+            ),
         }
     }
 

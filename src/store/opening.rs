@@ -87,7 +87,10 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
         let name = target.name();
         OpenError::Refused(format!("{name}: its tables are not those of this version of Roomcast: {error}"))
     })?;
-    connection.bound_waits().map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
+    connection
+        .bound_waits()
+        .and_then(|()| connection.keep_to_indexes())
+        .map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
     Ok(connection)
 }
 
