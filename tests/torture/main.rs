@@ -11,6 +11,7 @@
 #[allow(dead_code, reason = "shared with the tests of the server")]
 mod support;
 
+mod broadcast;
 mod crowd;
 mod durable;
 mod form;
