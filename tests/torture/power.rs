@@ -39,6 +39,7 @@ fn no_power_cut_takes_an_acknowledged_message() {
     let run = Run::record("full");
     let counts = run.cut();
     assert_eq!(counts.lost, 0, "acknowledged messages are lost");
+    assert_eq!(counts.called_forked, 0, "a database that lacks nothing is taken for an older one");
 }
 
 /// The same with less: numbers stay dense, no file is broken, and this test can see that messages are lost.
@@ -47,6 +48,7 @@ fn a_power_cut_breaks_nothing_with_normal_durability() {
     let run = Run::record("normal");
     let counts = run.cut();
     assert!(counts.lost > 0, "nothing is lost, so nothing is measured");
+    assert!(counts.called_forked > 0, "no mark was newer than its database, so nothing is measured");
 }
 
 /// What a server did.
@@ -63,6 +65,10 @@ struct Counts {
     /// Acknowledged messages that were looked for in images.
     looked_for: usize,
     lost: usize,
+    /// Images that lack acknowledged messages.
+    images_behind: usize,
+    /// Images with a mark that tells of a message, or a history, which is not in the database.
+    called_forked: usize,
     restarts: usize,
 }
 
@@ -89,17 +95,20 @@ impl Run {
     fn cut(mut self) -> Counts {
         let (mut disk, mut acked, mut counts) = (Disk::default(), BTreeSet::new(), Counts::default());
         let restarts_each = short_or_long(20, 100);
+        // The newest one: the others say less.
+        let mut mark = Vec::new();
         for event in std::mem::take(&mut self.events) {
             match event {
                 Event::Sent(bytes) => acked.extend(acks(&bytes)),
                 Event::Changed(change) => disk.change(change),
+                Event::Marked(bytes) => mark = bytes,
                 Event::Synced { name, changes_before } => {
                     for left in combinations(disk.open(), &mut self.random) {
-                        counts.judge(&disk.after(&left), &acked);
+                        counts.judge(&disk.after(&left), &mark, &acked);
                     }
                     counts.cuts += 1;
                     if counts.cuts % restarts_each == 0 {
-                        counts.restart(&disk.after(&vec![disk::Left::Nothing; disk.open()]));
+                        counts.restart(&disk.after(&vec![disk::Left::Nothing; disk.open()]), &mark);
                     }
                     disk.sync(&name, changes_before);
                 }
@@ -117,7 +126,7 @@ impl Run {
 }
 
 fn messages_a_writer() -> u64 {
-    short_or_long(30, 800)
+    short_or_long(30, 1_200)
 }
 
 /// Publishes small frames, each after the last was answered.
@@ -189,8 +198,8 @@ struct Verdict {
 
 impl Counts {
     /// Opens what a power cut left: no page is broken, numbers are dense up to the head, and what was acknowledged is looked
-    /// for.
-    fn judge(&mut self, files: &Files, acked: &BTreeSet<u64>) {
+    /// for. The mark tells of nothing that is not there, unless something is lost.
+    fn judge(&mut self, files: &Files, mark: &[u8], acked: &BTreeSet<u64>) {
         let folder = TempDir::new();
         write(files, &folder.0);
         let mut connection = open(&folder.0);
@@ -199,15 +208,20 @@ impl Counts {
         let stored = stored(&mut connection);
         self.images += 1;
         self.looked_for += acked.len();
-        self.lost += acked.difference(&stored).count();
+        let lost = acked.difference(&stored).count();
+        self.lost += lost;
+        self.images_behind += usize::from(lost > 0);
+        self.called_forked += usize::from(tells_of_more(mark, &mut connection));
     }
 
-    /// The server itself goes on where the numbers ended.
-    fn restart(&mut self, files: &Files) {
+    /// The server itself goes on where the numbers ended, under another epoch if the mark tells of more.
+    fn restart(&mut self, files: &Files, mark: &[u8]) {
         let folder = TempDir::new();
         write(files, &folder.0);
+        std::fs::write(folder.0.join("chat.db-mark"), mark).unwrap();
         let mut connection = open(&folder.0);
         let before = heads(&rows(&mut connection));
+        let is_behind = tells_of_more(mark, &mut connection);
         drop(connection);
         let server = TestServer::at(url(&folder.0), folder, "");
         for room in ["room0", "room1", "room2"] {
@@ -216,6 +230,7 @@ impl Counts {
             let head = before.get(room).copied().unwrap_or(0);
             assert_eq!(answer["result"]["offset"].as_i64(), Some(head + 1), "{room}");
         }
+        assert_eq!(server.metric("history_forks_total"), u64::from(is_behind));
         self.restarts += 1;
     }
 }
@@ -232,6 +247,28 @@ fn rows(connection: &mut SqliteConnection) -> Vec<Row> {
 
 fn heads(rows: &[Row]) -> BTreeMap<String, i64> {
     rows.iter().map(|row| (row.name.clone(), row.head_seq)).collect()
+}
+
+/// True when a mark names another history than the database, or a message that it lacks.
+fn tells_of_more(mark: &[u8], connection: &mut SqliteConnection) -> bool {
+    #[derive(QueryableByName)]
+    struct Found {
+        #[diesel(sql_type = BigInt)]
+        found: i64,
+    }
+    let words: Vec<&str> = std::str::from_utf8(mark).unwrap().split_whitespace().collect();
+    let [_, epoch, position @ ..] = &*words else { return false };
+    let is_there = match position {
+        [] => String::new(),
+        [seq, channel] => {
+            format!(" AND EXISTS (SELECT 1 FROM rooms WHERE name = '{channel}' AND head_seq >= {seq})")
+        }
+        _ => panic!("{words:?}"),
+    };
+    let query =
+        format!("SELECT count(*) AS found FROM meta WHERE name = 'epoch' AND value = '{epoch}'{is_there}");
+    let found = diesel::sql_query(query).get_result::<Found>(connection);
+    found.map_or(true, |Found { found }| found == 0)
 }
 
 /// The ids of the messages that are stored.

@@ -14,6 +14,8 @@ pub(super) enum Event {
     },
     /// Bytes were handed to a socket.
     Sent(Vec<u8>),
+    /// The mark beside the database was replaced by one with these bytes, which are never synced.
+    Marked(Vec<u8>),
 }
 
 /// A change of a file, known by the name it has in the database's folder.
@@ -39,12 +41,20 @@ struct Begun {
 /// The name of the database's folder itself, which is synced when files come and go.
 pub(super) const FOLDER: &str = "";
 
+/// What a mark is written to before it gets its name.
+const MARK_DRAFT: &str = "chat.db-mark.new";
+
 /// Reads the record; files outside `folder` are left out, and so is the index of the log, which is memory that the
 /// processes of a database share and is made anew after a power cut.
 pub(super) fn read(record: &Path, folder: &Path) -> Vec<Event> {
     let text = std::fs::read_to_string(record).unwrap();
-    let mut reader =
-        Reader { folder: folder.to_str().unwrap(), events: Vec::new(), changes: 0, begun: HashMap::new() };
+    let mut reader = Reader {
+        folder: folder.to_str().unwrap(),
+        events: Vec::new(),
+        changes: 0,
+        begun: HashMap::new(),
+        mark: Vec::new(),
+    };
     text.lines().for_each(|line| reader.line(line));
     reader.events
 }
@@ -54,6 +64,8 @@ struct Reader<'a> {
     events: Vec<Event>,
     changes: usize,
     begun: HashMap<&'a str, Begun>,
+    /// The draft of the next mark.
+    mark: Vec<u8>,
 }
 
 impl<'a> Reader<'a> {
@@ -107,9 +119,15 @@ impl<'a> Reader<'a> {
                 let path = strings(arguments).pop().unwrap();
                 self.change(self.named(std::str::from_utf8(&path).unwrap()), What::Remove);
             }
-            "write" | "rename" => {
-                assert_eq!(self.opened(arguments), None, "the disk does not know {name}");
+            "write" if self.path(arguments).is_some_and(|path| path.ends_with(MARK_DRAFT)) => {
+                self.mark = strings(arguments).concat();
             }
+            "rename" => {
+                let paths = strings(arguments);
+                assert!(paths[0].ends_with(MARK_DRAFT.as_bytes()), "the disk does not know {name}");
+                self.events.push(Event::Marked(std::mem::take(&mut self.mark)));
+            }
+            "write" => assert_eq!(self.opened(arguments), None, "the disk does not know {name}"),
             _ => {}
         }
     }
@@ -123,14 +141,17 @@ impl<'a> Reader<'a> {
 
     /// The file that the first argument, a descriptor with its path, stands for.
     fn opened(&self, arguments: &str) -> Option<String> {
+        self.named(&self.path(arguments)?)
+    }
+
+    fn path(&self, arguments: &str) -> Option<String> {
         let (_, path) = arguments.split_once('<')?;
-        let path = unescape(path.split_once('>')?.0);
-        self.named(std::str::from_utf8(&path).ok()?)
+        String::from_utf8(unescape(path.split_once('>')?.0)).ok()
     }
 
     fn named(&self, path: &str) -> Option<String> {
         let name = path.strip_prefix(self.folder)?.trim_start_matches('/');
-        // A mark that is missing says nothing, as one of an older server does.
+        // Marks are events of their own.
         let is_lasting = !["-shm", "-lock"].iter().any(|end| name.ends_with(end)) && !name.contains("-mark");
         let of_database = name == FOLDER || (name.starts_with("chat.db") && is_lasting);
         of_database.then(|| name.to_owned())
