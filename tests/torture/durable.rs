@@ -20,12 +20,15 @@ use std::time::Instant;
 use self::database::Database;
 use self::ear::Ear;
 use self::writers::Keyed;
-use crate::form::{Random, seed, short_or_long};
+use crate::form::{Random, count, seed, short_or_long};
 use crate::support::postgres::Cluster;
 use crate::support::server::TestServer;
 use crate::support::{TempDir, eventually};
 
 const ROOMS: [&str; 4] = ["red", "green", "blue", "pale"];
+
+/// Sets the number of kills.
+const KILLS: &str = "ROOMCAST_TORTURE_KILLS";
 
 /// Listeners of each room.
 const EARS: usize = 2;
@@ -65,6 +68,8 @@ struct Siege {
     keyed: Keyed,
     random: Random,
     rounds: u64,
+    /// Acknowledged messages that were compared with the database already.
+    compared: usize,
     started: Instant,
     seed: u64,
 }
@@ -81,6 +86,7 @@ impl Siege {
             keyed: Keyed::default(),
             random: Random::new(seed, 0),
             rounds: 0,
+            compared: 0,
             started: Instant::now(),
             seed,
         }
@@ -107,9 +113,12 @@ impl Siege {
         self.rounds += 1;
     }
 
+    /// Compares what is new with the database; no kill changes what was read from it before, or the end will show it.
     fn check(&mut self) {
         self.database.take_in_news();
-        self.database.compare(&self.known.acknowledged.lock().unwrap(), &self.ears);
+        let acknowledged = self.known.acknowledged.lock().unwrap();
+        self.database.compare(&acknowledged[self.compared..], &mut self.ears);
+        self.compared = acknowledged.len();
     }
 
     /// Every listener comes to the head of its room; then everything is read and compared once more.
@@ -120,6 +129,8 @@ impl Siege {
             ear.hear_until(address, head, &self.known);
         }
         self.database.start_over();
+        self.compared = 0;
+        self.ears.iter_mut().for_each(|ear| ear.compared = 0);
         self.check();
         let [acks, seen, refused] = [&self.known.acks, &self.known.seen, &self.known.refused]
             .map(|count| count.load(Ordering::Relaxed));
@@ -152,7 +163,7 @@ impl Drop for Ending<'_> {
 
 /// Kills the process at random moments, most of them under load, some of them right after its start.
 fn kill_the_process(mut siege: Siege, what: &str) {
-    for _ in 0..short_or_long(10, 100) {
+    for _ in 0..count(KILLS, 10, 100) {
         siege.round(4, 400, |server, random, known| {
             let more = if random.one_in(6) { 0 } else { 200 + random.below(3000) };
             let enough = known.events() + more;
@@ -187,7 +198,7 @@ fn kills_of_postgres() {
     let mut cluster = Cluster::start();
     let url = cluster.database();
     let mut siege = Siege::new(TestServer::at(url.clone(), TempDir::new(), ""), &url);
-    for _ in 0..short_or_long(3, 30) {
+    for _ in 0..count(KILLS, 3, 30) {
         siege.round(4, 400, |server, random, known| {
             let enough = known.events() + 200 + random.below(3000);
             eventually("enough happens before the kill", || known.events() >= enough);

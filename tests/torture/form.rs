@@ -13,6 +13,14 @@ pub fn short_or_long<T>(short: T, long: T) -> T {
     }
 }
 
+/// The same for a count that a variable may set to another one: `ROOMCAST_TORTURE_KILLS`, `ROOMCAST_TORTURE_DELIVERIES`.
+pub fn count(variable: &str, short: u64, long: u64) -> u64 {
+    let given = std::env::var(variable).ok();
+    given.map_or(short_or_long(short, long), |count| {
+        count.parse().unwrap_or_else(|_| panic!("{variable} is a number, not `{count}`"))
+    })
+}
+
 /// The seed of this run, which it prints so that it can be run again.
 pub fn seed() -> u64 {
     let given = std::env::var("ROOMCAST_TEST_SEED").ok();

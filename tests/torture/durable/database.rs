@@ -104,18 +104,19 @@ impl Database {
         }
     }
 
-    /// What was acknowledged is stored, and what was seen is stored under the same number.
-    pub(super) fn compare(&self, acknowledged: &[(String, String, Option<u64>)], ears: &[Ear]) {
+    /// What was acknowledged is stored, and what was seen since the last time is stored under the same number.
+    pub(super) fn compare(&self, acknowledged: &[(String, String, Option<u64>)], ears: &mut [Ear]) {
         for (room, text, seq) in acknowledged {
             let stored = self.stored.get(&(room.clone(), text.clone()));
             assert!(stored.is_some(), "{text:.40} was acknowledged in {room} and is lost");
             assert!(seq.is_none_or(|seq| stored == Some(&seq)), "{text:.40} has {stored:?}, not {seq:?}");
         }
         for ear in ears {
-            for (place, text) in ear.heard.iter().enumerate() {
+            for (place, text) in ear.heard.iter().enumerate().skip(ear.compared) {
                 let stored = self.stored.get(&(ear.room.clone(), text.clone()));
                 assert_eq!(stored, Some(&(place as u64 + 1)), "{text:.40} was seen in {}", ear.room);
             }
+            ear.compared = ear.heard.len();
         }
     }
 }

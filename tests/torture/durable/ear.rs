@@ -30,12 +30,14 @@ pub(super) struct Ear {
     pub(super) room: String,
     /// The text of message n at place n − 1.
     pub(super) heard: Vec<String>,
+    /// How many of them were compared with the database already.
+    pub(super) compared: usize,
     epoch: String,
 }
 
 impl Ear {
     pub(super) fn new(room: &str) -> Self {
-        Self { room: room.to_owned(), heard: Vec::new(), epoch: String::new() }
+        Self { room: room.to_owned(), heard: Vec::new(), compared: 0, epoch: String::new() }
     }
 
     /// Resumes and listens until the connection ends.

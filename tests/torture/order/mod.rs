@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::form::{Random, seed, short_or_long};
+use crate::form::{Random, count, seed, short_or_long};
 use crate::support::server::{Backend, TestServer};
 use crate::support::{TempDir, postgres};
 use journal::{Alarm, Database, Meter, Room, Sent};
@@ -160,7 +160,8 @@ fn every_stream_is_the_exact_sequence_of_its_room_on_postgres() {
 
 fn every_stream_is_exact(backend: Backend) {
     let seed = seed();
-    let (target, listeners) = short_or_long((40_000, 16), (5_500_000, 64));
+    let target = count("ROOMCAST_TORTURE_DELIVERIES", 40_000, 5_500_000);
+    let listeners = short_or_long(16, 64);
     let (mut server, database) = server_on(backend, CONFIG);
     let run = Run::new(server.address, rooms());
     let began = Instant::now();
