@@ -1,8 +1,8 @@
 //! Whether the database still holds the history that it held before.
 //!
 //! A copy that is behind may take over for a database, and an older state may be put back: then numbers are
-//! given twice, and rows that were read are gone. Each new connection is asked for its [`Origin`] and for the
-//! newest commit of each lane. When one differs or is missing, the history has forked: it gets another epoch,
+//! given twice, and rows that were read are gone. Each new connection, and one every few seconds, is asked for its
+//! [`Origin`] and for the newest commit of each lane. When one differs or is missing, the history has forked: it gets another epoch,
 //! connections that were opened before are replaced, and the [`CommitSink`] is told. Holds no connection.
 
 use std::collections::VecDeque;
@@ -159,7 +159,7 @@ impl Lineage {
         }
     }
 
-    /// Asks a new connection whether it shows the history that the others do, and draws the conclusions when it
+    /// Asks a connection outside of a transaction whether it shows the history that the others do, and draws the conclusions when it
     /// does not. The generation the connection belongs to.
     pub(super) fn admit(&self, connection: &mut Connection) -> Result<u64, NoOrigin> {
         for _ in 0..ADMISSIONS_MAX {

@@ -144,6 +144,15 @@ impl Readers {
         self.with_connection(Side::Changes, move |connection| connection.transaction(&work))
     }
 
+    /// Asks whether the database still holds the history that it held.
+    pub(super) fn compare_history(&self, lineage: &Arc<Lineage>) -> Result<(), StoreError> {
+        let lineage = lineage.clone();
+        self.with_connection(Side::Reads, move |connection| match lineage.admit(connection) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(StoreError::Unavailable(reason.to_string())),
+        })
+    }
+
     fn with_connection<T: Send + 'static>(
         &self,
         side: Side,

@@ -4,14 +4,14 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::store::health::{Monitor, Side};
 use crate::store::lane::Lanes;
 use crate::store::lineage::Lineage;
-use crate::store::models::{message, meta};
+use crate::store::models::message;
 use crate::store::readers::Readers;
 
 /// Pause between two looks at who has waited too long.
@@ -22,6 +22,10 @@ const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Time without an operation after which the database is asked whether it is still there.
 const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at whether it holds what it held. An older state that is put back need not break a
+/// connection.
+const COMPARE_EVERY: Duration = Duration::from_secs(5);
 
 /// The threads; dropping it ends them.
 #[derive(Debug)]
@@ -50,8 +54,9 @@ impl Watch {
             }
         };
         let probe = move || {
+            let mut compared_at = Instant::now();
             while goes_on(&stopped, TRY_EVERY) {
-                probe.run();
+                probe.run(&mut compared_at);
             }
         };
         let looking = thread::Builder::new().name("store-watch".into()).spawn(look)?;
@@ -80,13 +85,15 @@ fn goes_on(stopped: &Receiver<()>, pause: Duration) -> bool {
 }
 
 impl Probe {
-    /// Settles what is in doubt, tries what is down, and asks what is idle. The monitor sees the outcomes.
-    fn run(&self) {
+    /// Settles what is in doubt, tries what is down, and asks what is idle. The monitor sees the outcomes, and the
+    /// lineage a fork.
+    fn run(&self, compared_at: &mut Instant) {
         self.lanes.resolve_doubts(|| self.lineage.sink());
         let is_due = |side| self.monitor.is_down(side) || self.monitor.idle(side) >= IDLE_MAX;
         self.lanes.probe(is_due);
-        if is_due(Side::Reads) {
-            let _ = self.readers.read(meta::epoch_if_any);
+        if self.monitor.is_down(Side::Reads) || compared_at.elapsed() >= COMPARE_EVERY {
+            let _ = self.readers.compare_history(&self.lineage);
+            *compared_at = Instant::now();
         }
         if self.monitor.is_down(Side::Changes) {
             let _ = self.readers.write(|connection| {

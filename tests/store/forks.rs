@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use roomcast::config::{Database, Failover};
 use roomcast::internals::{Appended, CommitSink, Health, HistoryLimit, HistoryQuery, Store};
@@ -16,6 +16,7 @@ pub(crate) const CHECKS: &[Check] = &[
     ("time does not run backwards within a room", time_goes_on),
     ("numbers that are given twice begin another history", numbers_given_twice),
     ("an epoch that was changed by hand is another history", changed_epoch),
+    ("an older state is noticed while nobody uses it", unused),
 ];
 
 pub(crate) const SQLITE_CHECKS: &[Check] = &[
@@ -63,6 +64,14 @@ impl Journal {
                 Ok(appended) => return appended.seq(),
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
+        }
+    }
+
+    fn await_fork(&self, store: &Store, before: &str) {
+        let deadline = Instant::now() + crate::temp::PATIENCE;
+        while self.forks().0.is_empty() || *store.epoch() == *before {
+            assert!(Instant::now() < deadline, "no fork is told");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -138,6 +147,25 @@ fn changed_epoch(backend: &Backend) {
     backend.execute("UPDATE meta SET value = 'abcdefghijkl' WHERE name = 'epoch'");
     drop(store);
     assert_ne!(backend.open().epoch(), before);
+}
+
+/// Every connection goes on, as under `.restore` of the shell of SQLite.
+fn unused(backend: &Backend) {
+    // One connection reads, and is open: whoever opens another one notices at once.
+    let config = Database { read_connections: 1, ..backend.config() };
+    let store = Store::open(&config, Arc::new(Metrics::new())).unwrap();
+    let journal = Journal::of(&store);
+    (1..=10).for_each(|seq| assert_eq!(journal.append(&store, "a"), seq));
+    let before = store.epoch();
+    assert_eq!(read_epoch(&store).1.len(), 10);
+    backend.execute("DELETE FROM messages WHERE seq > 5; UPDATE rooms SET head_seq = 5");
+    journal.await_fork(&store, &before);
+    let again = store.epoch();
+    backend.execute("UPDATE meta SET value = 'abcdefghijkl' WHERE name = 'epoch'");
+    journal.await_fork(&store, &again);
+    assert!(store.epoch().starts_with("abcdefghijkl"));
+    assert_eq!(journal.forks(), (vec![again.to_string(), store.epoch().to_string()], 0));
+    assert_eq!(journal.append(&store, "a"), 6);
 }
 
 /// What reading a room says of the history, and the numbers it has.
