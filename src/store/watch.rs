@@ -35,7 +35,7 @@ pub(super) struct Watch {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What is watched.
+/// The parts of a store that are watched.
 pub(super) struct Probe {
     pub(super) lanes: Arc<Lanes>,
     pub(super) readers: Arc<Readers>,

@@ -12,6 +12,7 @@ use diesel::result::Error as DieselError;
 
 use crate::clock;
 use crate::ids::Channel;
+use crate::limits::STORE_ANSWER_MAX;
 use crate::publication::Publication;
 use crate::store::connection::{Connection, Purpose, SQLITE_BUSY, Target};
 use crate::store::error::{Fault, StoreError, is_locked_file, wants_new_connection};
@@ -35,6 +36,10 @@ const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a sender is told whose commit was overtaken by a fork; the operator reads more of it.
 const FORKED: &str = "the history of the database forked";
+
+/// The reason for which rows are not tried whose callers have been told that they failed.
+const LATE: &str = "it took too long to connect";
+
 /// Time after which the rows of a batch that failed are not tried in smaller parts any more: their callers are
 /// about to be answered.
 const ISOLATE_MAX: Duration = Duration::from_secs(2);
@@ -69,6 +74,8 @@ pub(super) struct Writer {
     in_doubt_since: Instant,
     /// Not after the transactions of the last batch began.
     begun: Instant,
+    /// Time at which the callers of that batch are answered, whatever has become of it.
+    answer_by: Instant,
     monitor: Arc<Monitor>,
 }
 
@@ -91,6 +98,7 @@ impl Writer {
             in_doubt: Vec::new(),
             in_doubt_since: Instant::now(),
             begun: Instant::now(),
+            answer_by: Instant::now(),
             monitor,
         }
     }
@@ -103,6 +111,7 @@ impl Writer {
         self.wait_for_file(SQLITE_BUSY.saturating_sub(waited));
         let began = Instant::now();
         self.begun = began;
+        self.answer_by = began + STORE_ANSWER_MAX.saturating_sub(waited);
         let begun = if self.is_in_doubt() { self.in_doubt_since } else { self.begun };
         // Anything passed on while a commit is in doubt would overtake what may be stored.
         let recovered = self.recover_in_doubt();
@@ -173,6 +182,11 @@ impl Writer {
         debug_assert!(self.in_doubt.is_empty(), "nothing is stored while a commit is in doubt");
         let mut connection =
             self.take_connection().map_err(|reason| (Failed::Store(reason), Stage::BeforeCommit))?;
+        if Instant::now() >= self.answer_by {
+            // A server that was away may have let the connection wait.
+            self.connection = Some(connection);
+            return Err((Failed::Store(LATE.to_owned()), Stage::BeforeCommit));
+        }
         let begun = if isolating { connection.begin_impatiently() } else { connection.begin() };
         let stored = begun.and_then(|()| {
             let history = &self.history;
