@@ -53,14 +53,30 @@ fn a_personal_channel_is_of_its_user_alone() {
     }
 }
 
+/// A name has 255 bytes at most, and ids are encoded in it: the longest id that fits with the namespace, the longest that
+/// fits without, and one that fits nowhere. Each user is let in.
 #[test]
 fn an_id_too_long_for_a_name_has_no_personal_channel() {
     let server = personal();
-    let id = "名".repeat(85);
-    let mut client = server.open();
-    let reply =
-        client.connect(&format!(r#"{{"token":"{}"}}"#, token(&format!(r#"{{"sub":"{id}"}}"#))), "long");
-    assert_eq!(reply, r#"{"connect":{"client":"<long>","version":"V","ping":25,"pong":true}}"#);
+    for (id, encoded, channels) in [
+        ("a".repeat(250), "a".repeat(250), 2),
+        ("a".repeat(251), "a".repeat(251), 1),
+        (format!("{}名", "a".repeat(245)), format!("{}%E5%90%8D", "a".repeat(245)), 1),
+        (format!("{}名", "a".repeat(246)), String::new(), 0),
+        ("名".repeat(85), String::new(), 0),
+    ] {
+        let mut client = server.open();
+        let token = token(&format!(r#"{{"sub":"{id}"}}"#));
+        let reply = client.connect(&format!(r#"{{"token":"{token}"}}"#), "long");
+        assert!(reply.starts_with(r#"{"connect":{"client":"<long"#), "{reply}");
+        let has = |channel: String| reply.contains(&format!(r#""{channel}":{{"#));
+        assert_eq!(
+            (has(format!("#{encoded}")), has(format!("own:#{encoded}"))),
+            (channels > 0, channels > 1),
+            "{reply}"
+        );
+        assert_eq!(reply.contains("subs"), channels > 0, "{reply}");
+    }
 }
 
 on_both_databases! {
