@@ -12,6 +12,8 @@ mod concurrency;
 mod contacts;
 #[path = "store/docs.rs"]
 mod docs;
+#[path = "store/failover.rs"]
+mod failover;
 #[path = "store/failures.rs"]
 mod failures;
 #[path = "store/faults.rs"]
@@ -138,6 +140,12 @@ fn postgres_may_be_replaced_by_a_copy() {
 }
 
 #[test]
+fn postgres_may_have_two_hosts() {
+    failover::a_standby_that_lacks_nothing_takes_over();
+    failover::a_demoted_server_is_left_for_the_other();
+}
+
+#[test]
 fn postgres_may_go_away_and_come_back() {
     let mut cluster = Cluster::start();
     failures::a_stopped_server_heals(&mut cluster);
@@ -146,12 +154,13 @@ fn postgres_may_go_away_and_come_back() {
 
 #[test]
 fn postgres_failures_are_not_blamed_on_messages() {
-    let cluster = Cluster::start();
+    let mut cluster = Cluster::start();
     faults::a_primary_key_is_not_the_messages(&cluster);
     faults::a_value_that_an_index_cannot_take_is_the_messages(&cluster);
     faults::a_locked_room_fails_alone(&cluster);
     faults::a_demoted_server_is_left(&cluster);
     faults::sessions_that_are_shared_are_refused(&cluster);
+    faults::a_pooler_of_sessions_is_no_difference(&mut cluster);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use diesel::{Connection, RunQueryDsl};
+
 use crate::support::postgres::Cluster;
 use crate::support::server::{Backend, TestServer};
 use crate::support::{TempDir, eventually};
@@ -66,6 +68,32 @@ fn a_failover_to_a_copy_that_is_behind_is_told() {
     let database = cluster.borrow().database();
     let server = TestServer::at(database, TempDir::new(), "");
     clients_are_told(&server, || cluster.borrow_mut().save(), || cluster.borrow_mut().go_back());
+}
+
+/// The same with two hosts in the URL: the standby falls behind, the server dies, the standby takes over.
+#[test]
+fn a_standby_that_is_behind_takes_over_and_is_told() {
+    let primary = Cluster::start();
+    let standby = std::cell::RefCell::new(primary.standby());
+    let primary = std::cell::RefCell::new(primary);
+    let url = primary.borrow().database();
+    let server = TestServer::at(primary.borrow().or(&standby.borrow(), &url), TempDir::new(), "");
+    let fall_behind = || {
+        let count = "SELECT count(*) FROM messages";
+        let (own, of_standby) = (primary.borrow().port(), standby.borrow().port());
+        let of_standby = url.replace(&format!(":{own}/"), &format!(":{of_standby}/"));
+        eventually("the standby has everything", || {
+            let mut standby = diesel::PgConnection::establish(&of_standby).unwrap();
+            diesel::dsl::sql::<diesel::sql_types::BigInt>(count).get_result::<i64>(&mut standby) == Ok(90)
+        });
+        standby.borrow_mut().stop();
+    };
+    let take_over = || {
+        primary.borrow_mut().crash();
+        standby.borrow_mut().run();
+        standby.borrow().take_over();
+    };
+    clients_are_told(&server, fall_behind, take_over);
 }
 
 /// As `.restore` of the shell of SQLite does it: the file is the same, what it holds is not.

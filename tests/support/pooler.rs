@@ -1,72 +1,69 @@
-//! A pooler in front of a PostgreSQL server, as PgBouncer is with `pool_mode = transaction`: its clients share one
-//! connection, each for a transaction at a time. Knows only what the start of a program needs.
+//! A real PgBouncer in front of a PostgreSQL server, for one database server and the time of a test.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
 
-/// What all clients share.
-struct Shared {
-    server: Mutex<TcpStream>,
-    /// What the server said when it was connected to.
-    welcome: OnceLock<Vec<u8>>,
+use super::postgres::{Cluster, as_user, free_port, give_away, tool};
+use super::temp::{PATIENCE, TempDir};
+
+/// What the guarding shell does, which notices when the test ends: `$@` is the command of PgBouncer.
+const GUARD: &str = r#""$@" & pooler=$!
+read -r words
+kill -TERM "$pooler"
+wait "$pooler""#;
+
+/// A running PgBouncer; it ends with this.
+#[derive(Debug)]
+pub(crate) struct Pooler {
+    port: u16,
+    guard: Child,
+    words: Option<ChildStdin>,
+    _folder: TempDir,
 }
 
-/// Starts a pooler in front of a server on this port of the loopback address; its own port.
-pub(crate) fn start(server_port: u16) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let server = Mutex::new(TcpStream::connect(("127.0.0.1", server_port)).unwrap());
-    let shared = Arc::new(Shared { server, welcome: OnceLock::new() });
-    thread::spawn(move || {
-        for client in listener.incoming().flatten() {
-            let shared = shared.clone();
-            thread::spawn(move || serve(client, &shared));
+impl Pooler {
+    /// Starts one in front of a server: `pool_mode` is `session`, `transaction` or `statement`.
+    pub(crate) fn start(cluster: &Cluster, pool_mode: &str) -> Self {
+        let (folder, port) = (TempDir::new(), free_port());
+        let settings = folder.0.join("pgbouncer.ini");
+        // It waits 15 s after a server that was not there unless it is told otherwise.
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {pool_mode}\n\
+             server_login_retry = 1\n",
+            cluster.port()
+        );
+        fs::write(&settings, text).unwrap();
+        give_away(&folder.0);
+        let pooler = as_user(&tool("pgbouncer", "pgbouncer"));
+        let mut guard = Command::new("sh");
+        guard.args(["-c", GUARD, "guard"]).arg(pooler.get_program()).args(pooler.get_args());
+        guard.arg("-q").arg(settings).current_dir("/");
+        let mut guard =
+            guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let words = guard.stdin.take();
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "PgBouncer does not start");
+            std::thread::sleep(Duration::from_millis(5));
         }
-    });
-    port
-}
+        Self { port, guard, words, _folder: folder }
+    }
 
-/// Commands are small and a client waits for each answer, so one read is one command.
-fn serve(mut client: TcpStream, shared: &Shared) {
-    let mut buffer = vec![0; 64 * 1024];
-    let mut is_welcome = false;
-    while let Ok(read @ 1..) = client.read(&mut buffer) {
-        let command = &buffer[..read];
-        let is_encryption_request = !is_welcome && read == 8;
-        let answer = if is_encryption_request {
-            b"N".to_vec()
-        } else if is_welcome {
-            ask(&mut shared.server.lock().unwrap(), command)
-        } else {
-            is_welcome = true;
-            shared.welcome.get_or_init(|| ask(&mut shared.server.lock().unwrap(), command)).clone()
-        };
-        if client.write_all(&answer).is_err() {
-            return;
-        }
+    /// A URL of the server behind it, by way of it.
+    pub(crate) fn url(&self, cluster: &Cluster, url: &str) -> String {
+        url.replace(&format!(":{}/", cluster.port()), &format!(":{}/", self.port))
     }
 }
 
-/// The server's messages up to the one that says that it is ready.
-fn ask(server: &mut TcpStream, command: &[u8]) -> Vec<u8> {
-    let mut answer = Vec::new();
-    // The goodbye of a client is not the server's.
-    if command.first() == Some(&b'X') {
-        return answer;
-    }
-    server.write_all(command).unwrap();
-    loop {
-        let mut head = [0; 5];
-        server.read_exact(&mut head).unwrap();
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        let mut body = vec![0; length - 4];
-        server.read_exact(&mut body).unwrap();
-        answer.extend_from_slice(&head);
-        answer.extend_from_slice(&body);
-        if head[0] == b'Z' {
-            return answer;
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        if let Some(mut words) = self.words.take() {
+            let _ = words.write_all(b"end\n");
         }
+        let _ = self.guard.wait();
     }
 }

@@ -40,11 +40,9 @@ pub fn shared() -> &'static Cluster {
 impl Cluster {
     pub fn start() -> Self {
         let folder = TempDir::new();
-        if let Some(user) = other_user() {
-            run(Command::new("chown").arg(user).arg(&folder.0));
-        }
+        give_away(&folder.0);
         let data = folder.0.join("data");
-        run(as_user(&tool("initdb"))
+        run(as_user(&program("initdb"))
             .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
             .arg(data)
             .current_dir("/"));
@@ -63,11 +61,21 @@ impl Cluster {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let port = self.port.to_string();
-        let mut createdb = Command::new(tool("createdb"));
+        let mut createdb = Command::new(program("createdb"));
         createdb.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
         run(createdb.args(options).arg(&name));
         // The default of 5 seconds is too short for a machine that runs many tests beside other work.
         format!("postgres://postgres@127.0.0.1:{port}/{name}?connect_timeout=60")
+    }
+
+    /// A fresh database whose files are in this folder, which must be empty; its URL.
+    pub fn database_in(&self, folder: &Path) -> String {
+        give_away(folder);
+        let port = self.port.to_string();
+        let mut psql = Command::new(program("psql"));
+        psql.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-c"]);
+        run(psql.arg(format!("CREATE TABLESPACE apart LOCATION '{}'", folder.display())));
+        self.database_with(&["-D", "apart"])
     }
 
     /// The port it listens on, also while it is stopped.
@@ -111,6 +119,33 @@ impl Cluster {
         self.run();
     }
 
+    /// A standby that follows this server, with a port of its own.
+    pub fn standby(&self) -> Self {
+        let folder = TempDir::new();
+        give_away(&folder.0);
+        let mut standby = Self { folder, port: free_port(), running: None };
+        let mut copy = as_user(&program("pg_basebackup"));
+        copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"]);
+        copy.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
+        run(copy.arg("-D").arg(standby.data()).current_dir("/"));
+        standby.run();
+        standby
+    }
+
+    /// Makes a server of a standby, whose timeline is another from now on.
+    pub fn take_over(&self) {
+        run(as_user(&program("pg_ctl"))
+            .args(["promote", "-w", "-s", "-D"])
+            .arg(self.data())
+            .current_dir("/"));
+    }
+
+    /// The URL of a database of this server under which `other` is asked next: whichever takes writes is used.
+    pub fn or(&self, other: &Self, url: &str) -> String {
+        let (own, both) = (format!(":{}/", self.port), format!(":{},127.0.0.1:{}/", self.port, other.port));
+        format!("{}&target_session_attrs=read-write", url.replace(&own, &both))
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.0.join("data")
     }
@@ -124,7 +159,7 @@ impl Cluster {
 
     /// Starts the server on the data it has.
     pub fn run(&mut self) {
-        let server = as_user(&tool("postgres"));
+        let server = as_user(&program("postgres"));
         let mut guard = Command::new("sh");
         guard
             .args(["-c", GUARD, "guard"])
@@ -146,7 +181,8 @@ impl Cluster {
             guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let words = guard.stdin.take().unwrap();
         let lines = BufReader::new(guard.stderr.take().unwrap()).lines().map_while(Result::ok);
-        await_ready(lines);
+        let is_standby = self.data().join("standby.signal").exists();
+        await_ready(lines, if is_standby { "ready to accept read" } else { "ready to accept connections" });
         self.running = Some((guard, words));
     }
 }
@@ -157,14 +193,14 @@ impl Drop for Cluster {
     }
 }
 
-/// Reads the log until the server accepts connections; the rest of it is read in the background, so
+/// Reads the log until it says that the server is `ready`; the rest of it is read in the background, so
 /// that the server never waits for a reader.
-fn await_ready(mut lines: impl Iterator<Item = String> + Send + 'static) {
+fn await_ready(mut lines: impl Iterator<Item = String> + Send + 'static, ready: &str) {
     let deadline = Instant::now() + PATIENCE;
     let mut log = Vec::new();
     loop {
         let line = lines.next().unwrap_or_else(|| panic!("PostgreSQL does not start:\n{}", log.join("\n")));
-        if line.contains("ready to accept connections") {
+        if line.contains(ready) {
             break;
         }
         assert!(Instant::now() < deadline, "PostgreSQL does not start:\n{}", log.join("\n"));
@@ -173,7 +209,7 @@ fn await_ready(mut lines: impl Iterator<Item = String> + Send + 'static) {
     std::thread::spawn(move || lines.for_each(drop));
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -187,8 +223,15 @@ fn other_user() -> Option<&'static str> {
     Some(if exists.is_ok_and(|status| status.success()) { "postgres" } else { "nobody" })
 }
 
+/// Gives a folder, and what is in it, to the user that may run PostgreSQL.
+pub fn give_away(folder: &Path) {
+    if let Some(user) = other_user() {
+        run(Command::new("chown").arg("-R").arg(user).arg(folder));
+    }
+}
+
 /// A command under the user that may run PostgreSQL. It keeps its process id.
-fn as_user(program: &Path) -> Command {
+pub fn as_user(program: &Path) -> Command {
     let Some(user) = other_user() else { return Command::new(program) };
     let group = Command::new("id").args(["-g", user]).output().unwrap().stdout;
     let group = String::from_utf8(group).unwrap();
@@ -203,8 +246,12 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A program of PostgreSQL: of the newest version in the place Debian puts it, or from the path.
-fn tool(name: &str) -> PathBuf {
+fn program(name: &str) -> PathBuf {
+    tool(name, "postgresql")
+}
+
+/// A program of PostgreSQL, of the newest version in the place Debian puts it, or of another package, from the path.
+pub fn tool(name: &str, package: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = versions
         .filter_map(|version| {
@@ -217,6 +264,9 @@ fn tool(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let newest = found.pop().map(|(_, path)| path);
     newest
-        .or_else(|| std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.exists()))
-        .unwrap_or_else(|| panic!("{name} is missing; these tests need: apt-get install postgresql"))
+        .or_else(|| {
+            let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+            folders.map(|folder| folder.join(name)).find(|file| file.exists())
+        })
+        .unwrap_or_else(|| panic!("{name} is missing; these tests need: apt-get install {package}"))
 }
