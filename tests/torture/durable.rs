@@ -278,11 +278,8 @@ impl Drop for SmallDisk {
     }
 }
 
-#[test]
-fn a_full_disk_under_load() {
-    let disk = SmallDisk::mount();
-    let url = format!("sqlite:{}", disk.path().join("chat.db").display());
-    let mut siege = Siege::new(TestServer::at(url.clone(), TempDir::new(), ""), &url);
+/// The disk is full again and again, and has free space again.
+fn fill_the_disk(disk: &SmallDisk, mut siege: Siege, what: &str) {
     for _ in 0..short_or_long(2, 10) {
         siege.round(4, 8000, |server, random, known| {
             let enough = known.events() + 50 + random.below(200);
@@ -290,10 +287,32 @@ fn a_full_disk_under_load() {
             let refused = known.refused.load(Ordering::Relaxed);
             disk.fill(random.below(1 << 20));
             eventually("publishes are refused", || known.refused.load(Ordering::Relaxed) > refused + 20);
+            eventually("health says so", || server.get("/health").status == 503);
             disk.free();
             heal(server, known);
+            eventually("health says so", || server.get("/health").status == 200);
         });
         siege.check();
     }
-    siege.finish("disk full (ENOSPC)");
+    siege.finish(what);
+}
+
+#[test]
+fn a_full_disk_under_load() {
+    let disk = SmallDisk::mount();
+    let url = format!("sqlite:{}", disk.path().join("chat.db").display());
+    let siege = Siege::new(TestServer::at(url.clone(), TempDir::new(), ""), &url);
+    fill_the_disk(&disk, siege, "disk full (ENOSPC)");
+}
+
+/// The tables of PostgreSQL are on the disk that is full. Small messages may find a page that has space for them.
+#[test]
+fn a_full_tablespace_under_load() {
+    let disk = SmallDisk::mount();
+    let tables = disk.path().join("tables");
+    std::fs::create_dir(&tables).unwrap();
+    let cluster = Cluster::start();
+    let url = cluster.database_in(&tables);
+    let siege = Siege::new(TestServer::at(url.clone(), TempDir::new(), ""), &url);
+    fill_the_disk(&disk, siege, "tablespace full (ENOSPC), PostgreSQL");
 }

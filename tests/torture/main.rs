@@ -15,6 +15,7 @@ mod broadcast;
 mod crowd;
 mod durable;
 mod form;
+mod frozen;
 mod library;
 mod order;
 mod power;
