@@ -123,7 +123,7 @@ metrics! {
     shard_queue_depth: gauge,
     /// Commands a worker applied in one turn.
     shard_turn_commands: histogram[COUNTS],
-    /// Bytes queued in outboxes because their sockets did not take them.
+    /// Memory of what waits in outboxes because their sockets did not take it, in bytes.
     outbox_bytes: gauge,
     /// Connections whose sockets are being waited for.
     outboxes_blocked: gauge,

@@ -101,7 +101,7 @@ settings! {
         /// SDKs put all subscribes of a reconnect, with tokens, into one message, and treat the close
         /// code for "too large" as final.
         message_bytes_max: usize = "512KiB", Bytes(1024..=BYTES_MAX);
-        /// Bytes queued for one connection before it is served from the database at its own pace.
+        /// Memory for what is queued for one connection before it is served from the database at its own pace.
         outbox_bytes_max: usize = "256KiB", Bytes(1024..=BYTES_MAX);
         /// Time after which a socket that takes no byte at all is closed.
         ///

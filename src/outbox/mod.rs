@@ -3,7 +3,7 @@
 //!
 //! Workers and the connection's own reader meet here. A frame goes straight to the kernel when
 //! nothing waits before it; what the kernel does not take is queued, bounded by the connection's
-//! byte budget, and finished by the [`Drainer`]. A consumer in this process has the same budget and
+//! budget of memory, and finished by the [`Drainer`]. A consumer in this process has the same budget and
 //! gets publications instead of frames. An outbox knows sockets, bytes and what a publication is; it
 //! knows no room, no protocol and no engine. Locks: the outbox's own, and below it the drainer's list.
 
@@ -34,7 +34,7 @@ use crate::sync::{Arc, Condvar, Mutex, MutexGuard, lock, wait, wait_timeout};
 use drainer::Watched;
 #[cfg(all(test, feature = "model"))]
 use model::wire;
-use queue::Queue;
+use queue::{Queue, memory_bytes};
 use state::State;
 use wire::Wire;
 
@@ -237,16 +237,16 @@ impl Outbox {
     /// process takes no frames: for it the frame is accepted and dropped.
     pub fn push(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut inner = self.lock();
-        if inner.held && inner.queue.bytes() + frame.len() > self.budget_bytes {
+        if inner.held && inner.queue.bytes() + memory_bytes(frame) > self.budget_bytes {
             // A reply that could have left already is no reason to refuse a large frame.
             self.release_held(&mut inner);
         }
-        if let Some(refused) = self.refuse(&inner, frame.len()) {
+        if let Some(refused) = self.refuse(&inner, memory_bytes(frame)) {
             return refused;
         }
         let taken = self.send_or_queue(&mut inner, frame);
         debug_assert!(
-            inner.queue.bytes() <= self.budget_bytes.max(frame.len()),
+            inner.queue.bytes() <= self.budget_bytes.max(memory_bytes(frame)),
             "{} bytes of rooms are queued in a budget of {}",
             inner.queue.bytes(),
             self.budget_bytes
@@ -284,8 +284,7 @@ impl Outbox {
         if inner.state != State::Open || !inner.queue.is_empty() || self.is_for_consumer() {
             return self.send_or_queue(&mut inner, frame);
         }
-        self.metrics.outbox_bytes.add(frame.len() as i64);
-        inner.queue.push_back(frame.clone());
+        self.queue(&mut inner, frame.clone());
         inner.held = true;
         Push::Accepted
     }
@@ -303,9 +302,8 @@ impl Outbox {
     }
 
     /// Takes the answer to a ping of the client, or drops it where it would have to wait: before the first
-    /// reply, which nothing in the queue may overtake, and beyond the budget. One that waits is replaced by the next, for
-    /// a buffer of few bytes takes far more memory than the budget counts. A client cannot fill memory by
-    /// pings, and RFC 6455 §5.5.3 lets a peer answer the last ping only.
+    /// reply, which nothing in the queue may overtake, and beyond the budget. One that waits is replaced by the next:
+    /// RFC 6455 §5.5.3 lets a peer answer the last ping only.
     pub fn pong(self: &Arc<Self>, frame: &Bytes) -> Push {
         let mut inner = self.lock();
         match (&self.peer, inner.state) {
@@ -339,8 +337,8 @@ impl Outbox {
         }
         debug_assert!(!self.is_for_consumer(), "a consumer takes no frame");
         inner.state.uncork();
-        inner.queue.push_front(first.clone());
-        self.metrics.outbox_bytes.add(first.len() as i64);
+        let more = inner.queue.push_front(first.clone());
+        self.metrics.outbox_bytes.add(more as i64);
         self.write_queue(&mut inner);
         Push::Accepted
     }
@@ -434,7 +432,7 @@ impl Outbox {
         self.lock().state.ended()
     }
 
-    /// Bytes that wait for the socket or the consumer.
+    /// Memory of what waits for the socket or the consumer, in bytes.
     pub fn queued_bytes(&self) -> usize {
         self.lock().queue.bytes()
     }
@@ -482,8 +480,7 @@ impl Outbox {
         debug_assert!(!matches!(inner.state, State::Ended(_)), "a frame is taken after the end");
         let Peer::Socket(wire) = &self.peer else { return Push::Accepted };
         if inner.held {
-            self.metrics.outbox_bytes.add(frame.len() as i64);
-            inner.queue.push_back(frame.clone());
+            self.queue(inner, frame.clone());
             self.release_held(inner);
             return if matches!(inner.state, State::Ended(_)) { Push::Closed } else { Push::Accepted };
         }
@@ -502,13 +499,16 @@ impl Outbox {
                 return Push::Accepted;
             }
         }
-        let unsent = frame.slice(sent..);
-        self.metrics.outbox_bytes.add(unsent.len() as i64);
-        inner.queue.push_back(unsent);
+        self.queue(inner, frame.slice(sent..));
         if inner.state.writes() {
             self.watch(inner);
         }
         Push::Accepted
+    }
+
+    fn queue(&self, inner: &mut Inner, frame: Bytes) {
+        let more = inner.queue.push_back(frame);
+        self.metrics.outbox_bytes.add(more as i64);
     }
 
     /// Writes queued buffers until none is left or the kernel takes no more.
@@ -534,8 +534,8 @@ impl Outbox {
 
     /// Removes `count` written bytes from the front of the queue.
     fn consume(&self, inner: &mut Inner, count: usize) {
-        inner.queue.consume(count);
-        self.metrics.outbox_bytes.sub(count as i64);
+        let less = inner.queue.consume(count);
+        self.metrics.outbox_bytes.sub(less as i64);
         if let Watch::On { progress_at } = &mut inner.watch {
             *progress_at = Instant::now();
         }

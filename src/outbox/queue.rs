@@ -1,6 +1,6 @@
 //! The frames that wait for a socket, or the publications that wait for a consumer, in order and counted.
 //!
-//! Owns the sum of their bytes and how far the front buffer is sent. Knows no budget, socket or lock.
+//! Owns the sum of the memory that they take and how far the front buffer is sent. Knows no budget, socket or lock.
 
 use std::collections::VecDeque;
 
@@ -11,8 +11,18 @@ use crate::publication::Publication;
 /// Longest queue that [`Queue::is_sound`] counts again: a debug build would crawl with more.
 const RECOUNT_BUFFERS_MAX: usize = 64;
 
-/// Publications an empty queue keeps memory for.
-const PUBLICATIONS_KEPT: usize = 64;
+/// Buffers or publications an empty queue keeps memory for.
+const ENTRIES_KEPT: usize = 64;
+
+/// Most memory that a queued buffer takes besides its bytes: its entry in the list, which is at most half empty, the
+/// counter by which it is shared, and what the allocator adds to that counter and to the bytes. Of a small reply it is
+/// the larger part.
+pub(super) const BUFFER_BYTES: usize = 2 * size_of::<Bytes>() + 32 + 24;
+
+/// Most memory that a buffer takes in a queue.
+pub(super) const fn memory_bytes(buffer: &Bytes) -> usize {
+    buffer.len() + BUFFER_BYTES
+}
 
 /// Buffers or publications in the order in which they leave, never both; no buffer is empty.
 ///
@@ -20,7 +30,7 @@ const PUBLICATIONS_KEPT: usize = 64;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Queue {
-    /// Unsent bytes of all buffers, or memory of all publications.
+    /// Memory of all buffers, of which sent bytes are no part, or of all publications.
     bytes: usize,
     buffers: VecDeque<Bytes>,
     /// Bytes of the front buffer that are sent; less than its length.
@@ -29,7 +39,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Bytes that have not left.
+    /// Memory of what has not left.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -48,10 +58,13 @@ impl Queue {
         self.front_sent
     }
 
-    pub(super) fn push_back(&mut self, buffer: Bytes) {
+    /// Appends a buffer; gives by how many bytes the queue grew.
+    pub(super) fn push_back(&mut self, buffer: Bytes) -> usize {
         debug_assert!(!buffer.is_empty(), "an empty buffer would never be written");
-        self.bytes += buffer.len();
+        let more = memory_bytes(&buffer);
+        self.bytes += more;
         self.buffers.push_back(buffer);
+        more
     }
 
     /// Puts a buffer in the place of the newest one, if that is `replaceable` and all of it still to leave; gives by how
@@ -69,12 +82,15 @@ impl Queue {
         Some(buffer.len() as i64 - before as i64)
     }
 
-    /// Puts a buffer before all others, which is possible only before any of them began to leave.
-    pub(super) fn push_front(&mut self, buffer: Bytes) {
+    /// Puts a buffer before all others, which is possible only before any of them began to leave; gives by how many
+    /// bytes the queue grew.
+    pub(super) fn push_front(&mut self, buffer: Bytes) -> usize {
         debug_assert!(!buffer.is_empty(), "an empty buffer would never be written");
         debug_assert_eq!(self.front_sent, 0, "the buffer would tear the one in front");
-        self.bytes += buffer.len();
+        let more = memory_bytes(&buffer);
+        self.bytes += more;
         self.buffers.push_front(buffer);
+        more
     }
 
     /// Appends publications, which take this much memory together.
@@ -90,33 +106,37 @@ impl Queue {
         self.bytes -= bytes;
         if self.publications.is_empty() {
             // A consumer that was slow once does not keep the memory for it.
-            self.publications.shrink_to(PUBLICATIONS_KEPT);
+            self.publications.shrink_to(ENTRIES_KEPT);
         }
         Some((publication, bytes))
     }
 
-    /// Removes `count` sent bytes from the front.
-    pub(super) fn consume(&mut self, mut count: usize) {
-        debug_assert!(count <= self.bytes, "more was sent than queued");
-        self.bytes -= count;
+    /// Removes `count` sent bytes from the front; gives by how many bytes the queue shrank.
+    pub(super) fn consume(&mut self, mut count: usize) -> usize {
+        let mut less = count;
         while let Some(front) = self.buffers.front() {
             let left = front.len() - self.front_sent;
             if count < left {
                 self.front_sent += count;
+                count = 0;
                 break;
             }
             count -= left;
+            less += BUFFER_BYTES;
             self.front_sent = 0;
             self.buffers.pop_front();
         }
-        debug_assert!(
-            !self.buffers.is_empty() || self.bytes == 0,
-            "an empty queue counts {} bytes",
-            self.bytes
-        );
+        debug_assert!(count == 0 && less <= self.bytes, "more was sent than queued");
+        self.bytes -= less;
+        if self.buffers.is_empty() {
+            debug_assert_eq!(self.bytes, 0, "an empty queue takes no memory");
+            // A client that was slow once does not keep the memory for it.
+            self.buffers.shrink_to(ENTRIES_KEPT);
+        }
+        less
     }
 
-    /// Drops everything and its memory; gives how many bytes that were.
+    /// Drops everything and its memory; gives how much that was.
     pub(super) fn clear(&mut self) -> usize {
         std::mem::take(self).bytes
     }
@@ -132,7 +152,7 @@ impl Queue {
     }
 
     fn recount(&self) -> usize {
-        let frames = self.buffers.iter().map(Bytes::len).sum::<usize>() - self.front_sent;
+        let frames = self.buffers.iter().map(memory_bytes).sum::<usize>() - self.front_sent;
         frames + self.publications.iter().map(Publication::memory_bytes).sum::<usize>()
     }
 
@@ -153,18 +173,26 @@ mod tests {
         queue.push_front(Bytes::from_static(b"a"));
         queue.push_back(Bytes::from_static(b"ef"));
         queue.consume(2);
-        assert_eq!((queue.bytes(), queue.front_sent(), queue.buffers().len()), (4, 1, 2));
+        assert_eq!((queue.bytes(), queue.front_sent(), queue.buffers().len()), (4 + 2 * BUFFER_BYTES, 1, 2));
         assert!(queue.is_sound());
-        queue.consume(4);
+        assert_eq!(queue.consume(4), 4 + 2 * BUFFER_BYTES);
         assert!(queue.is_empty() && queue.is_sound());
     }
 
     #[test]
-    fn clearing_gives_the_number_of_unsent_bytes() {
+    fn clearing_gives_what_was_not_sent() {
         let mut queue = Queue::default();
         queue.push_back(Bytes::from_static(b"abc"));
-        queue.consume(1);
-        assert_eq!(queue.clear(), 2);
+        assert_eq!(queue.consume(1), 1);
+        assert_eq!(queue.clear(), 2 + BUFFER_BYTES);
         assert!(queue.is_empty() && queue.is_sound());
+    }
+
+    #[test]
+    fn a_queue_that_was_long_once_keeps_little() {
+        let mut queue = Queue::default();
+        (0..10_000).for_each(|_| assert_eq!(queue.push_back(Bytes::from_static(b"abc")), 3 + BUFFER_BYTES));
+        queue.consume(30_000);
+        assert!(queue.is_empty() && queue.buffers.capacity() <= 2 * ENTRIES_KEPT);
     }
 }

@@ -71,7 +71,7 @@ fn pongs_that_wait_are_one() {
     for number in 0..100 {
         assert_eq!(rig.outbox.pong(&Bytes::from(vec![0x8A, 1, number])), Push::Accepted);
     }
-    assert_eq!(rig.outbox.queued_bytes(), before + 3);
+    assert_eq!(rig.outbox.queued_bytes(), before + memory_bytes(&Bytes::from_static(&[0x8A, 1, 0])));
     assert_eq!(rig.outbox.push(&numbered(sent)), Push::Accepted);
     assert_eq!(rig.outbox.pong(&Bytes::from_static(&[0x8A, 0])), Push::Accepted);
     let mut received = vec![0; 1000 * (sent as usize + 1) + 5];
@@ -80,6 +80,18 @@ fn pongs_that_wait_are_one() {
     assert!(frames.chunks(1000).zip(0_u32..).all(|(frame, number)| frame[..4] == number.to_be_bytes()));
     assert_eq!(end[..3], [0x8A, 1, 99], "the answer to the last ping");
     assert_eq!((&end[3..7], &end[1003..]), (&sent.to_be_bytes()[..], &[0x8A, 0][..]));
+    rig.drainer.stop();
+}
+
+#[test]
+fn many_small_replies_fill_the_budget() {
+    let rig = rig(64 * 1024, Duration::from_secs(60));
+    let mut replies = 0;
+    while !rig.outbox.is_over_budget() {
+        assert_eq!(rig.outbox.reply(&Bytes::from(vec![b'x'; 20])), Push::Accepted);
+        replies += 1;
+    }
+    assert!(replies < 500, "{replies} allocations in 64 KiB");
     rig.drainer.stop();
 }
 

@@ -19,10 +19,12 @@ use super::*;
 use crate::ids::Channel;
 use crate::sync::model::explore;
 use drainer::Worker;
+use queue::BUFFER_BYTES;
 
 const FIRST: u8 = 200;
 const REPLIER: u8 = 100;
-const BUDGET: usize = 12;
+/// For three frames.
+const BUDGET: usize = 3 * BUFFER_BYTES + 12;
 
 /// Shared by all runs: making them costs more than a run.
 static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(|| Arc::new(Metrics::new()));
