@@ -46,7 +46,7 @@ pub fn run(args: &BenchArgs, stopping: &AtomicBool) -> Result<Output, BenchError
             .map_err(|error| BenchError::new(format!("{} cannot be written: {error}", path.display())))?;
     }
     let text = if args.json { json(&report)? } else { report.to_string() };
-    let fault = (!report.is_clean()).then_some("messages or connections failed; see the report");
+    let fault = report.fault();
     Ok(Output { text, fault })
 }
 

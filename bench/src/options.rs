@@ -31,7 +31,13 @@ Examples:
 
 Latency counts from the time a message was due, so it shows when a server falls behind. The exit code
 is 1 when a message was lost, repeated, out of order, refused or not acknowledged, or a connection
-broke.";
+broke.
+
+A server that is not in open mode limits its clients (error 111), those without a token by their
+address or connection: 100 messages a second each by default. The report then says so. To measure the
+server itself, set user_publishes_per_second_max, user_bytes_per_second_max,
+user_new_rooms_per_minute_max, room_publishes_per_second_max and room_bytes_per_second_max to 0 in
+its [limits].";
 
 /// Options of `roomcast bench`.
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::control::Control;
+use crate::dialect::is_limit;
 use crate::listener::{Listener, Noted};
 use crate::payload::Stamp;
 use crate::plan::Plan;
@@ -96,6 +97,7 @@ impl Recorder {
     pub(crate) fn refused(&mut self, number: usize, error: String) {
         let group = &mut self.tally.groups[number];
         group.refused += 1;
+        group.limited += u64::from(is_limit(&error));
         group.refusal.get_or_insert(error);
         self.control.under_way.fetch_sub(1, Ordering::AcqRel);
     }

@@ -9,6 +9,13 @@ use serde::Serialize;
 use crate::dialect::DialectName;
 use crate::plan::{Group, Pace};
 
+/// The advice when a server limits its clients.
+const LIMITED: &str = "error 111: the limits of the server were measured; set user_publishes_per_second_max, \
+                       user_bytes_per_second_max, user_new_rooms_per_minute_max, room_publishes_per_second_max and \
+                       room_bytes_per_second_max to 0 in its [limits], or lower the load";
+const LIMITED_FAULT: &str =
+    "the server refused messages with error 111, so its limits were measured; see the report";
+
 /// A whole run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -101,6 +108,8 @@ pub struct GroupReport {
     pub unanswered: u64,
     /// Publishes refused.
     pub refused: u64,
+    /// Those of them that met a limit of the server on rates (error 111).
+    pub limited: u64,
     /// What the first refusal said.
     pub refusal: Option<String>,
     /// Arrivals that were owed and never came.
@@ -205,6 +214,17 @@ impl Report {
         };
         self.broken == 0 && self.groups.iter().all(clean)
     }
+
+    /// The reason for which the program should fail although there is a report; `None` when all was as it should be.
+    #[must_use]
+    pub fn fault(&self) -> Option<&'static str> {
+        let is_limited = self.groups.iter().any(|group| group.limited > 0);
+        match self.is_clean() {
+            true => None,
+            false if is_limited => Some(LIMITED_FAULT),
+            false => Some("messages or connections failed; see the report"),
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -282,6 +302,9 @@ impl GroupReport {
         }
         if let Some(refusal) = &self.refusal {
             writeln!(f, "  refused       {:>12}   the first error: {refusal}", self.refused)?;
+        }
+        if self.limited > 0 {
+            writeln!(f, "  limited       {:>12}   {LIMITED}", self.limited)?;
         }
         writeln!(f, "  latency, ms       p50      p90      p99    p99.9      max")?;
         for (name, latency) in

@@ -288,6 +288,7 @@ fn describe(plan: &Group, tally: &tally::GroupTally, measured: Duration) -> Grou
         recovered: tally.recovered,
         unanswered: tally.unanswered,
         refused: tally.refused,
+        limited: tally.limited,
         refusal: tally.refusal.clone(),
         lost: tally.rooms.iter().map(tally::RoomTally::lost).fold(0, u64::saturating_add),
         repeated: tally.repeated + tally.rooms.iter().map(tally::RoomTally::surplus).sum::<u64>(),

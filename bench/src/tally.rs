@@ -34,6 +34,8 @@ pub(crate) struct GroupTally {
     pub(crate) unanswered: u64,
     /// Publishes refused, at any time.
     pub(crate) refused: u64,
+    /// Those of them that met a limit on rates (error 111).
+    pub(crate) limited: u64,
     /// What the first refusal said.
     pub(crate) refusal: Option<String>,
     /// Publications that arrived, of messages due in the measured time.
@@ -160,6 +162,7 @@ impl GroupTally {
             acknowledged_in_time: 0,
             unanswered: 0,
             refused: 0,
+            limited: 0,
             refusal: None,
             delivered: 0,
             delivered_in_time: 0,
@@ -191,6 +194,7 @@ impl GroupTally {
         self.acknowledged_in_time += other.acknowledged_in_time;
         self.unanswered += other.unanswered;
         self.refused += other.refused;
+        self.limited += other.limited;
         self.refusal = self.refusal.take().or(other.refusal);
         self.delivered += other.delivered;
         self.delivered_in_time += other.delivered_in_time;

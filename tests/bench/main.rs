@@ -245,3 +245,26 @@ fn a_run_that_cannot_start_says_why() {
     let said = String::from_utf8(too_many.stderr).unwrap();
     assert!(said.contains("need 100000101 open files") && said.contains("ulimit"), "{said}");
 }
+
+#[test]
+fn a_server_that_limits_its_clients_is_told() {
+    let folder = std::env::temp_dir().join(format!("roomcast-bench-limits-{}", std::process::id()));
+    fs::create_dir(&folder).unwrap();
+    let config = folder.join("roomcast.toml");
+    fs::write(&config, "[client]\ninsecure = true\n[limits]\nuser_publishes_per_second_max = 1\n").unwrap();
+    let config = config.display().to_string();
+    let options = ["--spawn", "--config", &config, "--connections", "2", "--rate", "100"];
+    let (table, json) = (bench(&options), bench(&[&options[..], &["--json"]].concat()));
+    fs::remove_dir_all(&folder).unwrap();
+    let said = String::from_utf8_lossy(&table.stderr);
+    assert_eq!(table.status.code(), Some(1), "{said}");
+    assert!(said.contains("error 111"), "{said}");
+    let text = String::from_utf8_lossy(&table.stdout);
+    for words in ["the first error: ", "too many requests", "limited ", "user_publishes_per_second_max"] {
+        assert!(text.contains(words), "{words} is missing: {text}");
+    }
+    let report: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let group = &report["groups"][0];
+    assert!(group["limited"].as_u64().unwrap() > 50 && group["limited"] == group["refused"], "{group}");
+    assert!(String::from_utf8_lossy(&bench(&["--help"]).stdout).contains("error 111"));
+}

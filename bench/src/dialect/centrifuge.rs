@@ -52,6 +52,11 @@ impl Centrifuge {
     }
 }
 
+/// True for the answer to a publish that met a limit on rates.
+pub(crate) fn is_limit(error: &str) -> bool {
+    error.contains("\"code\":111,") || error.contains("\"code\":111}")
+}
+
 impl Dialect for Centrifuge {
     fn path(&self, _: &ClientState<'_>) -> String {
         self.path.clone()

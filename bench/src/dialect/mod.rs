@@ -14,6 +14,7 @@ use nats::Nats;
 use plain::Plain;
 use socketio::SocketIo;
 
+pub(crate) use centrifuge::is_limit;
 pub(crate) use interface::{ClientState, Decoded, Dialect, Event, FIRST_PUBLISH_ID, Joined};
 
 /// A protocol that the load generator speaks.
