@@ -202,6 +202,14 @@ settings! {
         ///
         /// A whole office whose tokens were signed with an old secret; tokens past their time do not count.
         address_failed_tokens_per_minute_max: usize = 600, Count(0..=COUNT_MAX);
+        /// Wrong keys of the HTTP API from one address per minute, before the next are answered by 429; the right one never is.
+        ///
+        /// A person who tries, and backends that have not been told the new key yet.
+        address_failed_keys_per_minute_max: usize = 60, Count(0..=COUNT_MAX);
+        /// Clients of one address that may connect per minute; as many at once.
+        ///
+        /// As many as `address_sockets_max` allows, three times.
+        address_connects_per_minute_max: usize = 6000, Count(0..=COUNT_MAX);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may ask the database now: a bounded number of connections, in turns between users.
+//! Slots to ask the database: for a bounded number of connections, in turns between users.
 //!
 //! A query keeps the thread of its turn for as long as the database takes. So a connection first gets a slot, or
 //! stands in line for one, parked, without a thread. A slot that is given back belongs to the first in [`line`], who

@@ -195,6 +195,45 @@ fn tokens_from_an_address_are_refused_after_bad_ones() {
 }
 
 #[test]
+fn wrong_keys_are_limited_and_the_right_one_never() {
+    let settings = "trusted_proxies = ['loopback']\n[limits]\naddress_failed_keys_per_minute_max = 3\n";
+    let server = TestServer::secured(settings);
+    let call = |address: &str, key: &str| {
+        let headers = format!("X-Forwarded-For: {address}\r\nX-API-Key: {key}\r\n");
+        server.post("/api/info", &headers, "{}")
+    };
+    assert!((0..3).all(|_| call("203.0.113.9", "wrong").status == 401));
+    let refused = call("203.0.113.9", "wrong");
+    assert!(refused.status == 429 && refused.head.contains("\r\nRetry-After: 10\r\n"), "{refused:?}");
+    assert!(refused.body.contains("send the value of api.key"), "{}", refused.body);
+    assert_eq!(call("203.0.113.9", "key").status, 200, "a backend is never limited");
+    assert_eq!(call("203.0.113.10", "wrong").status, 401, "another address");
+    assert_eq!(server.metric("limited_total{limit=\"address_failed_keys\"}"), 1);
+}
+
+on_both_databases! {
+    so_many_clients_of_an_address_connect(
+        server,
+        "[client]\ntoken_hmac_secret = 'a secret only the tests know'\ntrusted_proxies = ['loopback']\n\
+         [limits]\naddress_connects_per_minute_max = 3\n"
+    ) {
+        let connect = |address: &str| {
+            let headers = format!("X-Forwarded-For: {address}\r\n");
+            let (_, socket) = WebSocket::try_open(server.address, &headers);
+            let (socket, received) = socket.unwrap();
+            let mut client = Client::over(&server, WebSocket::resume(socket, received));
+            let token = crate::support::token::token(r#"{"sub":"ann"}"#);
+            client.send(&format!(r#"{{"id":1,"connect":{{"token":"{token}"}}}}"#));
+            client.next_reply()
+        };
+        assert!((0..3).all(|_| connect("203.0.113.9").contains(r#""connect":{"#)));
+        assert_eq!(connect("203.0.113.9"), TOO_MANY.replacen('{', r#"{"id":1,"#, 1));
+        assert!(connect("203.0.113.10").contains(r#""connect":{"#), "another address");
+        assert_eq!(server.metric("limited_total{limit=\"address_connects\"}"), 1);
+    }
+}
+
+#[test]
 fn open_mode_has_no_limits() {
     let server =
         TestServer::with("[limits]\nuser_publishes_per_second_max = 1\nroom_publishes_per_second_max = 1\n");

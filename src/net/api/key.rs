@@ -21,13 +21,30 @@ impl ApiKey {
         self.key.is_some()
     }
 
-    /// True when the request carries the key, in any of the three places it may stand.
-    pub(super) fn authorizes(&self, head: &Head) -> bool {
-        let Some(key) = &self.key else { return self.is_open };
+    /// The key that a request carries in any of the three places it may stand.
+    pub(super) fn shown_by(&self, head: &Head) -> Shown {
+        let Some(key) = &self.key else {
+            return if self.is_open { Shown::Unneeded } else { Shown::Nothing };
+        };
         let bearer = head.header("authorization").and_then(|value| value.strip_prefix("apikey "));
         let given = head.header("x-api-key").or(bearer).or_else(|| head.query_value("api_key"));
-        given.is_some_and(|given| same_text(given.as_bytes(), key.expose().as_bytes()))
+        match given.map(|given| same_text(given.as_bytes(), key.expose().as_bytes())) {
+            Some(true) => Shown::Right,
+            Some(false) => Shown::Wrong,
+            None => Shown::Nothing,
+        }
     }
+}
+
+/// The key that a request shows to use the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Nothing is needed.
+    Unneeded,
+    Right,
+    Wrong,
+    /// No key, or there is none that could be right.
+    Nothing,
 }
 
 /// Compares in a time that does not depend on where the first difference is.

@@ -8,8 +8,11 @@ mod activity;
 mod key;
 mod refusal;
 
+use std::time::Instant;
+
 use crate::ids::{Channel, Seq};
 use crate::limits::{ANY_FRAME_BYTES_MAX, BROADCAST_ERRORS_MAX};
+use crate::metrics::Metrics;
 use crate::node::{
     Caller, ClientSelector, Draft, NodeHandle, RequestError, Role, RoomDescription, RoomKind, page_of,
 };
@@ -30,19 +33,39 @@ pub(super) use activity::room_metrics;
 pub(super) use key::ApiKey;
 
 use super::http::{Head, Response};
+use super::peers::ClientAddress;
 use super::queries::Kind;
+use super::rates::Rates;
 use super::session::stats;
+use key::Shown;
 use refusal::{Refusal, describe, done};
 
-/// Checks that a request may use the API; the error is the answer.
-pub(super) fn authorize(head: &Head, key: &ApiKey) -> Result<(), Response> {
+/// The answer to somebody who sent too many wrong keys, and the seconds after which to try again.
+const WRONG_KEYS: &str = "too many wrong API keys from this address: wait, and send the value of api.key; the right key is never refused";
+const KEY_RETRY_AFTER: u64 = 10;
+
+/// Checks that a request of this client may use the API; the error is the answer.
+pub(super) fn authorize(
+    head: &Head,
+    key: &ApiKey,
+    client: ClientAddress,
+    rates: &Rates,
+    metrics: &Metrics,
+) -> Result<(), Response> {
     if head.method != "POST" {
         return Err(Response::method_not_allowed("POST"));
     }
-    if !key.authorizes(head) {
-        return Err(Response::new(401, "text/plain; charset=utf-8", ""));
+    match key.shown_by(head) {
+        Shown::Right | Shown::Unneeded => return Ok(()),
+        Shown::Nothing => {}
+        Shown::Wrong => {
+            if let Err(limit) = rates.key_failed(client, Instant::now()) {
+                metrics.limited_total.with_label_values(&[limit.as_str()]).inc();
+                return Err(Response::too_many(WRONG_KEYS, KEY_RETRY_AFTER));
+            }
+        }
     }
-    Ok(())
+    Err(Response::new(401, "text/plain; charset=utf-8", ""))
 }
 
 /// Answers one authorized API request.

@@ -227,7 +227,7 @@ impl Exchange {
     fn on_request(&mut self, socket: &TcpStream, peer: &mut Peer, request: Request) -> Result<(), Outcome> {
         let schemes = || Scheme::forwarded(request.head.lines("x-forwarded-proto"));
         let scheme = if peer.is_trusted_proxy() { schemes() } else { None };
-        match self.router.route(&request.head, scheme) {
+        match self.router.route(&request.head, request.client, scheme) {
             Route::Upgrade(answer) => match peer.upgrade(request.client, Instant::now()) {
                 Ok(()) => {
                     tracing::debug!(client = %request.client.ip(), "a WebSocket");

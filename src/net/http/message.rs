@@ -204,6 +204,11 @@ impl Response {
         Self { retry_after, ..Self::text(refusal.status(), refusal.text()) }
     }
 
+    /// The answer to somebody who was too fast, and may come back after so many seconds.
+    pub(in crate::net) fn too_many(text: &str, retry_after: u64) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::text(429, text) }
+    }
+
     /// The answer as it is sent.
     pub(in crate::net) fn encode(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
         debug_assert_eq!(self.status == 405, self.allow.is_some(), "405 and Allow come together (RFC 9110)");

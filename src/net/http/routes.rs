@@ -15,6 +15,7 @@ use super::page;
 use crate::config::Config;
 use crate::net::api::{self, ApiKey};
 use crate::net::client_rules::ClientRules;
+use crate::net::peers::ClientAddress;
 use crate::net::queries::{Kind, Queries};
 use crate::node::{Health, NodeHandle};
 
@@ -76,8 +77,8 @@ impl Router {
         &self.queries
     }
 
-    /// Decides what becomes of a request by its head alone. `scheme`: by which the client asks, if known.
-    pub(super) fn route(&self, head: &Head, scheme: Option<Scheme>) -> Route {
+    /// Decides what becomes of a request of `client` by its head alone. `scheme`: by which the client asks, if known.
+    pub(super) fn route(&self, head: &Head, client: ClientAddress, scheme: Option<Scheme>) -> Route {
         let metrics = self.node.metrics();
         if let Some(Err(response)) = self.local.as_ref().map(|local| local.check(head, metrics)) {
             return Route::Refuse(response);
@@ -90,7 +91,7 @@ impl Router {
         }
         let is_api = api_method(head).is_some();
         let body = if is_api {
-            if let Err(response) = self.authorize(head, scheme) {
+            if let Err(response) = self.authorize(head, client, scheme) {
                 return Route::Refuse(response);
             }
             head.body()
@@ -127,9 +128,10 @@ impl Router {
 
     /// Checks that a request may use the API. The origin counts too, because a page that a user
     /// visits could otherwise post to a server on the same machine.
-    fn authorize(&self, head: &Head, scheme: Option<Scheme>) -> Result<(), Response> {
-        api::authorize(head, &self.api_key)?;
-        self.origins.check(head, scheme, self.node.metrics())
+    fn authorize(&self, head: &Head, client: ClientAddress, scheme: Option<Scheme>) -> Result<(), Response> {
+        let metrics = self.node.metrics();
+        api::authorize(head, &self.api_key, client, &self.client_rules.rates, metrics)?;
+        self.origins.check(head, scheme, metrics)
     }
 
     fn respond_to_path(&self, head: &Head) -> Response {

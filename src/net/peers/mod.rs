@@ -16,6 +16,8 @@ mod refusal;
 mod refusal_log;
 mod strangers_budget;
 
+#[cfg(test)]
+pub(super) use address::AddressRules;
 pub(super) use address::ClientAddress;
 pub(super) use peer::{Peer, Peers};
 pub(super) use places::PLACES_RESERVED;

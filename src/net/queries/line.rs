@@ -34,7 +34,7 @@ pub(super) struct Line {
     shares: BTreeMap<Who, Share>,
 }
 
-/// What one of those who ask has of the line.
+/// The places in line of one of those who ask.
 #[derive(Debug)]
 struct Share {
     waiting: usize,

@@ -29,6 +29,11 @@ const BYTES: usize = 1;
 const NEW_ROOMS: usize = 2;
 const CONTACTS: usize = 3;
 
+/// Kinds of the buckets of an address.
+const FAILED_TOKENS: usize = 0;
+const FAILED_KEYS: usize = 1;
+const CONNECTS: usize = 2;
+
 /// A limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net) enum Limit {
@@ -52,6 +57,10 @@ pub(in crate::net) enum Limit {
     RoomBytes,
     /// Tokens from an address that were no good.
     AddressFailedTokens,
+    /// Keys of the API from an address that were wrong.
+    AddressFailedKeys,
+    /// Clients that connect from an address.
+    AddressConnects,
 }
 
 impl Limit {
@@ -68,6 +77,8 @@ impl Limit {
             Self::RoomPublishes => "room_publishes",
             Self::RoomBytes => "room_bytes",
             Self::AddressFailedTokens => "address_failed_tokens",
+            Self::AddressFailedKeys => "address_failed_keys",
+            Self::AddressConnects => "address_connects",
         }
     }
 }
@@ -75,7 +86,10 @@ impl Limit {
 /// Somebody who is counted: a user who has shown a token, or else an address, or a single connection where the
 /// address stands for anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::net) struct Who(u64);
+pub(in crate::net) struct Who {
+    key: u64,
+    is_connection: bool,
+}
 
 /// Whether a message may create its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +109,7 @@ pub(in crate::net) struct Rates {
     hasher: RandomState,
     users: RateTable<4>,
     rooms: RateTable<2>,
-    addresses: RateTable<1>,
+    addresses: RateTable<3>,
     requests: Option<Rate>,
 }
 
@@ -119,7 +133,11 @@ impl Rates {
                 rate(limits.room_publishes_per_second_max, SECOND, BURST),
                 rate(limits.room_bytes_per_second_max, SECOND, BURST),
             ]),
-            addresses: RateTable::new([rate(limits.address_failed_tokens_per_minute_max, MINUTE, MINUTE)]),
+            addresses: RateTable::new([
+                rate(limits.address_failed_tokens_per_minute_max, MINUTE, MINUTE),
+                rate(limits.address_failed_keys_per_minute_max, MINUTE, MINUTE),
+                rate(limits.address_connects_per_minute_max, MINUTE, MINUTE),
+            ]),
             requests: rate(limits.connection_requests_per_second_max, SECOND, BURST),
         }
     }
@@ -131,16 +149,21 @@ impl Rates {
 
     /// Somebody of whom no more is known than the connection.
     pub(in crate::net) fn somebody(&self, address: ClientAddress, connection: ConnectionId) -> Who {
-        if address.is_counted() { self.who(("address", address.key())) } else { self.connection(connection) }
+        self.address(address).unwrap_or_else(|| self.connection(connection))
+    }
+
+    /// Those behind an address; `None` where it may stand for anybody.
+    fn address(&self, address: ClientAddress) -> Option<Who> {
+        address.is_counted().then(|| self.who(("address", address.key())))
     }
 
     /// Somebody with a single connection.
     pub(in crate::net) fn connection(&self, id: ConnectionId) -> Who {
-        self.who(("connection", id.0))
+        Who { is_connection: true, ..self.who(("connection", id.0)) }
     }
 
     fn who(&self, name: impl Hash) -> Who {
-        Who(self.hasher.hash_one(name))
+        Who { key: self.hasher.hash_one(name), is_connection: false }
     }
 
     /// The rate of a connection's questions to rooms and database.
@@ -157,7 +180,7 @@ impl Rates {
         now: Instant,
     ) -> Result<(), Limit> {
         let bytes = bytes as u64;
-        let by_user = self.users.with(who.0, now, |user| match () {
+        let by_user = self.users.with(who.key, now, |user| match () {
             () if !user.take(PUBLISHES, 1) => Err(Limit::UserPublishes),
             () if !user.take(BYTES, bytes) => Err(Limit::UserBytes),
             () => Ok(()),
@@ -174,7 +197,7 @@ impl Rates {
 
     /// Holds the place of a new room for a message that may create one.
     pub(in crate::net) fn hold_room(&self, who: Who, now: Instant) -> Creation {
-        match self.users.with(who.0, now, |user| user.take(NEW_ROOMS, 1)) {
+        match self.users.with(who.key, now, |user| user.take(NEW_ROOMS, 1)) {
             None => Creation::Free,
             Some(true) => Creation::Held,
             Some(false) => Creation::Denied,
@@ -184,35 +207,61 @@ impl Rates {
     /// So many of the places that were held created no room.
     pub(in crate::net) fn give_back_rooms(&self, who: Who, count: usize, now: Instant) {
         if count > 0 {
-            self.users.with(who.0, now, |user| user.give_back(NEW_ROOMS, count as u64));
+            self.users.with(who.key, now, |user| user.give_back(NEW_ROOMS, count as u64));
         }
     }
 
     /// A new contact.
     pub(in crate::net) fn add_contact(&self, who: Who, now: Instant) -> Result<(), Limit> {
-        let is_there = self.users.with(who.0, now, |user| user.take(CONTACTS, 1));
+        let is_there = self.users.with(who.key, now, |user| user.take(CONTACTS, 1));
         if is_there.unwrap_or(true) { Ok(()) } else { Err(Limit::UserContacts) }
     }
 
     /// Whether a token is looked at, after those that were no good.
     pub(in crate::net) fn try_token(&self, address: Who, now: Instant) -> Result<(), Limit> {
-        let is_there = self.addresses.with(address.0, now, |address| address.has(0));
+        let is_there = self.addresses.with(address.key, now, |address| address.has(FAILED_TOKENS));
         if is_there.unwrap_or(true) { Ok(()) } else { Err(Limit::AddressFailedTokens) }
     }
 
     /// A token was no good.
     pub(in crate::net) fn token_failed(&self, address: Who, now: Instant) {
-        self.addresses.with(address.0, now, |address| address.take(0, 1));
+        self.addresses.with(address.key, now, |address| address.take(FAILED_TOKENS, 1));
+    }
+
+    /// Counts a client that connects.
+    pub(in crate::net) fn connect(&self, origin: Who, now: Instant) -> Result<(), Limit> {
+        if origin.is_connection {
+            // It connects once.
+            return Ok(());
+        }
+        let is_there = self.addresses.with(origin.key, now, |address| address.take(CONNECTS, 1));
+        if is_there.unwrap_or(true) { Ok(()) } else { Err(Limit::AddressConnects) }
+    }
+
+    /// Counts a key of the API that was wrong. The right one is never refused: one that can be reached from elsewhere
+    /// has at least 32 bytes and is not guessed, and backends with an old key must not cut off those with the new one.
+    pub(in crate::net) fn key_failed(&self, client: ClientAddress, now: Instant) -> Result<(), Limit> {
+        let Some(address) = self.address(client) else { return Ok(()) };
+        let is_there = self.addresses.with(address.key, now, |address| address.take(FAILED_KEYS, 1));
+        if is_there.unwrap_or(true) { Ok(()) } else { Err(Limit::AddressFailedKeys) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
+    use crate::config::TrustedProxies;
+    use crate::net::peers::AddressRules;
 
     fn rates(limits: &str) -> Rates {
         let text = format!("[client]\ntoken_hmac_secret = '{}'\n[limits]\n{limits}", "s".repeat(32));
         Rates::new(&Config::from_toml("r.toml", &text).unwrap().config)
+    }
+
+    fn address(last: u8) -> ClientAddress {
+        AddressRules::new(TrustedProxies::default()).of_socket(IpAddr::from([203, 0, 113, last]))
     }
 
     fn room(name: &str) -> Channel {
@@ -279,15 +328,40 @@ mod tests {
     }
 
     #[test]
+    fn wrong_keys_are_counted_by_address() {
+        let (rates, now) = (rates("address_failed_keys_per_minute_max = 3"), Instant::now());
+        let fail = |last, now| rates.key_failed(address(last), now);
+        assert!((0..3).all(|_| fail(1, now).is_ok()));
+        assert_eq!(fail(1, now), Err(Limit::AddressFailedKeys));
+        assert_eq!((fail(2, now), fail(1, now + MINUTE / 3)), (Ok(()), Ok(())));
+        let anybody = AddressRules::new(TrustedProxies::default()).of_socket(IpAddr::from([127, 0, 0, 1]));
+        assert!((0..99).all(|_| rates.key_failed(anybody, now).is_ok()));
+    }
+
+    #[test]
+    fn an_office_connects_three_times_a_minute() {
+        let (rates, now) = (rates(""), Instant::now());
+        let office = rates.address(address(1)).unwrap();
+        assert!((0..6000).all(|_| rates.connect(office, now).is_ok()));
+        assert_eq!(rates.connect(office, now), Err(Limit::AddressConnects));
+        assert_eq!(rates.connect(rates.address(address(2)).unwrap(), now), Ok(()));
+        assert!((0..9000).all(|_| rates.connect(rates.connection(ConnectionId(1)), now).is_ok()));
+        assert!((0..100).all(|_| rates.connect(office, now + SECOND).is_ok()));
+    }
+
+    #[test]
     fn zero_is_no_limit_and_open_mode_has_none() {
         let all = "user_publishes_per_second_max = 0\nuser_bytes_per_second_max = 0\n\
                    room_publishes_per_second_max = 0\nroom_bytes_per_second_max = 0\n\
                    user_new_rooms_per_minute_max = 0\nuser_contacts_per_minute_max = 0\n\
-                   address_failed_tokens_per_minute_max = 0\nconnection_requests_per_second_max = 0\n";
+                   address_failed_tokens_per_minute_max = 0\nconnection_requests_per_second_max = 0\n\
+                   address_failed_keys_per_minute_max = 0\naddress_connects_per_minute_max = 0\n";
         for rates in [rates(all), Rates::new(&Config::default())] {
             let (ann, now) = (rates.user("ann"), Instant::now());
             assert!((0..100_000).all(|_| rates.publish(ann, &room("a"), 1 << 20, now).is_ok()));
             assert!((0..1000).all(|_| rates.add_contact(ann, now).is_ok()));
+            assert!((0..9000).all(|_| rates.key_failed(address(1), now).is_ok()));
+            assert!((0..9000).all(|_| rates.connect(rates.address(address(1)).unwrap(), now).is_ok()));
             assert_eq!((rates.hold_room(ann, now), rates.requests().is_none()), (Creation::Free, true));
         }
     }

@@ -42,6 +42,7 @@ impl Session {
     pub(super) fn connect(&mut self, id: u32, request: ConnectRequest) -> Result<(), CommandError> {
         debug_assert!(self.client.is_none(), "a session connects once");
         let identity = self.identify(&request)?;
+        self.count_connect()?;
         let ClientIdentity { user, conn_info, expires_at, subscriptions } = identity;
         if request.token.as_ref().is_some_and(|token| !token.is_empty()) && !user.is_empty() {
             self.who = self.rules.rates.user(&user);

@@ -59,6 +59,11 @@ impl Session {
         self.rules.rates.token_failed(self.origin, Instant::now());
     }
 
+    /// Counts a client whose connect is about to succeed.
+    pub(super) fn count_connect(&self) -> Result<(), CommandError> {
+        self.judge(self.rules.rates.connect(self.origin, Instant::now()))
+    }
+
     /// The error for a limit that was reached.
     pub(super) fn judge<T>(&self, outcome: Result<T, Limit>) -> Result<T, CommandError> {
         outcome.map_err(|limit| {
