@@ -56,6 +56,44 @@ fn a_personal_channel_is_of_its_user_alone() {
 /// A name has 255 bytes at most, and ids are encoded in it: the longest id that fits with the namespace, the longest that
 /// fits without, and one that fits nowhere. Each user is let in.
 #[test]
+fn no_spelling_opens_the_personal_channel_of_others() {
+    let server = personal();
+    let mut owner = server.open();
+    owner.connect(&format!(r#"{{"token":"{}"}}"#, token(r#"{"sub":"a,b"}"#)), "owner");
+    let publish = |channel: &str, data: &str| {
+        server.api("publish", &format!(r#"{{"channel":"{channel}","data":"{data}"}}"#));
+    };
+    publish("#a%2Cb", "private");
+    owner.next_push();
+    for user in ["a", "b"] {
+        let mut stranger = server.connect_with(user, &format!(r#"{{"sub":"{user}"}}"#));
+        for same in ["#a%2Cb", "#a%2cb", "#%61%2Cb", "#a%2C%62", "#%61%2C%62", "#a%252Cb"] {
+            for command in ["subscribe", "history", "presence"] {
+                let reply = stranger.ask(&format!(r#"{{"{command}":{{"channel":"{same}"}}}}"#));
+                assert_eq!(reply, DENIED, "{user}: {command} {same}");
+            }
+        }
+        // Rooms of these two or three users, which they share on purpose.
+        for shared in ["#a,b", "#b,a", "#a,%62", "#a%2Cb,a,b"] {
+            let reply = stranger.ask(&format!(r#"{{"subscribe":{{"channel":"{shared}"}}}}"#));
+            assert!(reply.starts_with(r#"{"subscribe":"#), "{user} {shared}: {reply}");
+            let reply = stranger.ask(&format!(r#"{{"history":{{"channel":"{shared}","limit":9}}}}"#));
+            assert!(reply.starts_with(r#"{"history":"#) && !reply.contains("private"), "{shared}: {reply}");
+        }
+        publish("#a%2Cb", "more");
+        publish("#a,b", "shared");
+        assert!(owner.next_push().contains(r#""data":"more""#));
+        loop {
+            let push = stranger.next_push();
+            assert!(!push.contains("more"), "{user}: {push}");
+            if push.contains(r#""data":"shared""#) {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn an_id_too_long_for_a_name_has_no_personal_channel() {
     let server = personal();
     for (id, encoded, channels) in [
