@@ -177,15 +177,18 @@ mod tests {
         for backend in [Backend::Sqlite, Backend::Postgres] {
             let rig = Rig::new(backend, "[namespace.short]\nhistory_size = 10\n");
             let pruned = || rig.handle().metrics().pruned_messages_total.get();
-            let mut stored = 0;
-            while pruned() < 10_000 {
+            for _ in 0..20 {
                 let drafts = (0..1000).map(|number| draft(&format!("short:{}", number % 20), "1"));
                 let outcomes = rig.handle().publish(Caller::Operator, drafts.collect::<Vec<_>>());
                 assert!(outcomes.iter().all(Result::is_ok));
-                stored += outcomes.len() as u64;
             }
-            // A pruner that waited for its next round would not have begun.
-            assert!(stored <= 2 * pruned() + 20_000, "{stored} rows were stored, {} deleted", pruned());
+            // A pruner that waited for its next round would not have begun; what is published meanwhile would
+            // only tell which of the two threads the system prefers.
+            let deadline = Instant::now() + ROUND_EVERY / 2;
+            while pruned() < 10_000 {
+                assert!(Instant::now() < deadline, "{} of 20,000 rows were deleted", pruned());
+                thread::yield_now();
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,15 +96,20 @@ fn a_log_that_is_read_again_says_what_is_missing() {
         assert_eq!(server.get(&path).status, 404);
         server.metric("log_lines_lost_total") > 0
     });
+    // To the end, so that the server can write its last lines.
+    let (sender, chunks) = mpsc::channel();
+    thread::spawn(move || {
+        let mut chunk = [0; 64 * 1024];
+        while let Ok(length @ 1..) = reader.read(&mut chunk) {
+            let _ = sender.send(chunk[..length].to_vec());
+        }
+    });
     let mut read = String::new();
     while !read.contains("log lines were lost") {
-        let mut chunk = [0; 64 * 1024];
-        let length = reader.read(&mut chunk).unwrap();
-        read.push_str(std::str::from_utf8(&chunk[..length]).unwrap());
+        let chunk = chunks.recv_timeout(PATIENCE).expect("the line that says how many were lost");
+        read.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     assert!(read.contains("xxxxxxx"), "what waited was not lost");
-    // The rest is read as well, so that the server can write its last lines.
-    thread::spawn(move || reader.read_to_string(&mut String::new()));
     goes_on(server);
 }
 

@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use diesel::Connection;
 use diesel::connection::SimpleConnection;
@@ -14,7 +15,7 @@ use diesel::connection::SimpleConnection;
 use super::client::Client;
 use super::http::{self, Answer};
 use super::token::SECRET;
-use super::{TempDir, postgres, signal};
+use super::{PATIENCE, TempDir, postgres, signal};
 
 /// Where a server keeps its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,9 +149,15 @@ impl TestServer {
         let spawned = command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program()));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let page =
-            lines.find_map(|line| Some(line.split_once("http://")?.1.trim_end_matches('/').to_owned()));
         self.child = Some(child);
+        // By a thread, because a server that waits for something may print nothing and not end.
+        let (sender, printed) = mpsc::channel();
+        thread::spawn(move || {
+            let page =
+                lines.find_map(|line| Some(line.split_once("http://")?.1.trim_end_matches('/').to_owned()));
+            let _ = sender.send(page);
+        });
+        let page = printed.recv_timeout(PATIENCE).ok().flatten();
         let page = page.unwrap_or_else(|| panic!("the server does not start:\n{}", self.log()));
         self.address = page.parse().unwrap();
     }
