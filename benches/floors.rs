@@ -28,6 +28,7 @@ use measure::Group;
 fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> = send::SOCKETS.iter().map(|count| send::group(*count)).collect();
     groups.push(sqlite::group());
+    groups.push(sqlite::paced_group());
     groups.push(postgres::group());
     groups
 }

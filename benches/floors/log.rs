@@ -15,7 +15,7 @@ use roomcast::ClientInfo;
 pub(crate) const BATCHES: &[usize] = &[1, 64, 256, 1024];
 
 /// Rooms the rows are spread over.
-const ROOMS: i64 = 100;
+pub(crate) const ROOMS: i64 = 100;
 
 diesel::table! {
     messages (id) {
@@ -52,21 +52,23 @@ pub(crate) struct Row<'r> {
 pub(crate) struct Rows {
     data: Arc<str>,
     publisher: Arc<ClientInfo>,
+    rooms: i64,
     made: i64,
 }
 
 impl Rows {
-    pub(crate) fn new() -> Self {
-        Self { data: payload(PAYLOAD_BYTES), publisher: publisher(), made: 0 }
+    /// Rows that are spread over so many rooms.
+    pub(crate) fn of(rooms: i64) -> Self {
+        Self { data: payload(PAYLOAD_BYTES), publisher: publisher(), rooms, made: 0 }
     }
 
     pub(crate) fn next(&mut self, count: usize) -> Vec<Row<'_>> {
-        let first = self.made;
+        let (first, rooms) = (self.made, self.rooms);
         self.made += count as i64;
         (first..self.made)
             .map(|number| Row {
-                room_id: 1 + number % ROOMS,
-                seq: 1 + number / ROOMS,
+                room_id: 1 + number % rooms,
+                seq: 1 + number / rooms,
                 sender: Some(&self.publisher.user),
                 client_id: Some(&self.publisher.client),
                 conn_info: None,

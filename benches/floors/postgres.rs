@@ -14,7 +14,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::common::cpu;
 use super::common::postgres::Cluster;
-use super::log::{Row, Rows, cases, messages};
+use super::log::{ROOMS, Row, Rows, cases, messages};
 use super::measure::{Case, Cost, Floor, Group};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -49,7 +49,7 @@ impl Postgres {
         connection.batch_execute("SET synchronous_commit = on").unwrap();
         connection.run_pending_migrations(MIGRATIONS).unwrap();
         let backend = diesel::select(pg_backend_pid()).get_result(&mut connection).unwrap();
-        Self { connection, backend, rows: Rows::new(), _cluster: cluster }
+        Self { connection, backend, rows: Rows::of(ROOMS), _cluster: cluster }
     }
 }
 

@@ -12,17 +12,38 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::common::temp::TempDir;
 use super::common::{PAYLOAD_BYTES, cpu, payload};
-use super::log::{Row, Rows, cases, messages};
+use super::log::{ROOMS, Row, Rows, cases, messages};
 use super::measure::{Case, Cost, Floor, Group};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
+/// Messages a second and rooms of the scenario of many small rooms.
+const PACED: u32 = 2000;
+const ROOMS_PACED: i64 = 1000;
+
+/// The ends of so many rooms do not fit into SQLite's own cache.
+const SETTINGS_PACED: &str = "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4000;";
+
 pub(crate) fn group() -> Group {
+    let single = cases("sqlite", "prepared").next().unwrap();
     // What a quiet ack costs by itself: the caches are cold, and two threads wake each other up for it.
-    let acked = Case { acked: true, ..cases("sqlite", "prepared").next().unwrap() };
+    let acked = Case { acked: true, ..single };
     Group {
         cases: cases("sqlite", "prepared").chain([acked]).collect(),
-        open: Box::new(|| Box::new(Sqlite::open())),
+        open: Box::new(|| Box::new(Sqlite::open(ROOMS))),
+    }
+}
+
+/// The commits of many small rooms by themselves, each of one message, with rests between them.
+pub(crate) fn paced_group() -> Group {
+    let single = cases("sqlite", "prepared").next().unwrap();
+    Group {
+        cases: vec![Case { paced: Some(PACED), ..single }],
+        open: Box::new(|| {
+            let mut floor = Sqlite::open(ROOMS_PACED);
+            floor.connection.batch_execute(SETTINGS_PACED).unwrap();
+            Box::new(floor)
+        }),
     }
 }
 
@@ -33,7 +54,7 @@ struct Sqlite {
 }
 
 impl Sqlite {
-    fn open() -> Self {
+    fn open(rooms: i64) -> Self {
         let folder = TempDir::new();
         let path = folder.0.join("floor.db");
         let mut connection = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
@@ -41,7 +62,7 @@ impl Sqlite {
             .batch_execute("PRAGMA synchronous = FULL; PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;")
             .unwrap();
         connection.run_pending_migrations(MIGRATIONS).unwrap();
-        Self { connection, rows: Rows::new(), _folder: folder }
+        Self { connection, rows: Rows::of(rooms), _folder: folder }
     }
 }
 
@@ -50,8 +71,12 @@ impl Floor for Sqlite {
         if case.acked {
             return self.ack(rounds);
         }
-        let mut cost = Cost::default();
-        for _ in 0..rounds {
+        let (mut cost, begun) = (Cost::default(), Instant::now());
+        for round in 0..rounds {
+            if let Some(rate) = case.paced {
+                let due = begun + Duration::from_secs(round) / rate;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
             let rows = self.rows.next(case.batch.unwrap());
             let (started, cpu_before) = (Instant::now(), cpu::of_process());
             commit(&mut self.connection, &rows).unwrap();
