@@ -4,11 +4,14 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::PATIENCE;
@@ -45,6 +48,7 @@ pub struct Peer {
 #[derive(Default)]
 pub struct Crowd {
     pub peers: Vec<Peer>,
+    longest_wait: Duration,
 }
 
 impl Peer {
@@ -90,7 +94,7 @@ impl Peer {
     }
 
     /// Reads what is there, up to a bound.
-    fn fill(&mut self) {
+    pub fn fill(&mut self) {
         let mut chunk = [0; READ_BYTES];
         if self.ended || !self.reads {
             return;
@@ -160,10 +164,12 @@ impl Crowd {
 
     /// Reads and writes wherever that is possible.
     pub fn turn(&mut self) {
+        let began = Instant::now();
         for peer in &mut self.peers {
             peer.flush();
             peer.fill();
         }
+        self.note(began.elapsed());
     }
 
     /// The same until a condition holds.
@@ -173,8 +179,20 @@ impl Crowd {
         while !done(self) {
             assert!(Instant::now() < deadline, "it never came to this: {what}; {} ended", self.ended());
             self.turn();
+            let began = Instant::now();
             thread::sleep(Duration::from_millis(2));
+            self.note(began.elapsed());
         }
+    }
+
+    /// The longest of the turns so far, and of the questions between those of a drip: how long anything may have to
+    /// wait for its processor, here or at the server.
+    pub fn longest_wait(&self) -> Duration {
+        self.longest_wait
+    }
+
+    fn note(&mut self, wait: Duration) {
+        self.longest_wait = self.longest_wait.max(wait);
     }
 
     /// How many the server has hung up on, as far as they have read.
@@ -183,7 +201,7 @@ impl Crowd {
     }
 
     /// Sends one byte after the other of `message(peer)`, over and over, one each `pause`, until the server
-    /// has given back every place but the one of him who asks; the time that took.
+    /// has given back every place but the one of him who asks; the time that took, to within a pause.
     #[track_caller]
     pub fn drip(
         &mut self,
@@ -201,13 +219,43 @@ impl Crowd {
                 }
             }
             self.turn();
-            if server.metric("sockets") == 1 {
+            let asked = Instant::now();
+            let left = server.metric("sockets");
+            self.note(asked.elapsed());
+            if left == 1 {
                 break;
             }
-            assert!(began.elapsed() < PATIENCE, "{} sockets are left", server.metric("sockets"));
+            assert!(began.elapsed() < PATIENCE, "{left} sockets are left");
             thread::sleep(next.saturating_duration_since(Instant::now()));
+            self.note(next.elapsed());
         }
         began.elapsed()
+    }
+}
+
+/// Tells which peers got something, in one wait for all.
+pub struct Alarms {
+    poll: Poll,
+    events: Events,
+}
+
+impl Alarms {
+    pub fn of(crowd: &Crowd) -> Self {
+        let poll = Poll::new().unwrap();
+        for (number, peer) in crowd.peers.iter().enumerate() {
+            let fd = peer.socket.as_raw_fd();
+            poll.registry().register(&mut SourceFd(&fd), Token(number), Interest::READABLE).unwrap();
+        }
+        Self { poll, events: Events::with_capacity(1024) }
+    }
+
+    /// The numbers of those that got something, waiting for it so long at most. Each is told once.
+    pub fn wait(&mut self, patience: Duration) -> Vec<usize> {
+        match self.poll.poll(&mut self.events, Some(patience)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Vec::new(),
+            polled => polled.unwrap(),
+        }
+        self.events.iter().map(|event| event.token().0).collect()
     }
 }
 
