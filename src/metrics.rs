@@ -4,8 +4,8 @@
 //! batch, never once per listener.
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// Bucket bounds in seconds of every latency histogram: 50 µs to 10 s.
@@ -43,12 +43,16 @@ macro_rules! metrics {
         }
     };
     (@type counter) => { IntCounter };
+    (@type seconds) => { Counter };
     (@type counter_vec) => { IntCounterVec };
     (@type gauge) => { IntGauge };
     (@type gauge_vec) => { IntGaugeVec };
     (@type histogram) => { Histogram };
     (@new counter, $name:expr, $help:expr) => {
         IntCounter::new($name, $help).expect("a valid metric name")
+    };
+    (@new seconds, $name:expr, $help:expr) => {
+        Counter::new($name, $help).expect("a valid metric name")
     };
     (@new gauge, $name:expr, $help:expr) => {
         IntGauge::new($name, $help).expect("a valid metric name")
@@ -77,6 +81,8 @@ metrics! {
     readers: gauge,
     /// Times that a connection had to wait because all readers waited for something else.
     readers_exhausted_total: counter,
+    /// Time in which it had to, as far as it is over.
+    readers_exhausted_seconds_total: seconds,
     /// Connections that wait, without a thread, until they may query the database.
     queries_waiting: gauge,
     /// Times that a connection had to wait until it might query the database.

@@ -133,6 +133,6 @@ impl readers::Connection for Connection {
             State::Head(exchange) => exchange.deadline(),
             State::Ending(ending) => ending.deadline(),
         };
-        if deadline <= now { Tick::Turn } else { Tick::Until(Some(deadline)) }
+        if deadline <= now { Tick::Turn(None) } else { Tick::Until(Some(deadline)) }
     }
 }

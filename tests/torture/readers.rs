@@ -4,6 +4,7 @@
 mod database;
 mod drip;
 mod flood;
+mod pings;
 
 use std::time::Duration;
 

@@ -53,6 +53,8 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 enum Task<C> {
     /// A turn of a connection, which the queue owns.
     Turn(Box<C>),
+    /// A turn of a parked connection, whose deadlines are looked at until it comes.
+    Asked(ConnectionId),
     Work(Work),
 }
 
@@ -237,6 +239,11 @@ impl<C: Connection> Readers<C> {
         }
         match self.dequeue() {
             Some(Task::Turn(connection)) => self.serve(connection, reader),
+            Some(Task::Asked(id)) => {
+                if let Some(connection) = self.seats.take_asked(id) {
+                    self.serve(connection, reader);
+                }
+            }
             Some(Task::Work(work)) => self.work(work),
             None => {}
         }
@@ -344,7 +351,11 @@ impl<C: Connection> Readers<C> {
                         self.enqueue(Task::Turn(woken));
                     }
                 }
-                Ok(Tick::Turn) => self.enqueue(Task::Turn(connection)),
+                Ok(Tick::Turn(deadline)) => match self.park(connection, deadline) {
+                    Ok(()) if self.seats.ask(id) => self.enqueue(Task::Asked(id)),
+                    Ok(()) => {}
+                    Err(woken) => self.enqueue(Task::Turn(woken)),
+                },
                 Err(_) => {
                     self.metrics.reader_panics_total.inc();
                     self.remove(connection);
@@ -376,7 +387,9 @@ impl<C: Connection> Lender for Waits<C> {
     }
 
     fn wait_ended(&self, what: For) {
-        self.0.threads.wait_ended(what);
+        if let Some(since) = self.0.threads.wait_ended(what) {
+            self.0.metrics.readers_exhausted_seconds_total.inc_by(since.elapsed().as_secs_f64());
+        }
     }
 }
 

@@ -30,6 +30,8 @@ struct Seat<C> {
     parked: Option<Box<C>>,
     /// Something came while a thread owned it.
     woken: bool,
+    /// It waits, parked, for a turn that is asked for.
+    asked: bool,
     /// The moment for which it is listed in the deadlines.
     listed_at: Option<Instant>,
 }
@@ -43,7 +45,7 @@ impl<C> Default for Seats<C> {
 impl<C> Seats<C> {
     /// A seat for a connection that the caller owns.
     pub(super) fn add(&self, id: ConnectionId) {
-        let seat = Seat { parked: None, woken: false, listed_at: None };
+        let seat = Seat { parked: None, woken: false, asked: false, listed_at: None };
         let before = self.0.of(id.0).insert(id, seat);
         debug_assert!(before.is_none(), "a connection has one seat");
     }
@@ -53,9 +55,32 @@ impl<C> Seats<C> {
     pub(super) fn take(&self, id: ConnectionId) -> Option<Box<C>> {
         let mut seats = self.0.of(id.0);
         let seat = seats.get_mut(&id)?;
+        Self::take_out(seat)
+    }
+
+    fn take_out(seat: &mut Seat<C>) -> Option<Box<C>> {
         let taken = seat.parked.take();
         seat.woken |= taken.is_none();
+        seat.asked = false;
         taken
+    }
+
+    /// Takes a connection out for the turn that was asked for. `None` when it has had one since.
+    pub(super) fn take_asked(&self, id: ConnectionId) -> Option<Box<C>> {
+        let mut seats = self.0.of(id.0);
+        Self::take_out(seats.get_mut(&id).filter(|seat| seat.asked)?)
+    }
+
+    /// Asks for a turn of a parked connection, which stays so until it comes. True when that is to be queued for
+    /// [`take_asked`](Self::take_asked): it is not yet. One that a thread owns gets another turn.
+    pub(super) fn ask(&self, id: ConnectionId) -> bool {
+        let mut seats = self.0.of(id.0);
+        let Some(seat) = seats.get_mut(&id) else { return false };
+        if seat.parked.is_none() {
+            seat.woken = true;
+            return false;
+        }
+        !std::mem::replace(&mut seat.asked, true)
     }
 
     /// Takes a parked connection out because its moment in the deadlines has come. `None` when it is gone or
@@ -148,6 +173,23 @@ mod tests {
         assert_eq!(seats.take(ID), Some(Box::new('c')));
         assert_eq!(seats.remove(ID), None);
         assert_eq!(seats.take(ID), None);
+    }
+
+    #[test]
+    fn an_asked_turn_is_queued_once() {
+        let seats = Seats::default();
+        seats.add(ID);
+        assert!(!seats.ask(ID), "its thread sees it");
+        assert_eq!(seats.park(ID, Box::new(()), None, never), Err(Box::new(())));
+        seats.park(ID, Box::new(()), None, never).unwrap();
+        assert!(seats.ask(ID) && !seats.ask(ID));
+        seats.take_due(ID).unwrap();
+        assert_eq!(seats.take_asked(ID), None, "the deadlines have it");
+        assert!(seats.park(ID, Box::new(()), None, never).is_err(), "and give it the turn");
+        seats.park(ID, Box::new(()), None, never).unwrap();
+        assert_eq!(seats.take_asked(ID), None, "it has had it");
+        assert!(seats.ask(ID));
+        assert!(seats.take_asked(ID).is_some());
     }
 
     #[test]

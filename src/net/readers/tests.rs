@@ -81,7 +81,7 @@ impl Connection for Probe {
         }
         self.deadline = None;
         let _ = self.told.send(Event::Tick);
-        if self.wants_turn { Tick::Turn } else { Tick::Until(None) }
+        if self.wants_turn { Tick::Turn(None) } else { Tick::Until(None) }
     }
 }
 

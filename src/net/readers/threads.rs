@@ -3,6 +3,8 @@
 //!
 //! Pure but for its lock: it says when a thread is to be started, and starts none.
 
+use std::time::Instant;
+
 use crate::sync::blocking::For;
 use crate::sync::{Mutex, lock};
 
@@ -32,6 +34,8 @@ pub(super) struct Counts {
     waiting: usize,
     /// Those among them that wait for capacity in a queue.
     queueing: usize,
+    /// Since when all wait that there may be.
+    exhausted_since: Option<Instant>,
 }
 
 /// A wish for threads.
@@ -92,12 +96,13 @@ impl Threads {
         }))
     }
 
-    /// It goes on.
-    pub(super) fn wait_ended(&self, what: For) {
+    /// It goes on. The moment since which all that there may be had waited, if they did.
+    pub(super) fn wait_ended(&self, what: For) -> Option<Instant> {
         let mut counts = lock(&self.counts);
         counts.waiting -= 1;
         counts.computing += 1;
         counts.queueing -= usize::from(what == For::Queue);
+        counts.exhausted_since.take()
     }
 
     /// A computing thread goes back to wait for an event.
@@ -122,7 +127,11 @@ impl Threads {
             return Wish::Nothing;
         }
         if counts.total() >= self.most {
-            return if counts.computing == 0 { Wish::Exhausted } else { Wish::Nothing };
+            if counts.computing > 0 {
+                return Wish::Nothing;
+            }
+            counts.exhausted_since = Some(Instant::now());
+            return Wish::Exhausted;
         }
         counts.idle += 1;
         Wish::OneMore
@@ -142,10 +151,10 @@ mod tests {
         assert_eq!(threads.wait_begins(For::Answer), Some(Wish::Nothing));
         assert_eq!(threads.begin(), Wish::Nothing, "two are all, and one serves");
         assert_eq!(threads.wait_begins(For::Answer), Some(Wish::Exhausted));
-        threads.wait_ended(For::Answer);
+        assert!(threads.wait_ended(For::Answer).is_some(), "nobody was left until now");
         threads.end();
         assert!(!threads.may_leave(), "the last that waits for events stays");
-        threads.wait_ended(For::Answer);
+        assert_eq!(threads.wait_ended(For::Answer), None);
         threads.end();
         assert!(threads.may_leave());
     }

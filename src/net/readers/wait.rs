@@ -43,8 +43,9 @@ pub(in crate::net) enum Tick {
     /// Nothing before this moment, and nothing at all for `None`: the connection is parked again, and its socket
     /// is armed as it was.
     Until(Option<Instant>),
-    /// Something that takes a turn, which a reader gives it; this may be late when all of them are busy.
-    Turn,
+    /// Something that takes a turn, which a reader gives it; this may be late when all of them are busy. Meanwhile it
+    /// is parked, with something to do without a turn at this moment, if any.
+    Turn(Option<Instant>),
 }
 
 /// What a parked connection waits for. Whoever wakes it gives it a turn as well.

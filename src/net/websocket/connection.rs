@@ -154,13 +154,14 @@ impl WebSocket {
         next
     }
 
-    /// Sends a ping that is due; anything else that is due takes a turn.
+    /// Sends a ping that is due; anything else that is due takes a turn. Pings go on until it comes: a pong that
+    /// nobody has read yet is no reason to leave them out.
     pub(in crate::net) fn tick(&mut self, now: Instant) -> Tick {
-        if self.end.is_none() && self.timers.due_ping_alone(now) {
+        if self.end.is_none() && self.timers.take_due_ping(now) {
             self.ping();
         }
         match self.deadline() {
-            Some(at) if at <= now => Tick::Turn,
+            Some(at) if at <= now => Tick::Turn(self.timers.ping_at().filter(|_| self.end.is_none())),
             next => Tick::Until(next),
         }
     }
@@ -548,7 +549,7 @@ mod tests {
         let waits = Some(Next::Wait(Wait::wake(Some(by))));
         assert_eq!(websocket.turn(&mut peer, true), waits, "a wake-up does not prolong it");
         assert_eq!(websocket.tick(by - Duration::from_millis(1)), Tick::Until(Some(by)));
-        assert_eq!(websocket.tick(by), Tick::Turn);
+        assert_eq!(websocket.tick(by), Tick::Turn(None));
         websocket.end_by = Some(Instant::now());
         assert_eq!(websocket.turn(&mut peer, true), None);
         assert_eq!(outbox.ended(), Some(Ended::Closed(CloseCode::Shutdown.number())));

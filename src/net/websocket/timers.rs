@@ -73,11 +73,18 @@ impl Timers {
         [self.connect_by, self.ping_at, self.pong_by, self.expiry_at].into_iter().flatten().min()
     }
 
-    /// True when a ping is due and nothing else: the ping is taken as sent.
-    pub(super) fn due_ping_alone(&mut self, now: Instant) -> bool {
-        let others = [self.connect_by, self.pong_by, self.expiry_at].into_iter().flatten();
-        let alone = others.min().is_none_or(|at| at > now);
-        alone && self.ping_at.is_some_and(|at| at <= now) && self.due(now, true) == Some(Due::Ping)
+    /// The next ping.
+    pub(super) fn ping_at(&self) -> Option<Instant> {
+        self.ping_at
+    }
+
+    /// True when a ping is due, which is taken as sent, whatever else is due.
+    pub(super) fn take_due_ping(&mut self, now: Instant) -> bool {
+        let Some(at) = self.ping_at.filter(|at| *at <= now) else { return false };
+        self.ping_at = Some(self.next_beat(at, now));
+        self.pong_by.get_or_insert(now + self.pong_timeout);
+        self.check();
+        true
     }
 
     /// The most urgent thing that is due now. A ping that is due is taken as sent. `answerable` is
@@ -98,14 +105,20 @@ impl Timers {
             }
             self.pong_by = Some(now + self.pong_timeout);
         }
-        if passed(self.ping_at) {
-            self.ping_at = Some(now + self.ping_interval);
-            self.pong_by.get_or_insert(now + self.pong_timeout);
-            self.check();
+        if self.take_due_ping(now) {
             return Some(Due::Ping);
         }
         debug_assert!(self.next().is_none_or(|next| next > now), "nothing that is due is left over");
         None
+    }
+
+    /// The first moment behind `now` that is whole intervals after `at`. A connection keeps its beat, so that
+    /// pings stay spread after a moment at which many were late.
+    fn next_beat(&self, at: Instant, now: Instant) -> Instant {
+        let late = now.saturating_duration_since(at);
+        let missed = late.as_nanos() / self.ping_interval.as_nanos().max(1);
+        let beats = u32::try_from(missed).unwrap_or(u32::MAX).saturating_add(1);
+        at.checked_add(self.ping_interval.saturating_mul(beats)).unwrap_or(now + self.ping_interval)
     }
 
     fn check(&self) {
@@ -142,6 +155,19 @@ mod tests {
         assert_eq!(timers.due(start + seconds(50), true), Some(Due::Ping));
         assert_eq!(timers.due(start + seconds(58), false), None, "a client that lags is not judged");
         assert_eq!(timers.due(start + seconds(66), true), Some(Due::NoPong));
+    }
+
+    #[test]
+    fn a_late_ping_shifts_no_other() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start, seconds(15), seconds(25), seconds(8));
+        timers.connected(start, 255);
+        assert_eq!(timers.due(start + seconds(40), true), Some(Due::Ping));
+        timers.pong();
+        assert_eq!(timers.next(), Some(start + seconds(50)));
+        assert_eq!(timers.due(start + seconds(101), true), Some(Due::Ping), "missed ones are left out");
+        timers.pong();
+        assert_eq!(timers.next(), Some(start + seconds(125)));
     }
 
     #[test]

@@ -43,6 +43,7 @@ struct Pool<C> {
 /// Something that waits for a reader.
 enum Task<C> {
     Turn(Box<C>),
+    Asked,
     /// What the socket was armed for has come.
     Event,
 }
@@ -165,12 +166,11 @@ impl<C: Probe> Pool<C> {
         let is_ping = state.ticks == 1;
         state.asked += usize::from(!is_ping);
         drop(state);
-        let probe = match is_ping {
-            true => self.seats.park(ID, probe, Some(Instant::now()), |_, _| self.list()),
-            false => Err(probe),
-        };
-        if let Err(probe) = probe {
-            self.enqueue(Task::Turn(probe));
+        let deadline = is_ping.then(Instant::now);
+        match self.seats.park(ID, probe, deadline, |_, _| self.list()) {
+            Err(woken) => self.enqueue(Task::Turn(woken)),
+            Ok(()) if !is_ping && self.seats.ask(ID) => self.enqueue(Task::Asked),
+            Ok(()) => {}
         }
     }
 
@@ -195,6 +195,7 @@ impl<C: Probe> Pool<C> {
             drop(state);
             let probe = match task {
                 Task::Turn(probe) => Some(probe),
+                Task::Asked => self.seats.take_asked(ID),
                 Task::Event => self.seats.take(ID),
             };
             if let Some(probe) = probe {
