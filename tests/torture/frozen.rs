@@ -3,7 +3,7 @@
 //! Nothing ends such a call, so whoever has made it waits; this is about all the others.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::server::TestServer;
@@ -38,10 +38,12 @@ impl Disk {
         self.0.0.join("disk")
     }
 
-    fn freeze(&self) -> Frozen<'_> {
+    fn freeze(&self) -> Frozen {
         let status = Command::new("fsfreeze").arg("-f").arg(self.path()).status();
         assert!(status.is_ok_and(|status| status.success()), "it can be frozen");
-        Frozen(self)
+        let mut thaw = Command::new("sh");
+        thaw.args(["-c", THAW, "thaw"]).arg(self.path()).current_dir("/");
+        Frozen(thaw.stdin(Stdio::piped()).spawn().unwrap())
     }
 }
 
@@ -51,12 +53,17 @@ impl Drop for Disk {
     }
 }
 
-/// Thaws with this, also when a test fails: what hangs could not even be killed.
-struct Frozen<'d>(&'d Disk);
+/// Thaws the disk as soon as its standard input ends, which it does when the test ends, however that is: what hangs could not
+/// even be killed.
+const THAW: &str = r#"read -r words; fsfreeze -u "$1""#;
 
-impl Drop for Frozen<'_> {
+/// Thaws the disk when it is dropped.
+struct Frozen(Child);
+
+impl Drop for Frozen {
     fn drop(&mut self) {
-        let _ = Command::new("fsfreeze").arg("-u").arg(self.0.path()).status();
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
     }
 }
 
