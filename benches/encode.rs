@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use roomcast::internals::{
-    ConnectResult, ErrorCode, SubscribeResult,
-    frame::{self, LineFrames},
-    push, reply,
+    ConnectResult, ErrorCode, Format, Message, PushMessage, Reply, SubscribeResult,
+    frame::{self, Frames},
 };
 
 use common::{payload, publication, publisher};
 
 /// Lines that share a frame in the benches of many lines.
 const LINES: u64 = 32;
+
+const FORMAT: Format = Format::Json;
 
 const EPOCH: &str = "abcdefghijklmnop";
 
@@ -33,24 +34,20 @@ fn pushes(criterion: &mut Criterion) {
             let mut out = Vec::new();
             bencher.iter(|| {
                 out.clear();
-                push::publication(&mut out, black_box(&publication));
+                FORMAT.write(&mut out, &PushMessage::Publication(black_box(&publication)).into());
                 black_box(out.len())
             });
         });
         group.bench_function(BenchmarkId::new("publication_frame", bytes), |bencher| {
-            let mut out = Vec::new();
-            bencher.iter(|| {
-                out.clear();
-                push::publication(&mut out, black_box(&publication));
-                black_box(frame::text(&out))
-            });
+            bencher
+                .iter(|| frame::message(FORMAT, &PushMessage::Publication(black_box(&publication)).into()));
         });
         group.throughput(Throughput::Elements(LINES));
         group.bench_function(BenchmarkId::new(format!("publication_lines={LINES}"), bytes), |bencher| {
-            let mut frames = LineFrames::default();
+            let mut frames = Frames::new(FORMAT);
             bencher.iter(|| {
                 for _ in 0..LINES {
-                    frames.line(|out| push::publication(out, black_box(&publication)));
+                    frames.add(&PushMessage::Publication(black_box(&publication)).into());
                 }
                 black_box(frames.take())
             });
@@ -80,20 +77,20 @@ fn replies(criterion: &mut Criterion) {
         ping_seconds: 25,
         pong: true,
     };
-    let mut bench = |name: &str, encode: &dyn Fn(&mut Vec<u8>)| {
+    let mut bench = |name: &str, reply: Reply<'_>| {
         group.bench_function(name, |bencher| {
             let mut out = Vec::new();
             bencher.iter(|| {
                 out.clear();
-                encode(&mut out);
+                FORMAT.write(&mut out, &Message::Reply(black_box(4242), black_box(reply)));
                 black_box(out.len())
             });
         });
     };
-    bench("publish", &|out| reply::publish(out, black_box(4242)));
-    bench("subscribe", &|out| reply::subscribe(out, black_box(4242), black_box(&subscribed)));
-    bench("connect", &|out| reply::connect(out, black_box(1), black_box(&connected)));
-    bench("error", &|out| reply::error(out, black_box(4242), black_box(ErrorCode::PermissionDenied)));
+    bench("publish", Reply::Publish);
+    bench("subscribe", Reply::Subscribe(&subscribed));
+    bench("connect", Reply::Connect(&connected));
+    bench("error", Reply::Error(ErrorCode::PermissionDenied));
     group.finish();
 }
 

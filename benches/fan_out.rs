@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use crossbeam_channel::{bounded, unbounded};
 use roomcast::internals::{
-    Answer, CommitSink, ConnectionId, Drainer, Engine, EngineParts, Extra, JoinRequest, Listener, Log,
-    LogUnavailable, Outbox, Push, Retention, frame, push,
+    Answer, CommitSink, ConnectionId, Drainer, Engine, EngineParts, Extra, Format, JoinRequest, Listener,
+    Log, LogUnavailable, Outbox, Push, PushMessage, Retention, frame,
 };
 use roomcast::{Channel, ClientInfo, Config, Metrics, Publication, Seq};
 
@@ -28,6 +28,7 @@ const STRATEGIES: [&str; 3] = ["inline", "worker", "parallel"];
 const MEMBERS: [usize; 4] = [1, 10, 100, 1000];
 const PAYLOADS: [usize; 2] = [128, 2048];
 const BUDGET: usize = 1 << 20;
+const FORMAT: Format = Format::Json;
 
 /// A log without messages: nobody here resumes.
 struct Empty;
@@ -155,8 +156,14 @@ impl Connected {
         let mut sockets = Sockets::open(members);
         let greeting = frame::text(b"{}");
         for end in std::mem::take(&mut sockets.ends) {
-            let outbox =
-                Outbox::for_socket(ConnectionId::next(), Arc::new(end), BUDGET, rig.drainer.handle(), None);
+            let outbox = Outbox::for_socket(
+                ConnectionId::next(),
+                FORMAT,
+                Arc::new(end),
+                BUDGET,
+                rig.drainer.handle(),
+                None,
+            );
             let outbox = outbox.unwrap();
             assert_eq!(outbox.uncork(&greeting), Push::Accepted);
             rig.join(outbox);
@@ -168,13 +175,11 @@ impl Connected {
 
     fn run(&mut self, data: &Arc<str>, info: &Arc<ClientInfo>, rounds: u64) -> Duration {
         let mut elapsed = Duration::ZERO;
-        let mut line = Vec::new();
         for _ in 0..rounds {
             self.seq += 1;
             let publication = publication(self.seq, data, info);
-            line.clear();
-            push::publication(&mut line, &publication);
-            self.sent += (self.rig.listeners.len() * frame::text(&line).len()) as u64;
+            let frame = frame::message(FORMAT, &PushMessage::Publication(&publication).into());
+            self.sent += (self.rig.listeners.len() * frame.len()) as u64;
             let started = Instant::now();
             self.rig.publish(publication);
             self.sockets.await_total(self.sent);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group};
 use crossbeam_channel::unbounded;
 use roomcast::Metrics;
-use roomcast::internals::{ConnectionId, Drainer, Outbox, Packet, Push, frame};
+use roomcast::internals::{ConnectionId, Drainer, Format, Outbox, Packet, PerFormat, Push, frame};
 
 use common::sockets::Sockets;
 use common::{PAYLOAD_BYTES, payload, publication, publisher, pushes};
@@ -43,8 +43,15 @@ fn greeting() -> Bytes {
 }
 
 fn open(socket: TcpStream, budget: usize, drainer: &Drainer) -> Arc<Outbox> {
-    let outbox =
-        Outbox::for_socket(ConnectionId::next(), Arc::new(socket), budget, drainer.handle(), None).unwrap();
+    let outbox = Outbox::for_socket(
+        ConnectionId::next(),
+        Format::Json,
+        Arc::new(socket),
+        budget,
+        drainer.handle(),
+        None,
+    )
+    .unwrap();
     assert_eq!(outbox.uncork(&greeting()), Push::Accepted);
     outbox
 }
@@ -132,7 +139,7 @@ fn outbox(criterion: &mut Criterion) {
     group.bench_function("local_consumer", |bencher| {
         let outbox = Outbox::for_consumer(ConnectionId::next(), 1 << 20, drainer.handle());
         let message = publication(100_000, &payload(PAYLOAD_BYTES), &publisher());
-        let packet = Packet::new(None, Some([message].into()));
+        let packet = Packet::new(PerFormat::default(), Some([message].into()));
         let now = Instant::now();
         bencher.iter(|| {
             assert_eq!(outbox.deliver(black_box(&packet)), Push::Accepted);

@@ -190,7 +190,9 @@ pub mod internals {
     pub use crate::outbox::{Drainer, Outbox, Packet, Push};
     pub use crate::protocol::code::ErrorCode;
     pub use crate::protocol::command::decode_frame;
-    pub use crate::protocol::reply::{ConnectResult, SubscribeResult};
+    pub use crate::protocol::format::{Format, PerFormat};
+    pub use crate::protocol::message::Message;
+    pub use crate::protocol::reply::{ConnectResult, Reply, SubscribeResult};
     pub use crate::publication::Retention;
     pub use crate::store::{
         Appended, CommitSink, Fork, Health, HistoryLimit, HistoryQuery, NewMessage, PruneWalk, Role,
@@ -199,16 +201,9 @@ pub mod internals {
 
     /// WebSocket frames.
     pub mod frame {
-        pub use crate::outbox::frame::{LineFrames, text};
+        pub use crate::outbox::frame::{Frames, message, text};
     }
 
-    /// Lines that the server sends by itself.
-    pub mod push {
-        pub use crate::protocol::push::publication;
-    }
-
-    /// Lines that answer a command.
-    pub mod reply {
-        pub use crate::protocol::reply::{connect, error, publish, subscribe};
-    }
+    /// The push of a publication.
+    pub use crate::protocol::push::Push as PushMessage;
 }

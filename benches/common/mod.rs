@@ -13,7 +13,7 @@ pub(crate) mod temp;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use roomcast::internals::{frame::LineFrames, push};
+use roomcast::internals::{PushMessage, frame::Frames};
 use roomcast::{Channel, ClientInfo, Publication};
 
 /// The payload that floors and server are compared with.
@@ -42,13 +42,13 @@ pub(crate) fn publication(seq: u64, data: &Arc<str>, info: &Arc<ClientInfo>) -> 
     }
 }
 
-/// So many pushes as the server hands them to the kernel in one call: lines of shared frames.
+/// So many pushes as the server hands them to the kernel in one call: messages in shared frames.
 pub(crate) fn pushes(count: u64, payload_bytes: usize) -> Bytes {
     let (data, info) = (payload(payload_bytes), publisher());
-    let mut frames = LineFrames::default();
+    let mut frames = Frames::default();
     // Numbers of six digits, as in a room that is in use; all pushes are equally long.
     for seq in 100_000..100_000 + count {
-        frames.line(|out| push::publication(out, &publication(seq, &data, &info)));
+        frames.add(&PushMessage::Publication(&publication(seq, &data, &info)).into());
     }
     frames.take()
 }

@@ -11,9 +11,8 @@ use crossbeam_channel::Sender;
 use super::subscription::Subscription;
 use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
-use crate::outbox::frame;
 use crate::protocol::code::ErrorCode;
-use crate::protocol::reply::{self, PublicationList, SubscribeResult};
+use crate::protocol::reply::{Reply, SubscribeResult};
 use crate::publication::Publication;
 
 /// Request of a client that returns.
@@ -87,9 +86,8 @@ impl Join {
         match self.answer {
             Answer::Collect(sender) => collect(&sender, &self.subscription, Ok(joined)),
             Answer::Reply(id) => {
-                let publications = joined.encode_publications();
-                let reply = frame::encode(|out| reply::subscribe(out, id, &joined.to_wire(&publications)));
-                let _ = self.subscription.outbox.reply(&reply);
+                let result = joined.to_wire(&joined.publications);
+                self.subscription.reply(id, Reply::Subscribe(&result));
             }
         }
     }
@@ -100,10 +98,7 @@ impl Join {
         self.subscription.end();
         match self.answer {
             Answer::Collect(sender) => collect(&sender, &self.subscription, Err(code)),
-            Answer::Reply(id) => {
-                let reply = frame::encode(|out| reply::error(out, id, code));
-                let _ = self.subscription.outbox.reply(&reply);
-            }
+            Answer::Reply(id) => self.subscription.reply(id, Reply::Error(code)),
         }
     }
 }
@@ -120,28 +115,20 @@ fn collect(
 }
 
 impl Joined {
-    /// The missed messages, encoded.
-    #[must_use]
-    pub fn encode_publications(&self) -> PublicationList {
-        self.publications.iter().collect()
-    }
-
-    /// The first of the missed messages, encoded, as long as they fit `space`, which they take; and the others,
-    /// which are to be pushed behind the reply.
-    pub(crate) fn encode_publications_within(&self, space: &mut usize) -> (PublicationList, &[Publication]) {
+    /// The first of the missed messages, as long as they fit `space`, which they take; and the others, which are
+    /// to be pushed behind the reply.
+    pub(crate) fn publications_within(&self, space: &mut usize) -> (&[Publication], &[Publication]) {
         let mut fitting = 0;
         for publication in &self.publications {
             let Some(left) = space.checked_sub(publication.wire_bytes()) else { break };
             (*space, fitting) = (left, fitting + 1);
         }
-        let (now, late) = self.publications.split_at(fitting);
-        (now.iter().collect(), late)
+        self.publications.split_at(fitting)
     }
 
-    /// The result as the protocol tells it, with what
-    /// [`encode_publications`](Self::encode_publications) gave.
+    /// The result as the protocol tells it, with these of the missed messages.
     #[must_use]
-    pub fn to_wire<'a>(&'a self, publications: &'a PublicationList) -> SubscribeResult<'a> {
+    pub fn to_wire<'a>(&'a self, publications: &'a [Publication]) -> SubscribeResult<'a> {
         SubscribeResult {
             ttl_seconds: self.extra.ttl_seconds,
             recoverable: self.positioned,
@@ -150,7 +137,7 @@ impl Joined {
             offset: self.offset,
             was_recovering: self.was_recovering,
             recovered: self.recovered,
-            publications: Some(publications),
+            publications,
             data: self.extra.data.as_deref(),
         }
     }

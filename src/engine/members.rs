@@ -1,7 +1,7 @@
 //! The listeners of one room: joining, leaving and finding one are O(1), walking them is a slice.
 //!
-//! Keeps count of those that are live, and of those among them that take publications instead of
-//! frames; only its own methods change whether a member is.
+//! Keeps count of those that are live, by what they take: frames of a format, or publications; only its
+//! own methods change whether a member is.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,6 +11,7 @@ use super::packing::Receivers;
 use super::subscription::Subscription;
 use crate::ids::ConnectionId;
 use crate::outbox::Outbox;
+use crate::protocol::format::{Format, PerFormat};
 
 /// Members up to which the count of live ones is checked after every change, in a debug build.
 const MEMBERS_CHECKED_MAX: usize = 64;
@@ -32,8 +33,8 @@ pub(super) struct Members {
     /// Index in `list` by connection.
     index: AHashMap<ConnectionId, usize>,
     live: usize,
-    /// Live ones that are consumers in this process.
-    live_consumers: usize,
+    /// Live ones with a socket, by the format of their frames. The others are consumers in this process.
+    live_sockets: PerFormat<usize>,
 }
 
 impl Member {
@@ -53,8 +54,9 @@ impl Member {
         &self.subscription
     }
 
-    fn is_consumer(&self) -> bool {
-        self.outbox.is_for_consumer()
+    /// The format of its frames; `None` for a consumer in this process.
+    fn format(&self) -> Option<Format> {
+        (!self.outbox.is_for_consumer()).then(|| self.outbox.format())
     }
 }
 
@@ -80,7 +82,11 @@ impl Members {
 
     /// The kinds of members that are live.
     pub(super) fn receivers(&self) -> Receivers {
-        Receivers { sockets: self.live > self.live_consumers, consumers: self.live_consumers > 0 }
+        let sockets = self.live_sockets.values().sum::<usize>();
+        Receivers {
+            sockets: PerFormat::from_fn(|format| self.live_sockets[format] > 0),
+            consumers: self.live > sockets,
+        }
     }
 
     pub(super) fn as_slice(&self) -> &[Member] {
@@ -90,7 +96,9 @@ impl Members {
     /// Adds a member; an older one of the same connection is replaced and returned.
     pub(super) fn insert(&mut self, member: Member) -> Option<Member> {
         let id = member.outbox.id();
-        self.count_in(&member);
+        if member.live {
+            self.count_in(member.format());
+        }
         let replaced = match self.index.get(&id) {
             Some(&index) => Some(std::mem::replace(&mut self.list[index], member)),
             None => {
@@ -99,8 +107,8 @@ impl Members {
                 None
             }
         };
-        if let Some(replaced) = &replaced {
-            self.count_out(replaced);
+        if let Some(replaced) = replaced.as_ref().filter(|replaced| replaced.live) {
+            self.count_out(replaced.format());
         }
         self.assert_consistent();
         replaced
@@ -111,7 +119,9 @@ impl Members {
         let index = self.index_of(subscription)?;
         self.index.remove(&subscription.connection());
         let member = self.list.swap_remove(index);
-        self.count_out(&member);
+        if member.live {
+            self.count_out(member.format());
+        }
         if let Some(moved) = self.list.get(index) {
             self.index.insert(moved.outbox.id(), index);
         }
@@ -134,8 +144,8 @@ impl Members {
         let member = &mut self.list[index];
         debug_assert!(!member.live, "a member comes back from the log once");
         member.live = true;
-        self.live += 1;
-        self.live_consumers += usize::from(member.is_consumer());
+        let format = member.format();
+        self.count_in(format);
         self.assert_consistent();
     }
 
@@ -143,9 +153,9 @@ impl Members {
     pub(super) fn set_lagging(&mut self, index: usize) {
         let member = &mut self.list[index];
         debug_assert!(member.live, "a member is served from the log by one job");
-        self.live_consumers -= usize::from(member.is_consumer());
-        self.live -= 1;
         member.live = false;
+        let format = member.format();
+        self.count_out(format);
         self.assert_consistent();
     }
 
@@ -154,24 +164,31 @@ impl Members {
         std::mem::take(self).list
     }
 
-    fn count_in(&mut self, member: &Member) {
-        self.live += usize::from(member.live);
-        self.live_consumers += usize::from(member.live && member.is_consumer());
+    /// One more is live.
+    fn count_in(&mut self, format: Option<Format>) {
+        self.live += 1;
+        if let Some(format) = format {
+            self.live_sockets[format] += 1;
+        }
     }
 
-    fn count_out(&mut self, member: &Member) {
-        self.live -= usize::from(member.live);
-        self.live_consumers -= usize::from(member.live && member.is_consumer());
+    /// One less is live.
+    fn count_out(&mut self, format: Option<Format>) {
+        self.live -= 1;
+        if let Some(format) = format {
+            self.live_sockets[format] -= 1;
+        }
     }
 
     fn assert_consistent(&self) {
         debug_assert_eq!(self.index.len(), self.list.len(), "one index entry a member");
-        debug_assert!(self.live <= self.list.len() && self.live_consumers <= self.live);
+        debug_assert!(self.live <= self.list.len() && self.live_sockets.values().sum::<usize>() <= self.live);
         if cfg!(debug_assertions) && self.list.len() <= MEMBERS_CHECKED_MAX {
             let live = || self.list.iter().filter(|member| member.live);
-            let consumers = live().filter(|member| member.is_consumer()).count();
-            let counted = (self.live, self.live_consumers);
-            assert_eq!(counted, (live().count(), consumers), "live members were counted wrongly");
+            let of = |format| live().filter(|member| member.format() == Some(format)).count();
+            let counted = (self.live, self.live_sockets);
+            let found = (live().count(), PerFormat::from_fn(of));
+            assert_eq!(counted, found, "live members were counted wrongly");
             let found =
                 |(index, member): (usize, &Member)| self.index.get(&member.outbox.id()) == Some(&index);
             assert!(self.list.iter().enumerate().all(found), "the index does not find its member");

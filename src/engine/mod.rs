@@ -48,7 +48,8 @@ use crate::metrics::Metrics;
 use crate::outbox::frame;
 use crate::protocol::api::activity::RoomOrder;
 use crate::protocol::code::{Close, UnsubscribeCode};
-use crate::protocol::push;
+use crate::protocol::message::Message;
+use crate::protocol::push::Push;
 use crate::publication::{ClientInfo, Publication};
 use crate::store::CommitSink;
 use crate::sync::{Arc, Mutex, blocking, lock};
@@ -211,10 +212,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a listener out of a room and sends it `final_frame` behind the last message it gets from
-    /// there. False when it was not in the room; then nothing is sent.
-    pub fn leave(&self, listener: &Listener, channel: &Channel, final_frame: Bytes) -> bool {
+    /// Takes a listener out of a room and tells it `last` behind the last message it gets from there.
+    /// False when it was not in the room; then nothing is told.
+    pub fn leave(&self, listener: &Listener, channel: &Channel, last: &Message<'_>) -> bool {
         let Some(subscription) = listener.unsubscribe(channel) else { return false };
+        let final_frame = frame::message(listener.outbox.format(), last);
         self.send_leave(subscription, Some(final_frame));
         true
     }
@@ -233,10 +235,10 @@ impl Engine {
         channel: &Channel,
         code: UnsubscribeCode,
     ) -> usize {
-        let frame = frame::encode(|out| push::unsubscribe(out, channel, code));
+        let push = Push::Unsubscribe(channel, code).into();
         let mut ended = 0;
         for listener in self.listeners_of(user, client) {
-            if self.leave(&listener, channel, frame.clone()) {
+            if self.leave(&listener, channel, &push) {
                 ended += 1;
             }
         }

@@ -12,7 +12,9 @@ use ahash::AHashMap;
 use crate::ids::{Channel, ConnectionId, SubscriptionId};
 use crate::outbox::{Outbox, frame};
 use crate::protocol::code::{CloseCode, UnsubscribeCode};
-use crate::protocol::push;
+use crate::protocol::message::Message;
+use crate::protocol::push::Push;
+use crate::protocol::reply::Reply;
 use crate::publication::ClientInfo;
 use crate::sync::{Arc, Mutex, MutexGuard, lock};
 
@@ -91,8 +93,15 @@ impl Subscription {
             self.outbox.close(close.number(), close.as_str());
         } else {
             let code = UnsubscribeCode::InsufficientState;
-            let _ = self.outbox.reply(&frame::encode(|out| push::unsubscribe(out, &self.channel, code)));
+            let push = Push::Unsubscribe(&self.channel, code);
+            let _ = self.outbox.reply(&frame::message(self.outbox.format(), &push.into()));
         }
+    }
+
+    /// Answers the command of its client that has this id.
+    pub(super) fn reply(&self, id: u32, reply: Reply<'_>) {
+        let frame = frame::message(self.outbox.format(), &Message::Reply(id, reply));
+        let _ = self.outbox.reply(&frame);
     }
 
     fn is_in(&self, held: &AHashMap<Channel, Arc<Self>>) -> bool {

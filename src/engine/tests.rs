@@ -23,6 +23,8 @@ use crate::ids::Seq;
 use crate::outbox::{Drainer, Ended, Outbox};
 use crate::protocol::api::activity::RoomOrder;
 use crate::protocol::code::{CloseCode, ErrorCode};
+use crate::protocol::format::Format;
+use crate::protocol::reply::Reply;
 use crate::publication::Retention;
 
 #[derive(Default)]
@@ -260,9 +262,15 @@ impl Remote {
         let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let (socket, _) = server.accept().unwrap();
-        let outbox =
-            Outbox::for_socket(ConnectionId::next(), Arc::new(socket), 1 << 20, drainer.handle(), None)
-                .unwrap();
+        let outbox = Outbox::for_socket(
+            ConnectionId::next(),
+            Format::Json,
+            Arc::new(socket),
+            1 << 20,
+            drainer.handle(),
+            None,
+        )
+        .unwrap();
         let info = ClientInfo { user: "".into(), client: "remote".into(), conn_info: None, chan_info: None };
         Self { listener: Listener::new(Arc::new(info), outbox), client }
     }
@@ -490,7 +498,7 @@ fn presence_follows_joins_and_leaves() {
     let second = rig.listen(&room, None).unwrap();
     let presence = rig.engine.presence(&room);
     assert_eq!((presence.clients_count, presence.users_count, presence.clients.len()), (2, 1, 2));
-    rig.engine.leave(&first.listener, &room, Bytes::from_static(b"left"));
+    rig.engine.leave(&first.listener, &room, &Message::Reply(9, Reply::Unsubscribe));
     assert_eq!(rig.engine.presence(&room).clients_count, 1);
     rig.engine.disconnect(&second.listener);
     assert_eq!(rig.engine.presence(&room).clients_count, 0);

@@ -21,6 +21,7 @@ use super::sockets::{ConnectionPermit, Phase};
 use super::websocket::WebSocket;
 use crate::ids::ConnectionId;
 use crate::outbox::{Reader, Work};
+use crate::protocol::format::Format;
 
 /// A connection, whatever it speaks.
 pub(super) struct Connection {
@@ -62,10 +63,15 @@ impl Connection {
         self.state = State::Ending(Box::new(ending));
     }
 
-    fn become_websocket(&mut self, router: &Router, early: Vec<u8>, reader: &Arc<dyn Reader>) -> Option<()> {
+    fn become_websocket(
+        &mut self,
+        router: &Router,
+        (format, early): (Format, Vec<u8>),
+        reader: &Arc<dyn Reader>,
+    ) -> Option<()> {
         let (id, socket) = (self.permit.id(), self.socket.clone());
         // An error says that the client is gone already.
-        let outbox = router.node().outbox_for_socket(id, socket, Some(reader.clone())).ok()?;
+        let outbox = router.node().outbox_for_socket(id, format, socket, Some(reader.clone())).ok()?;
         let (node, rules, queries) = (router.node(), router.client_rules(), router.queries());
         let origin = rules.rates.somebody(self.peer.address(), id);
         self.state = State::Open(Box::new(WebSocket::new(outbox, early, node, rules, queries, origin)));
@@ -102,9 +108,9 @@ impl readers::Connection for Connection {
                     Outcome::Wait(wait) => return Next::Wait(wait),
                     Outcome::Gone => return Next::End,
                     Outcome::Close => self.end(Ending::of_http(&self.socket)),
-                    Outcome::Upgrade(early) => {
+                    Outcome::Upgrade(format, early) => {
                         let router = exchange.router().clone();
-                        if self.become_websocket(&router, early, reader).is_none() {
+                        if self.become_websocket(&router, (format, early), reader).is_none() {
                             return Next::End;
                         }
                     }

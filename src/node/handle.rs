@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
 use crate::outbox::{DrainerHandle, Outbox, Reader};
+use crate::protocol::format::Format;
 use crate::store::{Fork, Health, Store};
 
 /// Everything a request needs: messages and members, rooms and listeners, and the limits of the
@@ -111,10 +112,11 @@ impl NodeHandle {
     pub(crate) fn outbox_for_socket(
         &self,
         id: ConnectionId,
+        format: Format,
         socket: Arc<TcpStream>,
         reader: Option<Arc<dyn Reader>>,
     ) -> io::Result<Arc<Outbox>> {
-        Outbox::for_socket(id, socket, self.outbox_bytes_max, self.drainer.clone(), reader)
+        Outbox::for_socket(id, format, socket, self.outbox_bytes_max, self.drainer.clone(), reader)
     }
 
     /// The outbox of a subscriber in this process.

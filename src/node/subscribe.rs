@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::access::Caller;
 use super::clients::Client;
 use super::error::SubscribeError;
@@ -14,6 +12,7 @@ use super::handle::NodeHandle;
 use crate::config::Namespace;
 use crate::engine::{Answer, Extra, JoinRequest, Joined, Recover};
 use crate::ids::{Channel, Seq};
+use crate::protocol::message::Message;
 use crate::publication::ClientInfo;
 
 /// The right to listen to one channel. Only [`NodeHandle::check_subscribe`] makes one.
@@ -125,10 +124,10 @@ impl NodeHandle {
         Ok(self.engine.join(listener, request, self.channels_max)?)
     }
 
-    /// Ends a subscription and sends the client `final_frame` behind the last message of the room.
-    /// False when there was no such subscription; then nothing is sent.
-    pub(crate) fn unsubscribe(&self, client: &Client, channel: &Channel, final_frame: Bytes) -> bool {
-        self.engine.leave(&client.listener, channel, final_frame)
+    /// Ends a subscription and tells the client `last` behind the last message of the room. False when
+    /// there was no such subscription; then nothing is told.
+    pub(crate) fn unsubscribe(&self, client: &Client, channel: &Channel, last: &Message<'_>) -> bool {
+        self.engine.leave(&client.listener, channel, last)
     }
 
     /// Rooms are created with their first message, or else only through the API.

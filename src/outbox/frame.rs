@@ -5,6 +5,8 @@
 use bytes::Bytes;
 
 use crate::limits::{CLOSE_REASON_BYTES_MAX, FRAME_BYTES_MAX};
+use crate::protocol::format::Format;
+use crate::protocol::message::Message;
 
 /// First byte of a final text frame (RFC 6455 §5.2).
 const TEXT: u8 = 0x81;
@@ -22,12 +24,19 @@ pub fn text(payload: &[u8]) -> Bytes {
     Bytes::from(frame)
 }
 
-/// One text frame with the line that `encode` writes.
+/// One frame with one message.
 #[must_use]
-pub(crate) fn encode(encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-    let mut line = Vec::new();
-    encode(&mut line);
-    text(&line)
+pub fn message(format: Format, message: &Message<'_>) -> Bytes {
+    let mut payload = Vec::new();
+    format.write(&mut payload, message);
+    let mut frame = Vec::with_capacity(payload.len() + 10);
+    put_frame(&mut frame, first_byte(format), &payload);
+    Bytes::from(frame)
+}
+
+/// First byte of a frame of messages.
+const fn first_byte(_: Format) -> u8 {
+    TEXT
 }
 
 /// True when a frame that was made here, or by tungstenite, is a close frame.
@@ -71,53 +80,67 @@ fn put_frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Joins JSON lines into as few text frames as [`FRAME_BYTES_MAX`] allows, all in one buffer, so
-/// that any number of lines costs a listener one `send`.
+/// Joins messages into as few frames as [`FRAME_BYTES_MAX`] allows, all in one buffer, so that any
+/// number of messages costs a listener one `send`.
 #[derive(Debug, Default)]
-pub struct LineFrames {
+pub struct Frames {
+    format: Format,
     frames: Vec<u8>,
-    lines: Vec<u8>,
+    /// Those of the last frame.
+    messages: Vec<u8>,
 }
 
-impl LineFrames {
-    /// Appends one line, written by `encode` without a newline.
-    pub fn line(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.lines.len();
+impl Frames {
+    /// No frame yet; messages are written in this format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format, frames: Vec::new(), messages: Vec::new() }
+    }
+
+    /// From now on messages are written in this format.
+    pub fn set_format(&mut self, format: Format) {
+        debug_assert!(self.is_empty(), "messages of two formats share no frame");
+        self.format = format;
+    }
+
+    /// Appends one message.
+    pub fn add(&mut self, message: &Message<'_>) {
+        let (start, separator) = (self.messages.len(), self.format.separator());
         if start > 0 {
-            self.lines.push(b'\n');
+            self.messages.extend_from_slice(separator);
         }
-        encode(&mut self.lines);
-        if start > 0 && self.lines.len() > FRAME_BYTES_MAX {
-            let last = self.lines.split_off(start + 1);
-            self.lines.truncate(start);
+        self.format.write(&mut self.messages, message);
+        if start > 0 && self.messages.len() > FRAME_BYTES_MAX {
+            let last = self.messages.split_off(start + separator.len());
+            self.messages.truncate(start);
             self.end_frame();
-            self.lines = last;
+            self.messages = last;
         }
     }
 
     /// True when nothing was appended.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty() && self.frames.is_empty()
+        self.messages.is_empty() && self.frames.is_empty()
     }
 
     /// Bytes appended so far, headers of the last frame not counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lines.len() + self.frames.len()
+        self.messages.len() + self.frames.len()
     }
 
-    /// The finished frames; the builder is empty again and keeps the memory of its line buffer.
+    /// The finished frames; the builder is empty again and keeps the memory of its message buffer.
     pub fn take(&mut self) -> Bytes {
         self.end_frame();
         Bytes::from(std::mem::take(&mut self.frames))
     }
 
     fn end_frame(&mut self) {
-        if !self.lines.is_empty() {
-            self.frames.reserve_exact(self.lines.len() + 10);
-            put_frame(&mut self.frames, TEXT, &self.lines);
-            self.lines.clear();
+        if !self.messages.is_empty() {
+            self.frames.reserve_exact(self.messages.len() + 10);
+            put_frame(&mut self.frames, first_byte(self.format), &self.messages);
+            self.messages.clear();
         }
     }
 }
@@ -125,6 +148,10 @@ impl LineFrames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Channel;
+    use crate::protocol::push::Push;
+    use crate::protocol::reply::Reply;
+    use crate::publication::Publication;
 
     #[test]
     fn lengths_use_the_shortest_form() {
@@ -140,19 +167,35 @@ mod tests {
     }
 
     #[test]
-    fn lines_share_a_frame_until_it_is_full() {
-        let mut frames = LineFrames::default();
-        frames.line(|out| out.extend_from_slice(b"a"));
-        frames.line(|out| out.extend_from_slice(b"b"));
-        assert_eq!(&frames.take()[..], b"\x81\x03a\nb");
-        assert!(frames.is_empty());
+    fn messages_share_a_frame_until_it_is_full() {
+        for format in Format::ALL {
+            let mut frames = Frames::new(format);
+            let ack = Message::Reply(7, Reply::Publish);
+            frames.add(&ack);
+            frames.add(&ack);
+            let mut one = Vec::new();
+            format.write(&mut one, &ack);
+            let both = [&one, format.separator(), &one].concat();
+            assert_eq!(&frames.take()[2..], both);
+            assert!(frames.is_empty());
 
-        let half = vec![b'x'; FRAME_BYTES_MAX / 2 + 1];
-        frames.line(|out| out.extend_from_slice(&half));
-        frames.line(|out| out.extend_from_slice(&half));
-        let bytes = frames.take();
-        assert_eq!(bytes.len(), 2 * (half.len() + 10));
-        assert!(!bytes.contains(&b'\n'));
-        assert_eq!(&bytes[..], [text(&half), text(&half)].concat());
+            let half = push_of(FRAME_BYTES_MAX / 2 + 1);
+            let half = Message::Push(Push::Publication(&half));
+            frames.add(&half);
+            frames.add(&half);
+            let alone = message(format, &half);
+            assert_eq!(&frames.take()[..], [&alone[..], &alone[..]].concat());
+        }
+    }
+
+    fn push_of(bytes: usize) -> Publication {
+        Publication {
+            channel: Channel::new("room").unwrap(),
+            seq: 1,
+            data: format!("\"{}\"", "x".repeat(bytes - 2)).into(),
+            info: None,
+            tags: None,
+            created_at_ms: 0,
+        }
     }
 }

@@ -4,8 +4,8 @@
 //! Workers and the connection's own reader meet here. A frame goes straight to the kernel when
 //! nothing waits before it; what the kernel does not take is queued, bounded by the connection's
 //! budget of memory, and finished by the [`Drainer`]. A consumer in this process has the same budget and
-//! gets publications instead of frames. An outbox knows sockets, bytes and what a publication is; it
-//! knows no room, no protocol and no engine. Locks: the outbox's own, and below it the drainer's list.
+//! gets publications instead of frames. An outbox knows sockets, bytes, in which format its frames are, and what a
+//! publication is; it knows no room, no command and no engine. Locks: the outbox's own, and below it the drainer's list.
 
 #[cfg(test)]
 mod bell;
@@ -29,6 +29,7 @@ use bytes::Bytes;
 
 use crate::ids::ConnectionId;
 use crate::metrics::Metrics;
+use crate::protocol::format::Format;
 use crate::publication::Publication;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, lock, wait, wait_timeout};
 use drainer::Watched;
@@ -82,6 +83,7 @@ enum Peer {
 #[repr(C, align(64))]
 pub struct Outbox {
     peer: Peer,
+    format: Format,
     inner: Mutex<Inner>,
     id: ConnectionId,
     budget_bytes: usize,
@@ -135,29 +137,30 @@ impl Inner {
 }
 
 impl Outbox {
-    /// An outbox that writes to `socket`, holding back everything until [`uncork`](Self::uncork). `reader`
-    /// serves the connection.
+    /// An outbox that writes frames of this format to `socket`, holding back everything until
+    /// [`uncork`](Self::uncork). `reader` serves the connection.
     ///
     /// # Errors
     /// When the socket's options cannot be set, that is when it is already dead.
     pub fn for_socket(
         id: ConnectionId,
+        format: Format,
         socket: Arc<TcpStream>,
         budget_bytes: usize,
         drainer: DrainerHandle,
         reader: Option<Arc<dyn Reader>>,
     ) -> io::Result<Arc<Self>> {
-        Ok(Self::new(id, Peer::Socket(Wire::new(socket)?), budget_bytes, drainer, reader))
+        Ok(Self::new((id, format), Peer::Socket(Wire::new(socket)?), budget_bytes, drainer, reader))
     }
 
     /// An outbox whose publications a consumer in this process takes with [`take`](Self::take).
     #[must_use]
     pub fn for_consumer(id: ConnectionId, budget_bytes: usize, drainer: DrainerHandle) -> Arc<Self> {
-        Self::new(id, Peer::Consumer, budget_bytes, drainer, None)
+        Self::new((id, Format::default()), Peer::Consumer, budget_bytes, drainer, None)
     }
 
     fn new(
-        id: ConnectionId,
+        (id, format): (ConnectionId, Format),
         peer: Peer,
         budget_bytes: usize,
         drainer: DrainerHandle,
@@ -176,6 +179,7 @@ impl Outbox {
         Arc::new(Self {
             id,
             peer,
+            format,
             budget_bytes,
             metrics,
             drainer,
@@ -188,6 +192,11 @@ impl Outbox {
     /// The connection this outbox belongs to.
     pub fn id(&self) -> ConnectionId {
         self.id
+    }
+
+    /// The format of its frames; a consumer in this process takes none.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// The socket, for its reader. `None` for a consumer in this process.
@@ -212,7 +221,7 @@ impl Outbox {
     /// blocks. An empty queue takes one packet of any size, so that no message is too large for a
     /// small budget.
     pub fn deliver(self: &Arc<Self>, packet: &Packet) -> Push {
-        match (&self.peer, packet.frames(), packet.publications()) {
+        match (&self.peer, packet.frames(self.format), packet.publications()) {
             (Peer::Socket(_), Some(frames), _) => self.push(frames),
             (Peer::Consumer, _, Some(all)) => self.push_publications(all, packet.publication_bytes()),
             _ => {

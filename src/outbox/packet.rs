@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::protocol::format::{Format, PerFormat};
 use crate::publication::Publication;
 use crate::sync::Arc;
 
@@ -9,8 +10,8 @@ use crate::sync::Arc;
 /// of a room: a clone is two reference counts.
 #[derive(Debug, Clone, Default)]
 pub struct Packet {
-    /// For sockets: whole text frames.
-    frames: Option<Bytes>,
+    /// For sockets: whole frames of messages.
+    frames: PerFormat<Option<Bytes>>,
     /// For consumers in this process.
     publications: Option<Arc<[Publication]>>,
     /// Memory of the publications.
@@ -21,14 +22,14 @@ impl Packet {
     /// A packet in the forms that its receivers take. Whoever takes one that is not there is told
     /// that its outbox is full.
     #[must_use]
-    pub fn new(frames: Option<Bytes>, publications: Option<Arc<[Publication]>>) -> Self {
+    pub fn new(frames: PerFormat<Option<Bytes>>, publications: Option<Arc<[Publication]>>) -> Self {
         let publication_bytes = publications.iter().flat_map(|all| all.iter()).map(Publication::memory_bytes);
         Self { publication_bytes: publication_bytes.sum(), frames, publications }
     }
 
     /// The frames for a socket.
-    pub(crate) fn frames(&self) -> Option<&Bytes> {
-        self.frames.as_ref()
+    pub(crate) fn frames(&self, format: Format) -> Option<&Bytes> {
+        self.frames[format].as_ref()
     }
 
     /// The publications for a consumer.

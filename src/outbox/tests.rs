@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::bell::Bell;
 use super::*;
 use crate::ids::Channel;
+use crate::protocol::format::PerFormat;
 
 struct Rig {
     drainer: Drainer,
@@ -26,7 +27,8 @@ fn rig(budget: usize, stall: Duration) -> Rig {
     let (server, _) = listener.accept().unwrap();
     let (id, bell) = (ConnectionId::next(), Arc::new(Bell::default()));
     let outbox =
-        Outbox::for_socket(id, Arc::new(server), budget, drainer.handle(), Some(bell.clone())).unwrap();
+        Outbox::for_socket(id, Format::Json, Arc::new(server), budget, drainer.handle(), Some(bell.clone()))
+            .unwrap();
     Rig { drainer, drained, outbox, bell, client }
 }
 
@@ -234,7 +236,7 @@ fn publications(seqs: std::ops::RangeInclusive<u64>) -> Packet {
         tags: None,
         created_at_ms: 0,
     };
-    Packet::new(None, Some(seqs.map(publication).collect()))
+    Packet::new(PerFormat::default(), Some(seqs.map(publication).collect()))
 }
 
 fn consumer(budget: usize) -> (Arc<Outbox>, Drainer, Receiver<ConnectionId>) {

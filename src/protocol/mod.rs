@@ -1,12 +1,14 @@
-//! The wire: the Centrifuge client protocol in JSON, and the JSON of the HTTP API.
+//! The wire: the Centrifuge client protocol, and the JSON of the HTTP API.
 //!
-//! Owns every name and number a client sees. Pure functions between text and types: decoding
+//! Owns every name and number a client sees. Pure functions between bytes and types: decoding
 //! yields checked commands, encoding appends to a buffer. Knows no connection, room or database.
 
 pub(crate) mod api;
 pub(crate) mod code;
 pub(crate) mod command;
 mod fields;
+pub(crate) mod format;
+pub(crate) mod message;
 mod object;
 pub(crate) mod push;
 pub(crate) mod reply;

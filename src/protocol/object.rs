@@ -1,5 +1,7 @@
 //! Writes JSON objects straight into a buffer: no intermediate values, nothing to fail.
 
+use std::fmt;
+
 use crate::json::{push_number, push_string};
 
 /// A JSON object being written; [`Object::end`] closes it.
@@ -7,15 +9,21 @@ use crate::json::{push_number, push_string};
 /// Member names are the protocol's own and need no escaping. The `some_…` methods leave a member
 /// out when it has the value that the protocol treats as absent.
 #[derive(Debug)]
-pub(crate) struct Object<'a> {
+pub struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
 }
 
 /// A value that writes itself as the members of an object: every result of a command or an API call.
-pub(crate) trait WriteMembers {
+pub trait WriteMembers {
     /// Adds the members to `object`.
     fn write(&self, object: &mut Object<'_>);
+}
+
+impl fmt::Debug for dyn WriteMembers + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriteMembers")
+    }
 }
 
 impl<'a> Object<'a> {

@@ -1,38 +1,45 @@
-//! Pushes: what the server tells a client unasked, appended to a buffer as one JSON object each.
+//! Pushes: what the server tells a client unasked, and their members in JSON.
 //!
-//! Nothing here depends on who receives it, so a push is encoded once for all listeners.
+//! Nothing here depends on who receives it, so a push is encoded once for all listeners of one format.
 
 use super::code::UnsubscribeCode;
 use super::object::{Object, WriteMembers};
 use crate::ids::Channel;
 use crate::publication::{ClientInfo, Publication};
 
-/// The ping of the server.
-pub(crate) const PING: &[u8] = b"{}";
-
-/// A publication, to the listeners of its channel.
-pub fn publication(out: &mut Vec<u8>, publication: &Publication) {
-    channel_push(out, &publication.channel, "pub", publication);
+/// What the server tells the listeners of a channel.
+#[derive(Debug, Clone, Copy)]
+pub enum Push<'a> {
+    /// A message of its channel.
+    Publication(&'a Publication),
+    /// A client began to listen.
+    Join(&'a Channel, &'a ClientInfo),
+    /// A client stopped listening.
+    Leave(&'a Channel, &'a ClientInfo),
+    /// The server ended the client's subscription.
+    Unsubscribe(&'a Channel, UnsubscribeCode),
 }
 
-/// A client began to listen.
-pub(crate) fn join(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
-    channel_push(out, channel, "join", &Info(info));
+impl Push<'_> {
+    /// The channel it is about.
+    pub(super) fn channel(&self) -> &Channel {
+        match self {
+            Self::Publication(publication) => &publication.channel,
+            Self::Join(channel, _) | Self::Leave(channel, _) | Self::Unsubscribe(channel, _) => channel,
+        }
+    }
 }
 
-/// A client stopped listening.
-pub(crate) fn leave(out: &mut Vec<u8>, channel: &Channel, info: &ClientInfo) {
-    channel_push(out, channel, "leave", &Info(info));
-}
-
-/// The server ended the client's subscription.
-pub(crate) fn unsubscribe(out: &mut Vec<u8>, channel: &Channel, code: UnsubscribeCode) {
-    channel_push(
-        out,
-        channel,
-        "unsubscribe",
-        &UnsubscribeBody { code: code.number(), reason: code.as_str() },
-    );
+impl WriteMembers for Push<'_> {
+    fn write(&self, object: &mut Object<'_>) {
+        object.string("channel", self.channel().as_str());
+        match *self {
+            Self::Publication(publication) => object.object("pub", publication),
+            Self::Join(_, info) => object.object("join", &Info(info)),
+            Self::Leave(_, info) => object.object("leave", &Info(info)),
+            Self::Unsubscribe(_, code) => object.object("unsubscribe", &code),
+        }
+    }
 }
 
 struct Info<'a>(&'a ClientInfo);
@@ -43,31 +50,11 @@ impl WriteMembers for Info<'_> {
     }
 }
 
-struct UnsubscribeBody<'a> {
-    code: u16,
-    reason: &'a str,
-}
-
-impl WriteMembers for UnsubscribeBody<'_> {
+impl WriteMembers for UnsubscribeCode {
     fn write(&self, object: &mut Object<'_>) {
-        object.number("code", u64::from(self.code));
-        object.string("reason", self.reason);
+        object.number("code", u64::from(self.number()));
+        object.string("reason", self.as_str());
     }
-}
-
-fn channel_push(out: &mut Vec<u8>, channel: &Channel, kind: &'static str, body: &impl WriteMembers) {
-    push(out, |object| {
-        object.string("channel", channel.as_str());
-        object.object(kind, body);
-    });
-}
-
-fn push(out: &mut Vec<u8>, body: impl FnOnce(&mut Object<'_>)) {
-    out.extend_from_slice(b"{\"push\":");
-    let mut object = Object::begin(out);
-    body(&mut object);
-    object.end();
-    out.push(b'}');
 }
 
 #[cfg(test)]
@@ -75,10 +62,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::protocol::message::Message;
 
-    fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+    fn text(push: Push<'_>) -> String {
         let mut out = Vec::new();
-        encode(&mut out);
+        Message::Push(push).write_json(&mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object(), "{text}");
         text
@@ -102,7 +90,7 @@ mod tests {
             tags: Some(r#"{"k":"v"}"#.into()),
             created_at_ms: 1,
         };
-        let push = |publication: &Publication| text(|out| super::publication(out, publication));
+        let push = |publication: &Publication| text(Push::Publication(publication));
         assert_eq!(
             push(&publication),
             r#"{"push":{"channel":"news","pub":{"data":{"a":1},"info":{"user":"42","client":"1bc9"},"offset":8,"tags":{"k":"v"}}}}"#
@@ -122,11 +110,11 @@ mod tests {
             ..info()
         };
         assert_eq!(
-            text(|out| join(out, &channel(), &full)),
+            text(Push::Join(&channel(), &full)),
             r#"{"push":{"channel":"news","join":{"info":{"user":"42","client":"1bc9","conn_info":{"name":"A"},"chan_info":{"role":"x"}}}}}"#
         );
         assert_eq!(
-            text(|out| leave(out, &channel(), &info())),
+            text(Push::Leave(&channel(), &info())),
             r#"{"push":{"channel":"news","leave":{"info":{"user":"42","client":"1bc9"}}}}"#
         );
     }
@@ -139,7 +127,7 @@ mod tests {
             r#"{"code":2501,"reason":"subscription expired"}"#,
         ]) {
             let wanted = format!(r#"{{"push":{{"channel":"news","unsubscribe":{wanted}}}}}"#);
-            assert_eq!(text(|out| unsubscribe(out, &channel(), *code)), wanted);
+            assert_eq!(text(Push::Unsubscribe(&channel(), *code)), wanted);
         }
         assert_eq!(UnsubscribeCode::ALL.len(), 3);
     }

@@ -1,9 +1,10 @@
-//! Replies to commands, appended to a buffer as one JSON object each.
+//! Replies to commands, and their members in JSON.
 //!
 //! The result object is always there, even empty, because SDKs index it; members with a zero value
 //! are left out unless SDKs need them.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use super::api::page::{Page, written_bytes};
 use super::code::ErrorCode;
@@ -11,52 +12,53 @@ use super::object::{Object, WriteMembers, write_object};
 use crate::ids::{Channel, Seq};
 use crate::publication::{ClientInfo, Publication};
 
-/// Publications encoded one after the other, for history and recovery.
-///
-/// Grows by [`PublicationList::push`], so that a page can be cut by its size in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PublicationList {
-    objects: Vec<u8>,
+/// A reply to a command that carries an id.
+#[derive(Debug, Clone, Copy)]
+pub enum Reply<'a> {
+    /// To connect.
+    Connect(&'a ConnectResult<'a>),
+    /// To subscribe.
+    Subscribe(&'a SubscribeResult<'a>),
+    /// To unsubscribe.
+    Unsubscribe,
+    /// To publish.
+    Publish,
+    /// To presence: the clients of a room.
+    Presence(&'a [Arc<ClientInfo>]),
+    /// To `presence_stats`.
+    PresenceStats(PresenceStatsResult),
+    /// To history.
+    History(&'a HistoryResult<'a>),
+    /// To a ping of the client.
+    Ping,
+    /// To rpc, with a result of this server, see [`super::api`].
+    Rpc(&'a dyn WriteMembers),
+    /// To refresh, with the seconds until the connection expires.
+    Refresh(Option<u32>),
+    /// To `sub_refresh`, with the seconds until the subscription expires.
+    SubRefresh(Option<u32>),
+    /// To any command that failed.
+    Error(ErrorCode),
 }
 
-impl PublicationList {
-    /// An empty list.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { objects: Vec::new() }
-    }
-
-    /// Adds one more.
-    pub fn push(&mut self, publication: &Publication) {
-        if !self.objects.is_empty() {
-            self.objects.push(b',');
+impl Reply<'_> {
+    /// Adds the member that tells the result.
+    pub(super) fn write_json(&self, object: &mut Object<'_>) {
+        match *self {
+            Self::Connect(result) => object.object("connect", result),
+            Self::Subscribe(result) => object.object("subscribe", result),
+            Self::Unsubscribe => object.object("unsubscribe", &Nothing),
+            Self::Publish => object.object("publish", &Nothing),
+            Self::Presence(clients) => object.object("presence", &PresenceResult(clients)),
+            Self::PresenceStats(result) => object.object("presence_stats", &result),
+            Self::History(result) => object.object("history", result),
+            Self::Ping => object.object("ping", &Nothing),
+            Self::Rpc(result) => object.object("rpc", &Wrapped(result)),
+            Self::Refresh(ttl_seconds) => object.object("refresh", &Expiry(ttl_seconds)),
+            Self::SubRefresh(ttl_seconds) => object.object("sub_refresh", &Expiry(ttl_seconds)),
+            Self::Error(code) => object.object("error", &code),
         }
-        encode_publication_object(&mut self.objects, publication);
     }
-
-    /// True when there is none.
-    pub const fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.push(b'[');
-        out.extend_from_slice(&self.objects);
-        out.push(b']');
-    }
-}
-
-impl<'p> FromIterator<&'p Publication> for PublicationList {
-    fn from_iter<I: IntoIterator<Item = &'p Publication>>(publications: I) -> Self {
-        let mut list = Self::new();
-        publications.into_iter().for_each(|publication| list.push(publication));
-        list
-    }
-}
-
-/// Appends the object of one publication, as it stands in pushes and lists.
-pub(crate) fn encode_publication_object(out: &mut Vec<u8>, publication: &Publication) {
-    write_object(out, publication);
 }
 
 impl WriteMembers for Publication {
@@ -99,7 +101,7 @@ pub struct SubscribeResult<'a> {
     /// Everything missed is in `publications` or follows as pushes.
     pub recovered: bool,
     /// The missed messages, oldest first.
-    pub publications: Option<&'a PublicationList>,
+    pub publications: &'a [Publication],
     /// Data of the application for the client, compact JSON.
     pub data: Option<&'a str>,
 }
@@ -113,8 +115,8 @@ impl WriteMembers for SubscribeResult<'_> {
         object.some_number("offset", self.offset);
         object.some_true("was_recovering", self.was_recovering);
         object.some_true("recovered", self.recovered);
-        if let Some(publications) = self.publications.filter(|list| !list.is_empty()) {
-            publications.write(object.value("publications"));
+        if !self.publications.is_empty() {
+            object.list("publications", self.publications);
         }
         object.some_raw("data", self.data);
     }
@@ -171,36 +173,10 @@ impl WriteMembers for Nothing {
     fn write(&self, _: &mut Object<'_>) {}
 }
 
-/// Reply to connect.
-pub fn connect(out: &mut Vec<u8>, id: u32, result: &ConnectResult<'_>) {
-    reply(out, id, "connect", result);
-}
-
-/// Reply to subscribe.
-pub fn subscribe(out: &mut Vec<u8>, id: u32, result: &SubscribeResult<'_>) {
-    reply(out, id, "subscribe", result);
-}
-
-/// Reply to unsubscribe.
-pub(crate) fn unsubscribe(out: &mut Vec<u8>, id: u32) {
-    reply(out, id, "unsubscribe", &Nothing);
-}
-
-/// Reply to publish.
-pub fn publish(out: &mut Vec<u8>, id: u32) {
-    reply(out, id, "publish", &Nothing);
-}
-
-/// Reply to a ping of the client.
-pub(crate) fn ping(out: &mut Vec<u8>, id: u32) {
-    reply(out, id, "ping", &Nothing);
-}
-
 /// Result of presence: the clients by their ids.
-#[derive(Debug)]
-pub(crate) struct PresenceResult<'a, C>(pub &'a [C]);
+struct PresenceResult<'a>(&'a [Arc<ClientInfo>]);
 
-impl<C: Borrow<ClientInfo>> WriteMembers for PresenceResult<'_, C> {
+impl WriteMembers for PresenceResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.object("presence", &Clients(self.0));
     }
@@ -232,14 +208,9 @@ pub(crate) fn client_bytes(info: &ClientInfo) -> usize {
     written_bytes(&Clients(&[info]))
 }
 
-/// Reply to presence.
-pub(crate) fn presence<C: Borrow<ClientInfo>>(out: &mut Vec<u8>, id: u32, clients: &[C]) {
-    reply(out, id, "presence", &PresenceResult(clients));
-}
-
 /// Result of `presence_stats`, in replies and in the HTTP API.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PresenceStatsResult {
+pub struct PresenceStatsResult {
     /// Connections that listen.
     pub num_clients: u32,
     /// Distinct users among them; all anonymous ones are one.
@@ -253,16 +224,11 @@ impl WriteMembers for PresenceStatsResult {
     }
 }
 
-/// Reply to `presence_stats`.
-pub(crate) fn presence_stats(out: &mut Vec<u8>, id: u32, result: PresenceStatsResult) {
-    reply(out, id, "presence_stats", &result);
-}
-
 /// Result of history, in replies and in the HTTP API.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct HistoryResult<'a> {
+pub struct HistoryResult<'a> {
     /// In the order asked for.
-    pub publications: &'a PublicationList,
+    pub publications: &'a [Publication],
     /// The epoch of the positions.
     pub epoch: &'a str,
     /// The newest position of the room.
@@ -271,25 +237,16 @@ pub(crate) struct HistoryResult<'a> {
 
 impl WriteMembers for HistoryResult<'_> {
     fn write(&self, object: &mut Object<'_>) {
-        self.publications.write(object.value("publications"));
+        object.list("publications", self.publications);
         object.string("epoch", self.epoch);
         object.number("offset", self.offset);
     }
 }
 
-/// Reply to history.
-pub(crate) fn history(out: &mut Vec<u8>, id: u32, result: &HistoryResult<'_>) {
-    reply(out, id, "history", result);
-}
+/// The result of rpc is anything: it stands in a member of its own.
+struct Wrapped<'a>(&'a dyn WriteMembers);
 
-/// Reply to rpc whose data is a result of this server, see [`super::api`].
-pub(crate) fn rpc_result(out: &mut Vec<u8>, id: u32, result: &impl WriteMembers) {
-    reply(out, id, "rpc", &Wrapped(result));
-}
-
-struct Wrapped<'a, M>(&'a M);
-
-impl<M: WriteMembers> WriteMembers for Wrapped<'_, M> {
+impl WriteMembers for Wrapped<'_> {
     fn write(&self, object: &mut Object<'_>) {
         object.object("data", self.0);
     }
@@ -302,21 +259,6 @@ impl WriteMembers for Expiry {
     fn write(&self, object: &mut Object<'_>) {
         expiry(object, self.0);
     }
-}
-
-/// Reply to refresh, with the seconds until the connection expires.
-pub(crate) fn refresh(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u32>) {
-    reply(out, id, "refresh", &Expiry(ttl_seconds));
-}
-
-/// Reply to `sub_refresh`, with the seconds until the subscription expires.
-pub(crate) fn sub_refresh(out: &mut Vec<u8>, id: u32, ttl_seconds: Option<u32>) {
-    reply(out, id, "sub_refresh", &Expiry(ttl_seconds));
-}
-
-/// Reply of any command that failed.
-pub fn error(out: &mut Vec<u8>, id: u32, code: ErrorCode) {
-    reply(out, id, "error", &code);
 }
 
 impl WriteMembers for ErrorCode {
@@ -334,23 +276,20 @@ fn expiry(object: &mut Object<'_>, ttl_seconds: Option<u32>) {
     }
 }
 
-fn reply(out: &mut Vec<u8>, id: u32, method: &'static str, result: &impl WriteMembers) {
-    let mut object = Object::begin(out);
-    object.number("id", u64::from(id));
-    object.object(method, result);
-    object.end();
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::protocol::message::Message;
+    use crate::protocol::object::write_object;
 
-    /// The text `encode` appends, checked to be one JSON object in one line.
-    fn text(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+    /// The text of a reply, checked to be one JSON object in one line.
+    fn text(id: u32, reply: Reply<'_>) -> String {
         let mut out = Vec::new();
-        encode(&mut out);
+        Message::Reply(id, reply).write_json(&mut out);
+        checked(out)
+    }
+
+    fn checked(out: Vec<u8>) -> String {
         let text = String::from_utf8(out).unwrap();
         assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object(), "{text}");
         assert!(!text.contains('\n'), "{text}");
@@ -399,7 +338,7 @@ mod tests {
                     created_at_ms: 0,
                 };
                 let mut object = Vec::new();
-                encode_publication_object(&mut object, &one);
+                write_object(&mut object, &one);
                 let (bytes, counted) = (object.len(), one.wire_bytes());
                 assert!(bytes < counted && counted <= bytes + 128, "{bytes} bytes, {counted} counted");
             }
@@ -409,7 +348,7 @@ mod tests {
     #[test]
     fn connect() {
         assert_eq!(
-            text(|out| super::connect(out, 1, &PLAIN)),
+            text(1, Reply::Connect(&PLAIN)),
             r#"{"id":1,"connect":{"client":"1bc9","version":"1.0.0"}}"#
         );
         let own = SubscribeResult {
@@ -432,7 +371,7 @@ mod tests {
             ..PLAIN
         };
         assert_eq!(
-            text(|out| super::connect(out, u32::MAX, &full)),
+            text(u32::MAX, Reply::Connect(&full)),
             concat!(
                 r#"{"id":4294967295,"connect":{"client":"1bc9","version":"1.0.0","expires":true,"ttl":60,"#,
                 r#""data":{"x":[]},"subs":{"#,
@@ -444,11 +383,10 @@ mod tests {
 
     #[test]
     fn subscribe() {
-        let reply = |result: SubscribeResult<'_>| text(|out| super::subscribe(out, 2, &result));
+        let reply = |result: SubscribeResult<'_>| text(2, Reply::Subscribe(&result));
         let none = SubscribeResult::default();
         let kept = SubscribeResult { recoverable: true, positioned: true, epoch: "aXbYcZdW", ..none };
-        let nothing = PublicationList::new();
-        let missed: PublicationList = [&publication(9), &publication(10)].into_iter().collect();
+        let missed = [publication(9), publication(10)];
         let recovering = SubscribeResult { was_recovering: true, recovered: true, offset: 8, ..kept };
         for (result, wanted) in [
             (none, "{}"),
@@ -458,11 +396,11 @@ mod tests {
                 r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":7}"#,
             ),
             (
-                SubscribeResult { publications: Some(&missed), ..recovering },
+                SubscribeResult { publications: &missed, ..recovering },
                 r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":8,"was_recovering":true,"recovered":true,"publications":[{"data":{"a":1},"offset":9},{"data":{"a":1},"offset":10}]}"#,
             ),
             (
-                SubscribeResult { publications: Some(&nothing), ..recovering },
+                SubscribeResult { publications: &[], ..recovering },
                 r#"{"recoverable":true,"positioned":true,"epoch":"aXbYcZdW","offset":8,"was_recovering":true,"recovered":true}"#,
             ),
             (
@@ -480,37 +418,33 @@ mod tests {
 
     #[test]
     fn empty_results_are_there() {
-        for (encode, wanted) in [
-            (super::unsubscribe as fn(&mut Vec<u8>, u32), r#"{"id":5,"unsubscribe":{}}"#),
-            (super::publish, r#"{"id":5,"publish":{}}"#),
-            (super::ping, r#"{"id":5,"ping":{}}"#),
-            (|out, id| super::refresh(out, id, None), r#"{"id":5,"refresh":{}}"#),
-            (|out, id| super::refresh(out, id, Some(60)), r#"{"id":5,"refresh":{"expires":true,"ttl":60}}"#),
-            (|out, id| super::sub_refresh(out, id, None), r#"{"id":5,"sub_refresh":{}}"#),
+        for (reply, wanted) in [
+            (Reply::Unsubscribe, r#"{"id":5,"unsubscribe":{}}"#),
+            (Reply::Publish, r#"{"id":5,"publish":{}}"#),
+            (Reply::Ping, r#"{"id":5,"ping":{}}"#),
+            (Reply::Refresh(None), r#"{"id":5,"refresh":{}}"#),
+            (Reply::Refresh(Some(60)), r#"{"id":5,"refresh":{"expires":true,"ttl":60}}"#),
+            (Reply::SubRefresh(None), r#"{"id":5,"sub_refresh":{}}"#),
+            (Reply::SubRefresh(Some(9)), r#"{"id":5,"sub_refresh":{"expires":true,"ttl":9}}"#),
             (
-                |out, id| super::sub_refresh(out, id, Some(9)),
-                r#"{"id":5,"sub_refresh":{"expires":true,"ttl":9}}"#,
-            ),
-            (
-                |out, id| super::rpc_result(out, id, &PresenceStatsResult::default()),
+                Reply::Rpc(&PresenceStatsResult::default()),
                 r#"{"id":5,"rpc":{"data":{"num_clients":0,"num_users":0}}}"#,
             ),
         ] {
-            assert_eq!(text(|out| encode(out, 5)), wanted);
+            assert_eq!(text(5, reply), wanted);
         }
     }
 
     #[test]
     fn presence() {
-        let nobody: [ClientInfo; 0] = [];
-        assert_eq!(text(|out| super::presence(out, 6, &nobody)), r#"{"id":6,"presence":{"presence":{}}}"#);
+        assert_eq!(text(6, Reply::Presence(&[])), r#"{"id":6,"presence":{"presence":{}}}"#);
         let shown = ClientInfo {
             conn_info: Some(r#"{"name":"A"}"#.into()),
             chan_info: Some("1".into()),
             ..info("42", "c1")
         };
         assert_eq!(
-            text(|out| super::presence(out, 6, &[Arc::new(shown), Arc::new(info("", "c2"))])),
+            text(6, Reply::Presence(&[Arc::new(shown), Arc::new(info("", "c2"))])),
             concat!(
                 r#"{"id":6,"presence":{"presence":{"#,
                 r#""c1":{"user":"42","client":"c1","conn_info":{"name":"A"},"chan_info":1},"#,
@@ -519,21 +453,18 @@ mod tests {
         );
         let stats = PresenceStatsResult { num_clients: 2, num_users: 1 };
         assert_eq!(
-            text(|out| super::presence_stats(out, 6, stats)),
+            text(6, Reply::PresenceStats(stats)),
             r#"{"id":6,"presence_stats":{"num_clients":2,"num_users":1}}"#
         );
     }
 
     #[test]
     fn history() {
-        let reply = |publications: &PublicationList, epoch, offset| {
-            text(|out| super::history(out, 4, &HistoryResult { publications, epoch, offset }))
+        let reply = |publications: &[Publication], epoch, offset| {
+            text(4, Reply::History(&HistoryResult { publications, epoch, offset }))
         };
-        assert_eq!(
-            reply(&PublicationList::new(), "", 0),
-            r#"{"id":4,"history":{"publications":[],"epoch":"","offset":0}}"#
-        );
-        let page = PublicationList::from_iter([&publication(8)]);
+        assert_eq!(reply(&[], "", 0), r#"{"id":4,"history":{"publications":[],"epoch":"","offset":0}}"#);
+        let page = [publication(8)];
         assert_eq!(
             reply(&page, "aXbYcZdW", 9_007_199_254_740_992),
             r#"{"id":4,"history":{"publications":[{"data":{"a":1},"offset":8}],"epoch":"aXbYcZdW","offset":9007199254740992}}"#
@@ -542,7 +473,11 @@ mod tests {
 
     #[test]
     fn publications() {
-        let object = |publication: &Publication| text(|out| encode_publication_object(out, publication));
+        let object = |publication: &Publication| {
+            let mut out = Vec::new();
+            write_object(&mut out, publication);
+            checked(out)
+        };
         assert_eq!(object(&publication(0)), r#"{"data":{"a":1}}"#);
         let full = Publication {
             info: Some(Arc::new(info("ann \"x\"", "c1"))),
@@ -571,7 +506,7 @@ mod tests {
             r#"{"code":112,"message":"unrecoverable position"}"#,
             r#"{"code":113,"message":"conflict"}"#,
         ]) {
-            assert_eq!(text(|out| error(out, 9, *code)), format!(r#"{{"id":9,"error":{wanted}}}"#));
+            assert_eq!(text(9, Reply::Error(*code)), format!(r#"{{"id":9,"error":{wanted}}}"#));
         }
         assert_eq!(ErrorCode::ALL.len(), 12);
     }

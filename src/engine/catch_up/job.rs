@@ -9,7 +9,7 @@ use crate::engine::log::LogUnavailable;
 use crate::engine::packing::{Receivers, pack};
 use crate::engine::subscription::Subscription;
 use crate::ids::{Channel, Seq};
-use crate::outbox::frame::LineFrames;
+use crate::outbox::frame::Frames;
 use crate::outbox::{Packet, Push};
 use crate::protocol::code::ErrorCode;
 use crate::publication::{Publication, Retention};
@@ -132,7 +132,7 @@ impl Job {
         &self,
         publications: impl Iterator<Item = &'a Publication> + Clone,
     ) -> Packet {
-        pack(publications, Receivers::only(&self.subscription().outbox), &mut LineFrames::default())
+        pack(publications, Receivers::only(&self.subscription().outbox), &mut Frames::default())
     }
 
     /// Gives the listener the publications that come next and end at `until`; false when its outbox

@@ -14,7 +14,7 @@ use crate::engine::tail::Tail;
 use crate::ids::Seq;
 use crate::limits::TURN_BYTES_MAX;
 use crate::outbox::Packet;
-use crate::outbox::frame::LineFrames;
+use crate::outbox::frame::Frames;
 use crate::publication::Publication;
 
 /// Publications that a room without pending ones keeps memory for.
@@ -38,7 +38,7 @@ pub(super) struct Backlog {
     /// Commit time of the first of them.
     pending_since: Option<Instant>,
     /// Used for packing, empty otherwise.
-    lines: LineFrames,
+    frames: Frames,
     tail: Tail,
 }
 
@@ -86,7 +86,7 @@ impl Backlog {
             pending: Vec::new(),
             pending_bytes: 0,
             pending_since: None,
-            lines: LineFrames::default(),
+            frames: Frames::default(),
             tail: Tail::default(),
         }
     }
@@ -228,7 +228,7 @@ impl Backlog {
     }
 
     fn pack_pending(&mut self, receivers: Receivers) -> Packet {
-        let packet = pack(self.pending.iter(), receivers, &mut self.lines);
+        let packet = pack(self.pending.iter(), receivers, &mut self.frames);
         self.pending.clear();
         self.pending.shrink_to(PENDING_KEPT);
         self.pending_bytes = 0;
@@ -274,6 +274,7 @@ impl Backlog {
 mod tests {
     use super::*;
     use crate::ids::Channel;
+    use crate::protocol::format::{Format, PerFormat};
 
     fn publication(seq: Seq, bytes: usize) -> Publication {
         Publication {
@@ -292,14 +293,16 @@ mod tests {
         backlog
     }
 
-    const SOCKETS: Receivers = Receivers { sockets: true, consumers: false };
+    fn receivers(formats: &[Format], consumers: bool) -> Receivers {
+        Receivers { sockets: PerFormat::from_fn(|format| formats.contains(&format)), consumers }
+    }
 
     #[test]
     fn positions_follow_a_message() {
         let mut backlog = known(7);
         assert!(!backlog.is_behind());
         assert_eq!(backlog.push(publication(8, 1), Instant::now(), false), Accepted::Yes);
-        let batch = backlog.begin(SOCKETS);
+        let batch = backlog.begin(receivers(&Format::ALL, false));
         assert_eq!((batch.after, batch.until, batch.publications), (7, 8, 1));
         backlog.push(publication(9, 1), Instant::now(), false);
         assert_eq!(backlog.delivered(), 7);
@@ -322,11 +325,11 @@ mod tests {
         for seq in 1..=3 {
             backlog.push(publication(seq, TURN_BYTES_MAX), Instant::now(), false);
         }
-        let first = backlog.begin(SOCKETS);
+        let first = backlog.begin(receivers(&Format::ALL, false));
         assert_eq!((first.until, first.publications), (1, 1));
         backlog.finish(&first);
         backlog.drop_tail();
-        let second = backlog.begin(SOCKETS);
+        let second = backlog.begin(receivers(&Format::ALL, false));
         assert!(second.packet.is_none());
         assert_eq!(second.until, 3);
     }
@@ -336,19 +339,22 @@ mod tests {
         let mut backlog = Backlog::new(false);
         assert_eq!(backlog.push(publication(0, TURN_BYTES_MAX), Instant::now(), false), Accepted::Yes);
         assert_eq!(backlog.push(publication(0, 1), Instant::now(), false), Accepted::Dropped);
-        assert_eq!(backlog.begin(SOCKETS).publications, 1);
+        assert_eq!(backlog.begin(receivers(&Format::ALL, false)).publications, 1);
     }
 
     #[test]
     fn a_batch_is_packed_only_in_the_forms_its_receivers_take() {
-        for (sockets, consumers) in [(true, false), (false, true), (true, true), (false, false)] {
+        let sets: &[&[Format]] = &[&[], &Format::ALL[..1], &Format::ALL];
+        for (formats, consumers) in sets.iter().flat_map(|formats| [(formats, true), (formats, false)]) {
             let mut backlog = known(0);
             let sent: Vec<_> = (1..=3).map(|seq| publication(seq, 1)).collect();
             for publication in &sent {
                 backlog.push(publication.clone(), Instant::now(), false);
             }
-            let packet = backlog.begin(Receivers { sockets, consumers }).packet.unwrap();
-            assert_eq!(packet.frames().is_some(), sockets);
+            let packet = backlog.begin(receivers(formats, consumers)).packet.unwrap();
+            for format in Format::ALL {
+                assert_eq!(packet.frames(format).is_some(), formats.contains(&format));
+            }
             assert_eq!(packet.publications(), consumers.then_some(&sent[..]));
         }
     }

@@ -18,7 +18,8 @@ use crate::engine::subscription::Subscription;
 use crate::ids::{Channel, Seq};
 use crate::outbox::frame;
 use crate::protocol::code::ErrorCode;
-use crate::protocol::push;
+use crate::protocol::format::PerFormat;
+use crate::protocol::push::Push;
 use crate::publication::{ClientInfo, Publication};
 
 impl Room {
@@ -175,7 +176,7 @@ impl Room {
         let info = join.subscription.info.clone();
         self.insert(&join, true, context);
         join.succeed(joined);
-        self.announce(push::join, &info);
+        self.announce(Push::Join, &info);
     }
 
     fn insert(&mut self, join: &Join, live: bool, context: &Context) {
@@ -195,7 +196,7 @@ impl Room {
         let Some(member) = self.members_mut().remove(subscription) else { return };
         context.metrics.listeners.dec();
         self.usage.note_listener(Instant::now());
-        self.announce(push::leave, &member.subscription().info);
+        self.announce(Push::Leave, &member.subscription().info);
     }
 
     /// The list, to change it. No slice is with the pool, so it is shared with nobody and not copied.
@@ -216,7 +217,7 @@ impl Room {
         debug_assert_eq!(job.after(), delivered, "a live member has everything that was delivered");
         self.members_mut().set_live(index);
         if job.is_resuming() {
-            self.announce(push::join, &job.subscription().info);
+            self.announce(Push::Join, &job.subscription().info);
         }
     }
 
@@ -230,14 +231,17 @@ impl Room {
 
     /// Pushes a join or leave to a small room. Best effort: skipped for full outboxes and for members in
     /// catch-up, whose subscribe reply may not be queued yet. Consumers in this process are not told.
-    fn announce(&self, encode: fn(&mut Vec<u8>, &Channel, &ClientInfo), info: &ClientInfo) {
+    fn announce<'a>(&'a self, news: fn(&'a Channel, &'a ClientInfo) -> Push<'a>, info: &'a ClientInfo) {
         let small = self.members.len() <= self.options.join_leave_max_listeners;
         if !self.options.join_leave || !small || self.members.is_empty() {
             return;
         }
-        let frame = frame::encode(|out| encode(out, &self.channel, info));
+        let (push, sockets) = (news(&self.channel, info).into(), self.members.receivers().sockets);
+        let frames = PerFormat::from_fn(|format| sockets[format].then(|| frame::message(format, &push)));
         for member in self.members.as_slice().iter().filter(|member| member.is_live()) {
-            let _ = member.outbox().push(&frame);
+            if let Some(frame) = &frames[member.outbox().format()] {
+                let _ = member.outbox().push(frame);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use crate::engine::catch_up::pool::Worker;
 use crate::engine::delivery::parallel;
 use crate::engine::shard::Wait;
 use crate::limits::SLICE_LISTENERS;
+use crate::protocol::reply::Reply;
 
 type Outcome = (Channel, Result<Joined, ErrorCode>);
 
@@ -179,12 +180,12 @@ fn a_slice_with_the_pool_does_not_delay_other_rooms() {
     assert!(!crowd.iter().any(|listener| has_heard(listener)));
 
     // A leave during the slice waits for its end: the message first, then the last frame.
-    assert!(still.engine.leave(&leaver.listener, &huge, frame::text(b"bye")));
+    assert!(still.engine.leave(&leaver.listener, &huge, &Message::Reply(9, Reply::Unsubscribe)));
     still.shard().turn();
     drop(let_go);
     still.flush();
     assert!(crowd.iter().all(|listener| has_heard(listener)));
-    assert!(leaver.read_until("bye").contains(r#""offset":1"#), "the message first");
+    assert!(leaver.read_until(r#"{"id":9,"unsubscribe":{}}"#).contains(r#""offset":1"#), "the message first");
     still.stop();
 }
 
@@ -299,7 +300,7 @@ fn a_join_that_is_given_up_is_answered_and_asks_nothing() {
     still.ask(&leaver, &room, &answer);
     still.ask(&gone, &room, &answer);
     still.ask(&leaver, &other, &answer);
-    assert!(still.engine.leave(&leaver, &other, Bytes::new()));
+    assert!(still.engine.leave(&leaver, &other, &Message::Ping));
     still.shard().turn();
     assert_eq!(answers.try_recv().unwrap().1.err(), Some(ErrorCode::TooManyRequests));
     assert_eq!(rooms_active(&still), 1, "the other room is gone");

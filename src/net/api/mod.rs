@@ -27,7 +27,7 @@ use crate::protocol::api::results::{
 use crate::protocol::api::{self, ApiError, ErrorMode};
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ChannelRequest, HistoryRequest};
-use crate::protocol::reply::{HistoryResult, PresencePage, PublicationList};
+use crate::protocol::reply::{HistoryResult, PresencePage};
 
 pub(super) use activity::room_metrics;
 pub(super) use key::ApiKey;
@@ -180,8 +180,8 @@ fn draft(channel: Channel, message: ApiMessage) -> Draft {
 
 fn history(params: &HistoryRequest, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let history = node.history(Caller::Operator, params)?;
-    let publications: PublicationList = history.publications.iter().collect();
-    done(out, &HistoryResult { publications: &publications, epoch: &history.epoch, offset: history.head })
+    let (publications, epoch) = (&*history.publications, &*history.epoch);
+    done(out, &HistoryResult { publications, epoch, offset: history.head })
 }
 
 fn presence(params: ChannelPageParams, node: &NodeHandle, out: &mut Vec<u8>) -> Result<(), Refusal> {

@@ -24,6 +24,7 @@ use crate::limits::{
 use crate::net::peers::{ClientAddress, Peer, ProxyHeader, Refusal};
 use crate::net::queries::{Asker, NoSlot, Place, Slot};
 use crate::net::readers::{Interest, Wait};
+use crate::protocol::format::Format;
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 2048;
@@ -78,7 +79,7 @@ struct Request {
 enum Then {
     NextRequest,
     Close,
-    Upgrade,
+    Upgrade(Format),
 }
 
 /// The next step of the connection after a turn.
@@ -88,8 +89,8 @@ pub(in crate::net) enum Outcome {
     Again,
     /// A turn when the socket is ready or the time is over.
     Wait(Wait),
-    /// The socket is a WebSocket; these bytes came behind the request.
-    Upgrade(Vec<u8>),
+    /// The socket is a WebSocket for messages of this format; these bytes came behind the request.
+    Upgrade(Format, Vec<u8>),
     /// The last answer is sent, and the client is to see it.
     Close,
     /// The client left, or was too slow for an answer.
@@ -228,10 +229,10 @@ impl Exchange {
         let schemes = || Scheme::forwarded(request.head.lines("x-forwarded-proto"));
         let scheme = if peer.is_trusted_proxy() { schemes() } else { None };
         match self.router.route(&request.head, request.client, scheme) {
-            Route::Upgrade(answer) => match peer.upgrade(request.client, Instant::now()) {
+            Route::Upgrade(format, answer) => match peer.upgrade(request.client, Instant::now()) {
                 Ok(()) => {
                     tracing::debug!(client = %request.client.ip(), "a WebSocket");
-                    self.answer(answer.into_bytes(), Then::Upgrade);
+                    self.answer(answer.into_bytes(), Then::Upgrade(format));
                 }
                 Err(refusal) => self.answer_to(&request, &Response::refusal(refusal), false),
             },
@@ -348,7 +349,7 @@ impl Exchange {
         }
         match then {
             Then::Close => Err(Outcome::Close),
-            Then::Upgrade => Err(Outcome::Upgrade(std::mem::take(&mut self.buffer))),
+            Then::Upgrade(format) => Err(Outcome::Upgrade(*format, std::mem::take(&mut self.buffer))),
             Then::NextRequest => {
                 self.stage = Stage::Head;
                 self.is_keyed = false;

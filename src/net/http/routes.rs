@@ -18,6 +18,7 @@ use crate::net::client_rules::ClientRules;
 use crate::net::peers::ClientAddress;
 use crate::net::queries::{Kind, Queries};
 use crate::node::{Health, NodeHandle};
+use crate::protocol::format::Format;
 
 /// Path of the WebSocket protocol.
 const WEBSOCKET_PATH: &str = "/connection/websocket";
@@ -29,8 +30,8 @@ const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
 /// What becomes of a request.
 #[derive(Debug)]
 pub(super) enum Route {
-    /// This answer makes the socket a WebSocket.
-    Upgrade(String),
+    /// This answer makes the socket a WebSocket for messages of this format.
+    Upgrade(Format, String),
     /// An answer once its body is there. `is_keyed`: the request showed the key of the API.
     Respond { body: Body, is_keyed: bool },
     /// This answer. Its body is not read, so nothing can follow it on the connection.
@@ -85,7 +86,7 @@ impl Router {
         }
         if head.path == WEBSOCKET_PATH {
             return match upgrade(head, || self.origins.check(head, scheme, metrics)) {
-                Ok(answer) => Route::Upgrade(answer),
+                Ok((format, answer)) => Route::Upgrade(format, answer),
                 Err(response) => Route::Refuse(response),
             };
         }
@@ -190,7 +191,10 @@ fn healthy(node: &NodeHandle) -> serde_json::Value {
 }
 
 /// The answer that makes the socket a WebSocket, or the one that says why it does not become one.
-fn upgrade(head: &Head, check_origin: impl FnOnce() -> Result<(), Response>) -> Result<String, Response> {
+fn upgrade(
+    head: &Head,
+    check_origin: impl FnOnce() -> Result<(), Response>,
+) -> Result<(Format, String), Response> {
     if head.method != "GET" {
         return Err(Response::method_not_allowed("GET"));
     }
@@ -220,10 +224,11 @@ fn upgrade(head: &Head, check_origin: impl FnOnce() -> Result<(), Response>) -> 
         false => String::new(),
     };
     let accept = derive_accept_key(key.as_bytes());
-    Ok(format!(
+    let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\n{subprotocol}\r\n"
-    ))
+    );
+    Ok((Format::Json, answer))
 }
 
 /// True for 16 bytes as base64 (RFC 6455 §4.1).

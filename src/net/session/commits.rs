@@ -13,11 +13,12 @@ use crate::ids::Seq;
 use crate::limits::{TURN_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::net::rates::{Creation, Limit};
 use crate::node::{Acknowledge, AppendError, NodeHandle, PublishError};
-use crate::outbox::frame::LineFrames;
+use crate::outbox::frame::Frames;
 use crate::outbox::{Outbox, Work};
 use crate::protocol::api::results::PublishResult;
 use crate::protocol::code::ErrorCode;
-use crate::protocol::reply;
+use crate::protocol::message::Message;
+use crate::protocol::reply::Reply;
 
 /// What a connection has handed over and not heard of yet.
 #[derive(Debug, Default)]
@@ -122,9 +123,9 @@ impl Submission {
     }
 
     /// Encodes the acks, all of which have their outcome.
-    fn encode(&self, outcomes: Vec<Option<Result<Seq, PublishError>>>) -> LineFrames {
+    fn encode(&self, outcomes: Vec<Option<Result<Seq, PublishError>>>) -> Frames {
         self.held.settle(&self.acks, &outcomes);
-        let mut frames = LineFrames::default();
+        let mut frames = Frames::new(self.outbox.format());
         for (ack, outcome) in self.acks.iter().zip(outcomes) {
             debug_assert_eq!(
                 outcome.is_some(),
@@ -180,14 +181,15 @@ impl Acknowledge for LanePart {
 
 /// Appends the reply to a publish.
 pub(super) fn acknowledge(
-    frames: &mut LineFrames,
+    frames: &mut Frames,
     ack: &PendingAck,
     outcome: Result<Seq, PublishError>,
     node: &NodeHandle,
 ) {
-    let refuse = |frames: &mut LineFrames, code: ErrorCode| {
+    let reply = |frames: &mut Frames, reply| frames.add(&Message::Reply(ack.id, reply));
+    let refuse = |frames: &mut Frames, code: ErrorCode| {
         node.metrics().errors_total.with_label_values(&[&code.number().to_string()]).inc();
-        frames.line(|out| reply::error(out, ack.id, code));
+        reply(frames, Reply::Error(code));
     };
     if let AckKind::Refused(code) = ack.kind {
         return refuse(frames, code);
@@ -202,11 +204,11 @@ pub(super) fn acknowledge(
         Err(error) => return refuse(frames, error.code()),
     };
     match ack.kind {
-        AckKind::Publish | AckKind::Refused(_) => frames.line(|out| reply::publish(out, ack.id)),
+        AckKind::Publish | AckKind::Refused(_) => reply(frames, Reply::Publish),
         AckKind::Rpc => {
             let epoch = node.epoch();
             let epoch = if offset == 0 { "" } else { &*epoch };
-            frames.line(|out| reply::rpc_result(out, ack.id, &PublishResult { offset, epoch }));
+            reply(frames, Reply::Rpc(&PublishResult { offset, epoch }));
         }
     }
 }
@@ -223,6 +225,7 @@ mod tests {
     use crate::ids::ConnectionId;
     use crate::net::client_rules::ClientRules;
     use crate::node::tests::rig::{Backend, Rig};
+    use crate::protocol::format::Format;
 
     /// Two lanes answer at the same time, each by its own thread: the acks leave whoever comes last.
     #[test]
@@ -233,7 +236,8 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let socket = Arc::new(listener.accept().unwrap().0);
-        let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), socket, None).unwrap();
+        let outbox =
+            rig.handle().outbox_for_socket(ConnectionId::next(), Format::Json, socket, None).unwrap();
         let _ = outbox.uncork(&bytes::Bytes::from_static(b"first"));
         client.read_exact(&mut [0; 5]).unwrap();
         let in_flight = Arc::default();

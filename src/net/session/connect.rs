@@ -14,11 +14,12 @@ use crate::clock;
 use crate::ids::Channel;
 use crate::limits::PAGE_BYTES_MAX;
 use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions};
-use crate::outbox::frame::LineFrames;
+use crate::outbox::frame::Frames;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
-use crate::protocol::push;
-use crate::protocol::reply::{self, ConnectResult};
+use crate::protocol::message::Message;
+use crate::protocol::push::Push;
+use crate::protocol::reply::{ConnectResult, Reply};
 
 /// A channel the server subscribes a client to, with what its token says about it.
 pub(super) struct ServerSide {
@@ -97,14 +98,14 @@ impl Session {
             self.expiries.set_connection(Some(self.end_of_grace(expires_at)));
         }
         let mut space = PAGE_BYTES_MAX;
-        let (lists, late): (Vec<_>, Vec<_>) =
-            joining.joined.iter().map(|(_, one)| one.encode_publications_within(&mut space)).unzip();
-        let subs: Vec<_> = joining
+        let (subs, late): (Vec<_>, Vec<_>) = joining
             .joined
             .iter()
-            .zip(&lists)
-            .map(|((channel, one), publications)| (channel.clone(), one.to_wire(publications)))
-            .collect();
+            .map(|(channel, one)| {
+                let (now, late) = one.publications_within(&mut space);
+                ((channel.clone(), one.to_wire(now)), late)
+            })
+            .unzip();
         let result = ConnectResult {
             client: self.client()?.id(),
             version: env!("CARGO_PKG_VERSION"),
@@ -114,10 +115,10 @@ impl Session {
             ping_seconds: ping_seconds(self.rules.client.ping_interval),
             pong: true,
         };
-        let mut frames = LineFrames::default();
-        frames.line(|out| reply::connect(out, joining.id, &result));
+        let mut frames = Frames::new(self.outbox.format());
+        frames.add(&Message::Reply(joining.id, Reply::Connect(&result)));
         for publication in late.into_iter().flatten() {
-            frames.line(|out| push::publication(out, publication));
+            frames.add(&Push::Publication(publication).into());
         }
         let _ = self.outbox.uncork(&frames.take());
         Ok(())

@@ -1,6 +1,6 @@
 //! One client's session: commands in, replies and effects out.
 //!
-//! Knows no socket: text comes in, frames go to the outbox. Commands take effect in the order they
+//! Knows no socket and no format: frames come in, frames go to the outbox. Commands take effect in the order they
 //! came; publishes that follow each other are committed together and acknowledged in one frame when
 //! the turn ends.
 
@@ -34,11 +34,13 @@ use crate::clock;
 use crate::ids::Channel;
 use crate::limits::{FRAME_BYTES_MAX, TURN_COMMANDS_MAX};
 use crate::node::{Caller, Client, NodeHandle};
-use crate::outbox::frame::LineFrames;
+use crate::outbox::frame::Frames;
 use crate::outbox::{Outbox, Work};
 use crate::protocol::code::{CloseCode, ErrorCode};
-use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
-use crate::protocol::reply;
+use crate::protocol::command::{BadCommand, Command, Method};
+use crate::protocol::format::Frame;
+use crate::protocol::message::Message;
+use crate::protocol::reply::Reply;
 use commits::InFlight;
 use expiry::Expiries;
 use joining::Joining;
@@ -71,7 +73,7 @@ pub(super) struct Session {
     in_flight: Arc<InFlight>,
     /// To be done by the thread of this turn when it owns the connection no more.
     work: Vec<Work>,
-    replies: LineFrames,
+    replies: Frames,
     /// Commands handled in this turn.
     turn_commands: usize,
     saw_pong: bool,
@@ -89,6 +91,7 @@ impl Session {
         origin: Who,
     ) -> Self {
         let full = Bucket::full(Instant::now());
+        let replies = Frames::new(outbox.format());
         Self {
             node,
             rules,
@@ -107,17 +110,17 @@ impl Session {
             publishes: PendingPublishes::default(),
             in_flight: Arc::default(),
             work: Vec::new(),
-            replies: LineFrames::default(),
+            replies,
             turn_commands: 0,
             saw_pong: false,
             over_budget: false,
         }
     }
 
-    /// Handles the commands of one text frame, as many as a turn takes. What ends the connection or a token
-    /// meanwhile takes effect before the next of them.
-    pub(super) fn on_text(&mut self, text: &str) -> Flow {
-        let mut commands = decode_frame(text);
+    /// Handles the commands of one frame, as many as a turn takes. What ends the connection or a token meanwhile
+    /// takes effect before the next of them.
+    pub(super) fn on_frame(&mut self, frame: Frame<'_>) -> Flow {
+        let mut commands = self.outbox.format().decode(frame);
         while let Some(position) = commands.position() {
             let flow = self.interruption(position);
             if flow != Flow::Continue {
@@ -236,7 +239,7 @@ impl Session {
     /// Forgets what a turn has begun, after it panicked: its publishes are not committed, its replies not sent.
     pub(super) fn abandon_turn(&mut self) {
         self.publishes = PendingPublishes::default();
-        self.replies = LineFrames::default();
+        self.replies = Frames::new(self.outbox.format());
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -302,9 +305,7 @@ impl Session {
             Method::Connect(request) => self.connect(id, request),
             Method::Subscribe(request) => self.subscribe(id, request),
             Method::Unsubscribe(request) => {
-                let mut text = Vec::new();
-                reply::unsubscribe(&mut text, id);
-                self.unsubscribe(&request.channel, &text);
+                self.unsubscribe(&request.channel, &Message::Reply(id, Reply::Unsubscribe));
                 Ok(())
             }
             Method::Publish(request) => self.publish(id, request),
@@ -315,7 +316,7 @@ impl Session {
             Method::Refresh(request) => self.refresh(id, &request.token),
             Method::SubRefresh(request) => self.sub_refresh(id, &request),
             Method::Ping => {
-                self.reply(|out| reply::ping(out, id));
+                self.reply(id, Reply::Ping);
                 Ok(())
             }
             // Nobody listens for what has no reply.
@@ -365,13 +366,17 @@ impl Session {
         self.node.metrics().errors_total.with_label_values(&[&code.number().to_string()]).inc();
         // Commands without a reply have no id.
         if id != 0 {
-            self.reply(|out| reply::error(out, id, code));
+            self.reply(id, Reply::Error(code));
         }
         Flow::Continue
     }
 
-    fn reply(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.replies.line(encode);
+    fn reply(&mut self, id: u32, reply: Reply<'_>) {
+        self.tell(&Message::Reply(id, reply));
+    }
+
+    fn tell(&mut self, message: &Message<'_>) {
+        self.replies.add(message);
         if self.replies.len() > FRAME_BYTES_MAX / 2 {
             self.flush_replies();
             self.over_budget |= self.outbox.is_over_budget();

@@ -11,9 +11,7 @@ use crate::protocol::api::page::PageParams;
 use crate::protocol::api::params::ChannelPageParams;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::HistoryRequest;
-use crate::protocol::reply::{
-    self, HistoryResult, PresencePage, PresenceStatsResult, PublicationList, client_bytes,
-};
+use crate::protocol::reply::{HistoryResult, PresencePage, PresenceStatsResult, Reply, client_bytes};
 
 impl Session {
     pub(super) fn presence(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
@@ -26,7 +24,7 @@ impl Session {
         if bytes > MESSAGE_BYTES_MAX {
             return Err(ErrorCode::NotAvailable.into());
         }
-        self.reply(|out| reply::presence(out, id, &presence.clients));
+        self.reply(id, Reply::Presence(&presence.clients));
         Ok(())
     }
 
@@ -39,14 +37,14 @@ impl Session {
             return Err(ErrorCode::NotAvailable.into());
         }
         let page = page_of(presence, &PageParams { after, limit });
-        self.reply(|out| reply::rpc_result(out, id, &PresencePage(&page)));
+        self.reply(id, Reply::Rpc(&PresencePage(&page)));
         Ok(())
     }
 
     pub(super) fn presence_stats(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
         self.count_request()?;
         let presence = self.ask_presence(channel)?;
-        self.reply(|out| reply::presence_stats(out, id, stats(&presence)));
+        self.reply(id, Reply::PresenceStats(stats(&presence)));
         Ok(())
     }
 
@@ -60,10 +58,8 @@ impl Session {
         let slot = self.slot(Kind::Read)?;
         let history = self.node.history(self.caller(&request.channel), request)?;
         drop(slot);
-        let publications: PublicationList = history.publications.iter().collect();
-        let result =
-            HistoryResult { publications: &publications, epoch: &history.epoch, offset: history.head };
-        self.reply(|out| reply::history(out, id, &result));
+        let (publications, epoch) = (&*history.publications, &*history.epoch);
+        self.reply(id, Reply::History(&HistoryResult { publications, epoch, offset: history.head }));
         Ok(())
     }
 }

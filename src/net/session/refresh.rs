@@ -10,7 +10,8 @@ use crate::clock;
 use crate::ids::Channel;
 use crate::protocol::code::{CloseCode, ErrorCode, UnsubscribeCode};
 use crate::protocol::command::SubRefreshRequest;
-use crate::protocol::{push, reply};
+use crate::protocol::push::Push;
+use crate::protocol::reply::Reply;
 
 impl Session {
     /// Ends what was not refreshed in time, and tells it at once: no turn may be under way that would.
@@ -32,9 +33,7 @@ impl Session {
             // It was ended by somebody else, who told the client.
             return self.expiries.forget(channel);
         }
-        let mut text = Vec::new();
-        push::unsubscribe(&mut text, channel, UnsubscribeCode::Expired);
-        self.unsubscribe(channel, &text);
+        self.unsubscribe(channel, &Push::Unsubscribe(channel, UnsubscribeCode::Expired).into());
     }
 
     pub(super) fn refresh(&mut self, id: u32, token: &Option<String>) -> Result<(), CommandError> {
@@ -59,7 +58,7 @@ impl Session {
         }
         let expires_at = verified.expires_at();
         self.expiries.set_connection(expires_at.map(|at| self.end_of_grace(at)));
-        self.reply(|out| reply::refresh(out, id, expires_at.map(ttl_seconds)));
+        self.reply(id, Reply::Refresh(expires_at.map(ttl_seconds)));
         Ok(())
     }
 
@@ -106,7 +105,7 @@ impl Session {
             Some(at) => self.expiries.set_subscription(channel, self.end_of_grace(at)),
             None => self.expiries.forget(&channel),
         }
-        self.reply(|out| reply::sub_refresh(out, id, expires_at.map(ttl_seconds)));
+        self.reply(id, Reply::SubRefresh(expires_at.map(ttl_seconds)));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::protocol::api::params::{RoomsReadParams, RpcPublishParams, UserParams
 use crate::protocol::api::results::{ContactsResult, Done, ReadResult, UnreadResult};
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::RpcRequest;
-use crate::protocol::reply;
+use crate::protocol::reply::Reply;
 
 impl Session {
     pub(super) fn rpc(&mut self, id: u32, request: RpcRequest) -> Result<(), CommandError> {
@@ -47,7 +47,7 @@ impl Session {
         self.count_contact()?;
         let _slot = self.slot(Kind::Write)?;
         let contact = self.node.add_contact(self.user()?, &params.user)?;
-        self.reply(|out| reply::rpc_result(out, id, &contact));
+        self.reply(id, Reply::Rpc(&contact));
         Ok(())
     }
 
@@ -56,7 +56,7 @@ impl Session {
         self.count_request()?;
         let _slot = self.slot(Kind::Write)?;
         self.node.remove_contact(self.user()?, &params.user)?;
-        self.reply(|out| reply::rpc_result(out, id, &Done));
+        self.reply(id, Reply::Rpc(&Done));
         Ok(())
     }
 
@@ -65,7 +65,7 @@ impl Session {
         self.count_request()?;
         let _slot = self.slot(Kind::Read)?;
         let contacts = self.node.contacts(self.user()?, &page)?;
-        self.reply(|out| reply::rpc_result(out, id, &ContactsResult(&contacts)));
+        self.reply(id, Reply::Rpc(&ContactsResult(&contacts)));
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Session {
         let _slot = self.slot(Kind::Write)?;
         let result: ReadResult =
             self.node.set_read(self.caller(&params.channel), &params.channel, params.seq)?;
-        self.reply(|out| reply::rpc_result(out, id, &result));
+        self.reply(id, Reply::Rpc(&result));
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Session {
         let _slot = self.slot(Kind::Read)?;
         self.user()?;
         let rooms = self.node.unread(self.client()?, &page)?;
-        self.reply(|out| reply::rpc_result(out, id, &UnreadResult(&rooms)));
+        self.reply(id, Reply::Rpc(&UnreadResult(&rooms)));
         Ok(())
     }
 }

@@ -7,9 +7,9 @@ use crate::auth::{TokenError, VerifiedSubscription};
 use crate::clock;
 use crate::ids::Channel;
 use crate::node::{Answer, Extra, Position, SubscribeOptions};
-use crate::outbox::frame;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::SubscribeRequest;
+use crate::protocol::message::Message;
 
 impl Session {
     /// Subscribes; the reply comes from the room's shard, before anything the room sends.
@@ -42,13 +42,13 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves a channel; also when the client was not in it. `final_line`, the reply or the push about
-    /// it, comes behind the last message of the room.
-    pub(super) fn unsubscribe(&mut self, channel: &Channel, final_line: &[u8]) {
+    /// Leaves a channel; also when the client was not in it. `last`, the reply or the push about it, comes
+    /// behind the last message of the room.
+    pub(super) fn unsubscribe(&mut self, channel: &Channel, last: &Message<'_>) {
         self.expiries.forget(channel);
         let Some(client) = &self.client else { return };
-        if !self.node.unsubscribe(client, channel, frame::text(final_line)) {
-            self.reply(|out| out.extend_from_slice(final_line));
+        if !self.node.unsubscribe(client, channel, last) {
+            self.tell(last);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::ids::ConnectionId;
 use crate::net::queries::{Kind, Slot};
 use crate::node::ClientSelector;
 use crate::node::tests::rig::{Backend, Rig, SECURED};
+use crate::protocol::format::Format;
 
 /// Longest wait for a reply; reached only when something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +38,10 @@ impl Talk {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let (socket, _) = listener.accept().unwrap();
-        let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), Arc::new(socket), None).unwrap();
+        let outbox = rig
+            .handle()
+            .outbox_for_socket(ConnectionId::next(), Format::Json, Arc::new(socket), None)
+            .unwrap();
         let rules = Arc::new(ClientRules::new(&rig.config));
         let queries = Arc::new(Queries::new(&rig.config, rig.handle().metrics()));
         let origin = rules.rates.connection(outbox.id());
@@ -69,7 +73,7 @@ impl Talk {
     fn say_text(&mut self, text: &str) -> Flow {
         let mut rest = text;
         loop {
-            let flow = self.session.on_text(rest);
+            let flow = self.session.on_frame(Frame::Text(rest));
             self.session.end_turn();
             while let Some(work) = self.session.take_work() {
                 work();
@@ -391,9 +395,9 @@ fn commands_beyond_the_rate_are_refused() {
 fn a_turn_is_bounded() {
     let mut talk = Talk::open("");
     let pongs = vec!["{}"; TURN_COMMANDS_MAX - 1].join("\n");
-    assert_eq!(talk.session.on_text(&pongs), Flow::Continue);
+    assert_eq!(talk.session.on_frame(Frame::Text(&pongs)), Flow::Continue);
     assert!(!talk.session.is_turn_full());
-    assert_eq!(talk.session.on_text("{}"), Flow::Continue);
+    assert_eq!(talk.session.on_frame(Frame::Text("{}")), Flow::Continue);
     assert!(talk.session.is_turn_full() && talk.session.take_pong() && !talk.session.take_pong());
     talk.session.end_turn();
     assert!(!talk.session.is_turn_full());
@@ -491,7 +495,7 @@ fn a_command_that_asks_the_database_waits_for_others_queries() {
             .unwrap();
         let (before, slots) = (talk.commands_total(method), talk.take_slots());
         for _ in 0..2 {
-            assert_eq!(talk.session.on_text(&command.to_string()), Flow::Wait(0), "{command}");
+            assert_eq!(talk.session.on_frame(Frame::Text(&command.to_string())), Flow::Wait(0), "{command}");
             talk.session.end_turn();
             assert!(talk.session.is_in_line() && talk.session.deadline().is_some(), "{command}");
         }
@@ -526,12 +530,12 @@ fn nobody_stands_in_line_with_publishes_on_their_way() {
     let publish = json!({ "id": 2, "publish": { "channel": "lobby", "data": 1 } }).to_string();
     let asks = json!({ "id": 3, "publish": { "channel": "club:a", "data": 1 } }).to_string();
     let text = format!("{publish}\n{asks}");
-    assert_eq!(talk.session.on_text(&text), Flow::Wait(publish.len() + 1));
+    assert_eq!(talk.session.on_frame(Frame::Text(&text)), Flow::Wait(publish.len() + 1));
     assert!(!talk.session.is_in_line(), "it would keep a slot while it waits for its commit");
     talk.session.end_turn();
     talk.session.take_work().unwrap()();
     while talk.session.wake_when_committed() {}
-    assert_eq!(talk.session.on_text(&asks), Flow::Wait(0));
+    assert_eq!(talk.session.on_frame(Frame::Text(&asks)), Flow::Wait(0));
     assert!(talk.session.is_in_line());
     talk.session.leave_line();
     drop(slots);

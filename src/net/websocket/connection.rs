@@ -28,8 +28,9 @@ use crate::net::readers::{Next, Tick, Wait};
 use crate::net::session::{Flow, Session};
 use crate::node::NodeHandle;
 use crate::outbox::{Ended, Outbox, Work, frame};
+use crate::protocol;
 use crate::protocol::code::CloseCode;
-use crate::protocol::push;
+use crate::protocol::format::Frame;
 
 /// Longest wait of an end for the acks before it. The store has answered by then, if only that it cannot.
 const ACKS_WAIT: Duration = GOODBYE;
@@ -42,7 +43,7 @@ pub(in crate::net) struct WebSocket {
     timers: Timers,
     session: Session,
     /// The rest of a frame whose replies the client has to read first.
-    unread: Option<Utf8Bytes>,
+    unread: Option<Message>,
     /// Since when nothing is read because the client does not take its replies, and until when it may.
     capacity_by: Option<Instant>,
     /// Connect was refused by a reply; until then the client may close the connection.
@@ -311,8 +312,8 @@ impl WebSocket {
         }
         self.capacity_by = None;
         self.input.stream.begin_turn();
-        if let Some(text) = self.unread.take()
-            && let Err(stop) = self.on_text(text)
+        if let Some(frame) = self.unread.take()
+            && let Err(stop) = self.on_frame(frame)
         {
             return stop;
         }
@@ -331,11 +332,7 @@ impl WebSocket {
     /// Reads and handles one message.
     fn read(&mut self) -> Result<(), Stop> {
         match self.input.read() {
-            Ok(Some(Message::Text(text))) => self.on_text(text),
-            Ok(Some(Message::Binary(_))) => {
-                let close = CloseFrame { kind: Some("binary"), ..CloseCode::BadRequest.into() };
-                Err(Stop::End(End::Close(close)))
-            }
+            Ok(Some(frame @ (Message::Text(_) | Message::Binary(_)))) => self.on_frame(frame),
             Ok(Some(Message::Close(_))) => Err(Stop::End(End::AnswerClose)),
             // Pings and pongs.
             Ok(Some(_)) => {
@@ -348,9 +345,14 @@ impl WebSocket {
         }
     }
 
-    fn on_text(&mut self, text: Utf8Bytes) -> Result<(), Stop> {
+    /// Handles the commands of a text or binary frame.
+    fn on_frame(&mut self, frame: Message) -> Result<(), Stop> {
         let was_connected = self.session.is_connected();
-        let flow = self.session.on_text(text.as_str());
+        let flow = match &frame {
+            Message::Text(text) => self.session.on_frame(Frame::Text(text.as_str())),
+            Message::Binary(bytes) => self.session.on_frame(Frame::Binary(bytes)),
+            _ => Flow::Continue,
+        };
         debug_assert!(self.session.is_connected() || !was_connected, "a session stays connected to its end");
         if self.session.is_connected() && !was_connected {
             self.timers.connected(Instant::now(), self.session.spread());
@@ -361,7 +363,7 @@ impl WebSocket {
         }
         self.timers.set_expiry(self.session.next_expiry());
         if let Flow::Wait(position) = flow {
-            self.unread = rest(&text, position);
+            self.unread = rest(&frame, position);
         }
         self.follow(flow)
     }
@@ -400,7 +402,7 @@ impl WebSocket {
     }
 
     fn ping(&self) {
-        let _ = self.outbox.reply(&frame::text(push::PING));
+        let _ = self.outbox.reply(&frame::message(self.outbox.format(), &protocol::message::Message::Ping));
     }
 
     fn follow(&self, flow: Flow) -> Result<(), Stop> {
@@ -485,9 +487,15 @@ impl Drop for WebSocket {
 }
 
 /// The part of a frame from `position` on, without a copy.
-fn rest(text: &Utf8Bytes, position: usize) -> Option<Utf8Bytes> {
-    let bytes: &bytes::Bytes = text.as_ref();
-    Utf8Bytes::try_from(bytes.slice(position..)).ok()
+fn rest(frame: &Message, position: usize) -> Option<Message> {
+    match frame {
+        Message::Text(text) => {
+            let bytes: &bytes::Bytes = text.as_ref();
+            Utf8Bytes::try_from(bytes.slice(position..)).ok().map(Message::Text)
+        }
+        Message::Binary(bytes) => Some(Message::Binary(bytes.slice(position..))),
+        _ => None,
+    }
 }
 
 /// The end that input brings which tungstenite refused.

@@ -8,6 +8,7 @@ use super::stream::SocketStream;
 use crate::ids::ConnectionId;
 use crate::limits::MESSAGE_DEADLINE;
 use crate::node::tests::rig::{Backend, Rig};
+use crate::protocol::format::Format;
 
 /// Both ends of a connection on the loopback device: the client's, and the server's.
 fn pair() -> (TcpStream, Arc<TcpStream>) {
@@ -20,7 +21,7 @@ fn pair() -> (TcpStream, Arc<TcpStream>) {
 fn a_message_has_a_deadline_from_its_first_byte_to_its_last() {
     let rig = Rig::new(Backend::Sqlite, "");
     let (_client, socket) = pair();
-    let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), socket, None).unwrap();
+    let outbox = rig.handle().outbox_for_socket(ConnectionId::next(), Format::Json, socket, None).unwrap();
     let before = Instant::now();
     let whole = SocketStream::new(outbox.clone(), &[0x81, 0x81, 1, 2, 3, 4, b'x']);
     assert_eq!(whole.message_deadline(), None);

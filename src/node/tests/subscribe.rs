@@ -3,6 +3,7 @@
 use super::rig::{SECURED, channel};
 use crate::node::{Position, RoomKind};
 use crate::protocol::code::ErrorCode;
+use crate::protocol::message::Message;
 
 const SETTINGS: &str = "[client]\nchannels_max = 2\n[namespace.made]\nauto_create = false\n";
 
@@ -29,8 +30,8 @@ on_both_databases! {
         assert_eq!(rig.subscribe(&ann, "a", None).unwrap_err(), ErrorCode::AlreadySubscribed);
         rig.subscribe(&ann, "b", None).unwrap();
         assert_eq!(rig.subscribe(&ann, "c", None).unwrap_err(), ErrorCode::LimitExceeded);
-        assert!(rig.handle().unsubscribe(&ann, &channel("a"), bytes::Bytes::new()));
-        assert!(!rig.handle().unsubscribe(&ann, &channel("a"), bytes::Bytes::new()));
+        assert!(rig.handle().unsubscribe(&ann, &channel("a"), &Message::Ping));
+        assert!(!rig.handle().unsubscribe(&ann, &channel("a"), &Message::Ping));
         rig.subscribe(&ann, "c", None).unwrap();
         rig.handle().disconnect(&ann);
         assert!(!ann.is_subscribed(&channel("b")) && !ann.is_subscribed(&channel("c")));

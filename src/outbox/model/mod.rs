@@ -307,7 +307,7 @@ fn publication(sender: u64, number: u64) -> Packet {
         tags: None,
         created_at_ms: 0,
     };
-    Packet::new(None, Some([publication].into()))
+    Packet::new(PerFormat::default(), Some([publication].into()))
 }
 
 /// Delivers publications as a room does; gives the seqs the outbox took.

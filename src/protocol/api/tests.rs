@@ -10,7 +10,7 @@ use super::*;
 use crate::ids::Channel;
 use crate::protocol::code::Close;
 use crate::protocol::command::{ChannelRequest, HistoryRequest};
-use crate::protocol::reply::{HistoryResult, PresenceStatsResult, PublicationList};
+use crate::protocol::reply::{HistoryResult, PresenceStatsResult};
 
 fn channel(name: &str) -> Channel {
     Channel::new(name).unwrap()
@@ -253,7 +253,7 @@ fn results_about_the_server() {
     );
     let stats = PresenceStatsResult { num_clients: 2, num_users: 1 };
     assert_eq!(text(&stats), r#"{"num_clients":2,"num_users":1}"#);
-    let history = HistoryResult { publications: &PublicationList::new(), epoch: "e", offset: 4 };
+    let history = HistoryResult { publications: &[], epoch: "e", offset: 4 };
     assert_eq!(text(&history), r#"{"publications":[],"epoch":"e","offset":4}"#);
 }
 

@@ -1,8 +1,8 @@
-//! Faults of text that is no command, and their answers.
+//! Faults of bytes that are no command, and their answers.
 
 use std::fmt;
 
-/// The answer to text that is no legal command.
+/// The answer to bytes that are no legal command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadCommand {
     /// The protocol is broken: close with [`CloseCode::BadRequest`](crate::protocol::code::CloseCode), read no further.
@@ -17,12 +17,14 @@ pub enum BadCommand {
     },
 }
 
-/// The way in which text breaks the protocol; for metrics and logs.
+/// The way in which a frame breaks the protocol; for metrics and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
     /// The frame or one of its lines is empty.
     Blank,
-    /// No JSON object, or one whose members have impossible types.
+    /// A binary frame came where text frames were agreed upon.
+    Binary,
+    /// No command, or one whose members have impossible types.
     Malformed,
     /// No known method is named.
     NoMethod,
@@ -37,6 +39,7 @@ impl Broken {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Blank => "blank",
+            Self::Binary => "binary",
             Self::Malformed => "malformed",
             Self::NoMethod => "no_method",
             Self::NoId => "no_id",
