@@ -19,7 +19,7 @@ pub use crate::net::fuzz::{frames, head};
 /// The time at which tokens are looked at, in seconds since 1970 UTC.
 const NOW: i64 = 1_800_000_000;
 
-/// Reads a text frame of commands. What passes has an id where one is needed and payloads that are compact JSON.
+/// Reads a text frame of commands. What passes has an id where one is needed and payloads that are JSON.
 pub fn commands(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for command in decode_frame(text) {
@@ -27,7 +27,7 @@ pub fn commands(bytes: &[u8]) {
             Ok(Command { id, method }) => {
                 let needs_none = matches!(method, Method::Send(_) | Method::Pong);
                 assert!(id > 0 || needs_none, "a command without an id");
-                payloads(&method).into_iter().for_each(assert_compact);
+                payloads(&method).into_iter().for_each(assert_fit);
             }
             Err(BadCommand::Refuse { id, .. }) => assert!(id > 0, "nobody can be answered"),
             Err(BadCommand::Close(_)) => break,
@@ -46,10 +46,14 @@ fn payloads(method: &Method) -> Vec<&str> {
     payload.into_iter().collect()
 }
 
-/// A payload goes to every listener as one line, and to SQL as JSON.
-fn assert_compact(payload: &str) {
-    assert!(!payload.contains(['\n', '\r']), "a payload breaks the line: {payload:?}");
-    assert_eq!(crate::json::compact(payload).as_deref(), Ok(payload), "not compact, or not fit for clients");
+/// A payload goes to every listener as one line of the same value, and to SQL as JSON.
+fn assert_fit(payload: &str) {
+    assert_eq!(crate::json::check(payload), Ok(()), "not fit for clients");
+    let mut line = Vec::new();
+    crate::json::push_line(&mut line, payload);
+    let line = String::from_utf8(line).unwrap_or_default();
+    assert!(!line.contains('\n'), "a payload breaks the line: {payload:?}");
+    assert_eq!(crate::json::compact(payload), crate::json::compact(&line), "another value");
 }
 
 /// Reads the body of every method of the HTTP API, and bare payloads.
@@ -68,7 +72,7 @@ pub fn api(bytes: &[u8]) {
     read::<params::RoomsReadParams>(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(payload) = api::payload(text) {
-        assert_compact(&payload);
+        assert_fit(&payload);
         let [given, passed_on] =
             [text, &payload].map(|text| serde_json::from_str::<serde_json::Value>(text).ok());
         assert!(given.is_some() && given == passed_on, "another value");

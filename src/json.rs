@@ -1,6 +1,6 @@
 //! JSON as text: making it compact, and writing strings and numbers.
 //!
-//! Payloads travel through the program as the text they arrived in, never as parsed values. Owns
+//! Payloads travel through the program as the text they arrived in, byte for byte, never as parsed values. Owns
 //! the rule of what text is fit to be passed on to every client; knows nothing of any message.
 
 use std::fmt;
@@ -41,6 +41,16 @@ impl fmt::Display for Unfit {
 }
 
 impl std::error::Error for Unfit {}
+
+/// Checks that clients can read the text.
+///
+/// `valid` must be one valid JSON value: the caller's parser has established that.
+///
+/// # Errors
+/// [`Unfit`] when they cannot.
+pub(crate) fn check(valid: &str) -> Result<(), Unfit> {
+    inspect(valid.as_bytes()).map(drop)
+}
 
 /// The same JSON without the white space between its tokens; strings stay byte for byte.
 ///
@@ -146,6 +156,17 @@ fn string_length(json: &[u8]) -> usize {
         }
     }
     json.len()
+}
+
+/// Appends JSON in one line: line breaks, which stand between tokens only, become spaces.
+pub(crate) fn push_line(out: &mut Vec<u8>, json: &str) {
+    let mut rest = json.as_bytes();
+    while let Some(at) = memchr::memchr(b'\n', rest) {
+        out.extend_from_slice(&rest[..at]);
+        out.push(b' ');
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
 }
 
 /// Appends `text` as a JSON string literal.
@@ -260,6 +281,17 @@ mod tests {
         }
         let harmless = format!("\"{}{}\"", "[".repeat(1000), "7".repeat(9000));
         assert_eq!(&*compact(&harmless).unwrap(), harmless);
+    }
+
+    #[test]
+    fn a_line_has_no_line_break() {
+        for (given, wanted) in
+            [("", ""), ("[1, 2]", "[1, 2]"), ("\n{\r\n\t\"a\\n\": 1\n\n}\n", " {\r \t\"a\\n\": 1  } ")]
+        {
+            let mut out = vec![b':'];
+            push_line(&mut out, given);
+            assert_eq!(String::from_utf8(out).unwrap(), format!(":{wanted}"));
+        }
     }
 
     #[test]

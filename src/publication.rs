@@ -32,7 +32,7 @@ pub struct Publication {
     pub channel: Channel,
     /// Position in the room; 0 for a publication of a room that keeps nothing.
     pub seq: Seq,
-    /// The payload: compact JSON text without raw newlines.
+    /// The payload: JSON text, byte for byte as it was published.
     pub data: Arc<str>,
     /// The sender; `None` when the server API published.
     pub info: Option<Arc<ClientInfo>>,

@@ -20,7 +20,7 @@ use crate::store::{AppendError, Appended, Completion, NewMessage};
 pub(crate) struct Draft {
     /// The room.
     pub(crate) channel: Channel,
-    /// The payload: compact JSON text.
+    /// The payload: JSON text.
     pub(crate) data: Arc<str>,
     /// The sender as others see it; `None` for the operator.
     pub(crate) info: Option<Arc<ClientInfo>>,
@@ -164,7 +164,6 @@ impl NodeHandle {
         draft: Draft,
     ) -> Result<CheckedMessage, PublishError> {
         let Draft { channel, data, info, tags, key, skip_history } = draft;
-        debug_assert!(!data.contains('\n'), "a compact payload is one line; frames are split at lines");
         let options = self.namespace(&channel)?;
         self.check_audience(caller, &channel, options.publish)?;
         if options.persist && skip_history {

@@ -1,4 +1,4 @@
-//! The rules for single members: null as absent, payloads as compact text, names checked.
+//! The rules for single members: null as absent, payloads as they came, names checked.
 //!
 //! Shared by client commands and API parameters. A failure here means "bad request".
 
@@ -70,10 +70,19 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
     Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
 }
 
-/// Any JSON, as compact text.
+/// Any JSON, as the text it came in.
 pub(super) fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
     let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
-    raw.map(compact).transpose().map_err(Error::custom)
+    raw.map(|raw| fit(raw.get())).transpose().map_err(Error::custom)
+}
+
+/// The text of a JSON value, byte for byte.
+///
+/// # Errors
+/// [`json::Unfit`] when clients could not read it.
+pub(super) fn fit(valid: &str) -> Result<Arc<str>, json::Unfit> {
+    json::check(valid)?;
+    Ok(Arc::from(valid))
 }
 
 /// The text of a JSON value without insignificant white space, in one allocation if it had none.
@@ -84,7 +93,7 @@ pub(super) fn compact(raw: &RawValue) -> Result<Arc<str>, json::Unfit> {
     json::compact(raw.get())
 }
 
-/// Any JSON that has to be there, as compact text.
+/// Any JSON that has to be there, as the text it came in.
 pub(super) fn required_payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
     payload(deserializer)?.ok_or_else(|| Error::custom("data is missing"))
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::json::{push_number, push_string};
+use crate::json::{push_line, push_number, push_string};
 
 /// A JSON object being written; [`Object::end`] closes it.
 ///
@@ -96,6 +96,11 @@ impl<'a> Object<'a> {
         if let Some(json) = json {
             self.raw(name, json);
         }
+    }
+
+    /// Adds a payload, which is JSON text that may have line breaks: each becomes a space.
+    pub(crate) fn payload(&mut self, name: &'static str, json: &str) {
+        push_line(self.value(name), json);
     }
 
     /// Adds an object.

@@ -63,7 +63,7 @@ impl Reply<'_> {
 
 impl WriteMembers for Publication {
     fn write(&self, object: &mut Object<'_>) {
-        object.raw("data", &self.data);
+        object.payload("data", &self.data);
         if let Some(info) = &self.info {
             object.object("info", &**info);
         }

@@ -16,7 +16,7 @@ pub struct NewMessage {
     pub channel: Channel,
     /// Creates the room when it does not exist.
     pub auto_create: bool,
-    /// The payload: compact JSON text.
+    /// The payload: JSON text.
     pub data: Arc<str>,
     /// The sender; `None` for the server API.
     pub info: Option<Arc<ClientInfo>>,

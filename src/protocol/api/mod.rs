@@ -61,7 +61,7 @@ pub(crate) fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Re
     decode(data.unwrap_or("{}").as_bytes()).map_err(|_| ErrorCode::BadRequest)
 }
 
-/// Checks text that shall become a payload, and makes it compact: for publishing from code.
+/// Checks text that shall become a payload: for publishing from code.
 ///
 /// # Errors
 /// [`BadParams`] when it is no JSON, `null`, or JSON that clients could not read.
@@ -71,7 +71,7 @@ pub(crate) fn payload(text: &str) -> Result<Arc<str>, BadParams> {
     if raw.get() == "null" {
         return Err(BadParams::Rejected("data is missing".to_owned()));
     }
-    fields::compact(raw).map_err(|unfit| BadParams::Rejected(unfit.to_string()))
+    fields::fit(raw.get()).map_err(|unfit| BadParams::Rejected(unfit.to_string()))
 }
 
 /// An error as the caller of the API is told.

@@ -36,7 +36,7 @@ pub(crate) struct BroadcastParams {
 /// A message from the operator's backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiMessage {
-    /// The payload, compact JSON.
+    /// The payload, JSON.
     pub data: Arc<str>,
     /// String-to-string object, compact JSON.
     pub tags: Option<Arc<str>>,
@@ -234,7 +234,7 @@ pub(crate) struct RpcPublishParams {
     /// The channel.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,
-    /// The payload, compact JSON.
+    /// The payload, JSON.
     #[serde(deserialize_with = "fields::required_payload")]
     pub data: Arc<str>,
     /// The key of this message, chosen by the client.
@@ -278,5 +278,5 @@ fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, 
 fn json_of_base64(text: &str) -> Result<Arc<str>, &'static str> {
     let bytes = STANDARD.decode(text).map_err(|_| "b64data is no base64")?;
     let raw: &RawValue = serde_json::from_slice(&bytes).map_err(|_| "b64data holds no JSON")?;
-    fields::compact(raw).map_err(|_| "b64data holds JSON that clients cannot read")
+    fields::fit(raw.get()).map_err(|_| "b64data holds JSON that clients cannot read")
 }

@@ -37,7 +37,7 @@ fn publish_params() {
         params::<PublishParams>(
             "{\n  \"channel\": \"news\",\n  \"data\": {\n \"a\": \"b c\"\n}\n, \"delta\": true}"
         ),
-        PublishParams { channel: channel("news"), message: plain_message(r#"{"a":"b c"}"#) }
+        PublishParams { channel: channel("news"), message: plain_message("{\n \"a\": \"b c\"\n}") }
     );
     assert_eq!(
         params::<PublishParams>(
@@ -49,7 +49,7 @@ fn publish_params() {
                 tags: Some(r#"{"k":"v"}"#.into()),
                 idempotency_key: Some("k".into()),
                 skip_history: true,
-                ..plain_message(r#"{"a":1}"#)
+                ..plain_message(r#"{"a": 1}"#)
             }
         }
     );
@@ -81,7 +81,7 @@ fn publish_params() {
 
 #[test]
 fn payloads_from_code_are_checked() {
-    assert_eq!(payload(" { \"a\" : 1 }\n"), Ok(Arc::from(r#"{"a":1}"#)));
+    assert_eq!(payload(" { \"a\" : 1 }\n"), Ok(Arc::from(r#"{ "a" : 1 }"#)));
     for text in ["", "{", "{} {}", "NaN"] {
         assert!(matches!(payload(text), Err(BadParams::Malformed(_))), "{text}");
     }
@@ -95,7 +95,7 @@ fn payloads_from_code_are_checked() {
 fn broadcast_params() {
     assert_eq!(
         params::<BroadcastParams>(r#"{"channels":["a","b"],"data":[1, 2]}"#),
-        BroadcastParams { channels: vec![channel("a"), channel("b")], message: plain_message("[1,2]") }
+        BroadcastParams { channels: vec![channel("a"), channel("b")], message: plain_message("[1, 2]") }
     );
     rejected::<BroadcastParams>(&[
         r#"{"channels":[],"data":1}"#,

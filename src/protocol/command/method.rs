@@ -102,7 +102,7 @@ pub struct ConnectRequest {
     /// The connection token.
     #[serde(deserialize_with = "fields::text")]
     pub token: Option<String>,
-    /// Data of the application, compact JSON.
+    /// Data of the application, JSON.
     #[serde(deserialize_with = "fields::payload")]
     pub data: Option<Arc<str>>,
     /// Name of the client library, such as `js`.
@@ -130,7 +130,7 @@ impl ConnectRequest {
             user: Arc<str>,
         }
 
-        let Some(data) = self.data.as_deref().filter(|data| data.starts_with('{')) else {
+        let Some(data) = self.data.as_deref().filter(|data| data.trim_start().starts_with('{')) else {
             return Ok(Arc::from(""));
         };
         let introduction: Introduction = serde_json::from_str(data).map_err(|_| ErrorCode::BadRequest)?;
@@ -162,7 +162,7 @@ pub struct SubscribeRequest {
     /// The subscription token.
     #[serde(default, deserialize_with = "fields::text")]
     pub token: Option<String>,
-    /// Data of the application, compact JSON.
+    /// Data of the application, JSON.
     #[serde(default, deserialize_with = "fields::payload")]
     pub data: Option<Arc<str>>,
     /// Missed publications are wanted.
@@ -225,7 +225,7 @@ pub struct PublishRequest {
     /// The channel.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,
-    /// The payload, compact JSON; never `null`.
+    /// The payload, JSON; never `null`.
     #[serde(deserialize_with = "fields::required_payload")]
     pub data: Arc<str>,
     /// Kind of channel; 0 is the one with a stream of publications.
@@ -276,7 +276,7 @@ pub struct RpcRequest {
     /// The method; may be empty.
     #[serde(deserialize_with = "fields::or_default")]
     pub method: String,
-    /// Its parameters, compact JSON.
+    /// Its parameters, JSON.
     #[serde(deserialize_with = "fields::payload")]
     pub data: Option<Arc<str>>,
 }
@@ -285,7 +285,7 @@ pub struct RpcRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct SendRequest {
-    /// The message, compact JSON.
+    /// The message, JSON.
     #[serde(deserialize_with = "fields::payload")]
     pub data: Option<Arc<str>>,
 }

@@ -1,6 +1,6 @@
 //! Commands of clients: from the text of a frame to checked types.
 //!
-//! A command that leaves here is well formed: its channel is a legal name, its payload compact
+//! A command that leaves here is well formed: its channel is a legal name, its payload
 //! JSON that every client can read. Whether it is allowed is for others to say.
 
 mod bad;
