@@ -5,6 +5,7 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,6 +14,7 @@ use crate::auth::{Verifier, issue};
 use crate::protocol::api::{self, params};
 use crate::protocol::command;
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
+use crate::protocol::format::{Format, Frame};
 
 pub use crate::net::fuzz::{frames, head};
 
@@ -22,7 +24,27 @@ const NOW: i64 = 1_800_000_000;
 /// Reads a text frame of commands. What passes has an id where one is needed and payloads that are JSON.
 pub fn commands(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    for command in decode_frame(text) {
+    check_commands(decode_frame(text));
+}
+
+/// Reads a binary frame of commands. What passes is as in a text frame, also when it is taken in parts.
+pub fn protobuf(bytes: &[u8]) {
+    let frame = Bytes::copy_from_slice(bytes);
+    let whole: Vec<_> = Format::Protobuf.decode(Frame::Binary(&frame)).collect();
+    check_commands(whole.iter().cloned());
+    let (mut parts, mut begin) = (Vec::new(), Some(0));
+    while let Some(position) = begin {
+        let rest = frame.slice(position..);
+        let mut commands = Format::Protobuf.decode(Frame::Binary(&rest));
+        parts.extend(commands.next());
+        begin = commands.position().map(|next| position + next);
+        assert!(begin.is_none_or(|next| next > position), "the same command again");
+    }
+    assert_eq!(parts, whole, "other commands when they are taken one by one");
+}
+
+fn check_commands(commands: impl Iterator<Item = Result<Command, BadCommand>>) {
+    for command in commands {
         match command {
             Ok(Command { id, method }) => {
                 let needs_none = matches!(method, Method::Send(_) | Method::Pong);
@@ -127,6 +149,21 @@ mod tests {
                 br#"{"id":5,"rpc":{"method":"publish","data":{"channel":"x","data":1,"key":"k"}}}"#,
                 br#"{"id":6,"presence":{"channel":"$r"}}"#,
                 br#"{"id":7,"sub_refresh":{"channel":"r","token":"t"}}"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn binary_commands_of_strangers_are_read_or_refused() {
+        run(
+            protobuf,
+            50_000,
+            &[
+                b">\x08\x01\x22:\x0a\x01t\x12\x0f{\"user\": \"ann\"}\x1a\x0c\x0a\x01a\x12\x07\x18\x012\x01e8\x05\x1a\x05\x0a\x01c\x12\x00\x22\x02js*\x0112\x06\x0a\x01x\x12\x01y8\x03",
+                b" \x08\x02*\x1c\x0a\x04news\x12\x01t\x18\x012\x01e8\xac\x02B\x011H\x01P\x01X\x01p\x02\x00\x04\x08\x08Z\x00",
+                b"\x14\x08\x04:\x10\x0a\x04news\x12\x08{\"a\": 1}\x14\x08\x05:\x10\x0a\x04news\x12\x08{\"a\":\n2}",
+                b"\x1e\x08\x07R\x1a\x0a\x04news8\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01B\x05\x08\x02\x12\x01eH\x01",
+                b"\x05b\x03\x0a\x011\x0b\x08\x09j\x07\x0a\x02[]\x12\x01m\x16\x08\x02*\x12\x0a\x04newsj\x0a\x12\x01k\x1a\x02eq\x22\x01v",
             ],
         );
     }

@@ -10,6 +10,8 @@ use crate::protocol::message::Message;
 
 /// First byte of a final text frame (RFC 6455 §5.2).
 const TEXT: u8 = 0x81;
+/// First byte of a final binary frame.
+const BINARY: u8 = 0x82;
 /// First byte of a final close frame.
 const CLOSE: u8 = 0x88;
 
@@ -35,8 +37,8 @@ pub fn message(format: Format, message: &Message<'_>) -> Bytes {
 }
 
 /// First byte of a frame of messages.
-const fn first_byte(_: Format) -> u8 {
-    TEXT
+const fn first_byte(format: Format) -> u8 {
+    if format.is_text() { TEXT } else { BINARY }
 }
 
 /// True when a frame that was made here, or by tungstenite, is a close frame.

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::ids::{Channel, Seq};
@@ -16,7 +16,7 @@ use crate::json;
 use crate::limits::{PUBLISH_KEY_BYTES_MAX, USER_ID_BYTES_MAX};
 
 /// Positions stay below this (2^53), because JavaScript holds them in a double.
-const OFFSET_MAX: u64 = 1 << 53;
+pub(super) const OFFSET_MAX: u64 = 1 << 53;
 
 /// A struct that is read from an object only; serde's own structs accept lists too.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ where
 
 /// True when the member is there, whatever it holds.
 pub(super) fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    Ok(Option::<serde::de::IgnoredAny>::deserialize(deserializer)?.is_some())
+    Ok(Option::<IgnoredAny>::deserialize(deserializer)?.is_some())
 }
 
 /// An object or `null`.
@@ -74,6 +74,13 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 pub(super) fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, D::Error> {
     let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
     raw.map(|raw| fit(raw.get())).transpose().map_err(Error::custom)
+}
+
+/// A payload that came as bytes, byte for byte; `None` when it is no JSON that clients can read.
+pub(super) fn payload_of_bytes(bytes: &[u8]) -> Option<Arc<str>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    serde_json::from_str::<IgnoredAny>(text).ok()?;
+    fit(text).ok()
 }
 
 /// The text of a JSON value, byte for byte.

@@ -2,8 +2,12 @@
 
 use std::ops::{Index, IndexMut};
 
+use bytes::Bytes;
+
 use super::command::{self, BadCommand, Broken, Command};
 use super::message::Message;
+#[cfg(feature = "server")]
+use super::protobuf;
 
 /// The form of a connection's messages, chosen at its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,6 +15,9 @@ pub enum Format {
     /// JSON objects, one a line, in text frames.
     #[default]
     Json,
+    /// Protobuf messages, each behind its length, in binary frames.
+    #[cfg(feature = "server")]
+    Protobuf,
 }
 
 /// The content of a frame.
@@ -19,11 +26,15 @@ pub enum Frame<'a> {
     /// Of a text frame.
     Text(&'a str),
     /// Of a binary frame.
-    Binary(&'a [u8]),
+    Binary(&'a Bytes),
 }
 
 impl Format {
     /// All of them.
+    #[cfg(feature = "server")]
+    pub const ALL: [Self; 2] = [Self::Json, Self::Protobuf];
+    /// All of them: without sockets there is no other.
+    #[cfg(not(feature = "server"))]
     pub const ALL: [Self; 1] = [Self::Json];
 
     /// True when frames of messages are text frames.
@@ -37,6 +48,8 @@ impl Format {
     pub const fn separator(self) -> &'static [u8] {
         match self {
             Self::Json => b"\n",
+            #[cfg(feature = "server")]
+            Self::Protobuf => b"",
         }
     }
 
@@ -44,6 +57,8 @@ impl Format {
     pub fn write(self, out: &mut Vec<u8>, message: &Message<'_>) {
         match self {
             Self::Json => message.write_json(out),
+            #[cfg(feature = "server")]
+            Self::Protobuf => protobuf::write(out, message),
         }
     }
 
@@ -53,6 +68,12 @@ impl Format {
         match (self, frame) {
             (Self::Json, Frame::Text(text)) => Commands(Source::Json(command::decode_frame(text))),
             (Self::Json, Frame::Binary(_)) => Commands(Source::Foreign(Some(Broken::Binary))),
+            #[cfg(feature = "server")]
+            (Self::Protobuf, Frame::Binary(bytes)) => {
+                Commands(Source::Protobuf(protobuf::decode_frame(bytes)))
+            }
+            #[cfg(feature = "server")]
+            (Self::Protobuf, Frame::Text(_)) => Commands(Source::Foreign(Some(Broken::Text))),
         }
     }
 }
@@ -64,6 +85,8 @@ pub struct Commands<'a>(Source<'a>);
 #[derive(Debug)]
 enum Source<'a> {
     Json(command::Commands<'a>),
+    #[cfg(feature = "server")]
+    Protobuf(protobuf::Commands<'a>),
     /// A frame of the other kind.
     Foreign(Option<Broken>),
 }
@@ -75,6 +98,8 @@ impl Commands<'_> {
     pub fn position(&self) -> Option<usize> {
         match &self.0 {
             Source::Json(commands) => commands.position(),
+            #[cfg(feature = "server")]
+            Source::Protobuf(commands) => commands.position(),
             Source::Foreign(broken) => broken.map(|_| 0),
         }
     }
@@ -86,6 +111,8 @@ impl Iterator for Commands<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.0 {
             Source::Json(commands) => commands.next(),
+            #[cfg(feature = "server")]
+            Source::Protobuf(commands) => commands.next(),
             Source::Foreign(broken) => broken.take().map(|broken| Err(BadCommand::Close(broken))),
         }
     }

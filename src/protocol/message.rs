@@ -1,4 +1,4 @@
-//! What the server tells a client, whatever the form in which it is written.
+//! Messages to clients, whatever the form in which they are written.
 
 use super::object::Object;
 use super::push::Push;
@@ -9,7 +9,7 @@ use super::reply::Reply;
 pub enum Message<'a> {
     /// The answer to the command with this id.
     Reply(u32, Reply<'a>),
-    /// What nobody asked for.
+    /// News that nobody asked for.
     Push(Push<'a>),
     /// The ping of the server.
     Ping,

@@ -10,6 +10,8 @@ mod fields;
 pub(crate) mod format;
 pub(crate) mod message;
 mod object;
+#[cfg(feature = "server")]
+mod protobuf;
 pub(crate) mod push;
 pub(crate) mod reply;
 

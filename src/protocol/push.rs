@@ -7,7 +7,7 @@ use super::object::{Object, WriteMembers};
 use crate::ids::Channel;
 use crate::publication::{ClientInfo, Publication};
 
-/// What the server tells the listeners of a channel.
+/// News of a channel, for its listeners.
 #[derive(Debug, Clone, Copy)]
 pub enum Push<'a> {
     /// A message of its channel.

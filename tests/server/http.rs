@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use crate::support::frames::{BINARY, TEXT};
 use crate::support::http::{HttpConnection, request};
 use crate::support::server::TestServer;
 use crate::support::websocket::WebSocket;
@@ -527,27 +528,43 @@ fn an_open_server_is_for_this_machine_only() {
 #[test]
 fn subprotocols_and_upgrades() {
     let server = TestServer::start();
-    for (headers, status) in [
-        ("Sec-WebSocket-Protocol:\r\n", "101"),
-        ("Sec-WebSocket-Protocol: \r\n", "101"),
-        ("Sec-WebSocket-Protocol: centrifuge-json\r\n", "101"),
-        ("Sec-WebSocket-Protocol: chat\r\n", "101"),
-        ("Sec-WebSocket-Protocol: centrifuge-json, centrifuge-protobuf\r\n", "101"),
-        ("Sec-WebSocket-Protocol: centrifuge-protobuf,centrifuge-json\r\n", "101"),
-        ("Sec-WebSocket-Protocol: centrifuge-protobuf\r\nSec-WebSocket-Protocol: centrifuge-json\r\n", "101"),
-        ("Sec-WebSocket-Protocol: centrifuge-protobuf, chat\r\n", "400"),
-        ("Sec-WebSocket-Protocol: centrifuge-protobuf\r\n", "400"),
-        ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n", "101"),
+    let (json, protobuf) = ("centrifuge-json", "centrifuge-protobuf");
+    for (query, headers, answered) in [
+        ("", "Sec-WebSocket-Protocol:\r\n", None),
+        ("", "Sec-WebSocket-Protocol: \r\n", None),
+        ("", "Sec-WebSocket-Protocol: centrifuge-json\r\n", Some(json)),
+        ("", "Sec-WebSocket-Protocol: chat\r\n", None),
+        ("", "Sec-WebSocket-Protocol: centrifuge-json, centrifuge-protobuf\r\n", Some(json)),
+        ("", "Sec-WebSocket-Protocol: centrifuge-protobuf,centrifuge-json\r\n", Some(protobuf)),
+        ("", "Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: CENTRIFUGE-JSON\r\n", Some(json)),
+        ("", "Sec-WebSocket-Protocol: chat, ,centrifuge-protobuf , x\r\n", Some(protobuf)),
+        ("", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n", None),
+        ("?format=json", "", None),
+        ("?format=protobuf", "", None),
+        ("?a=b&cf_protocol=protobuf", "", None),
+        ("?format=protobuf", "Sec-WebSocket-Protocol: centrifuge-json\r\n", None),
+        (
+            "?format=protobuf",
+            "Sec-WebSocket-Protocol: centrifuge-json, centrifuge-protobuf\r\n",
+            Some(protobuf),
+        ),
     ] {
-        let (head, _) = WebSocket::try_open(server.address, headers);
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}: {head}");
-        let echoed = head.contains("Sec-WebSocket-Protocol: centrifuge-json\r\n");
-        assert_eq!(echoed, headers.contains("json"), "{head}");
+        let path = format!("/connection/websocket{query}");
+        let (head, socket) = WebSocket::try_open_at(server.address, &path, headers);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{headers}: {head}");
+        let line = answered.map(|name| format!("Sec-WebSocket-Protocol: {name}"));
+        let given = head.lines().find(|line| line.starts_with("Sec-WebSocket-Protocol"));
+        assert_eq!(given.map(str::to_owned), line, "{query} {headers}");
         assert!(!head.contains("Sec-WebSocket-Extensions"), "{head}");
-    }
-    for query in ["?format=protobuf", "?cf_protocol=protobuf"] {
-        let (head, _) = WebSocket::try_open_at(server.address, &format!("/connection/websocket{query}"), "");
-        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+        let (socket, received) = socket.unwrap();
+        let mut websocket = WebSocket::resume(socket, received);
+        let speaks_protobuf = query.contains("protobuf") || answered == Some(protobuf);
+        match speaks_protobuf {
+            true => websocket.send_binary(b"\x04\x08\x01\x22\x00"),
+            false => websocket.send_text(r#"{"id":1,"connect":{}}"#),
+        }
+        let expected = if speaks_protobuf { BINARY } else { TEXT };
+        assert_eq!(websocket.read().unwrap().opcode, expected, "{query} {headers}");
     }
     let old = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

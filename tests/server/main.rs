@@ -7,7 +7,8 @@
 #[allow(dead_code, reason = "shared with the torture")]
 mod support;
 
-/// Two tests of the same body: the server keeps its messages in SQLite, and in PostgreSQL.
+/// Three tests of the same body: the server keeps its messages in SQLite, and in PostgreSQL; and its clients
+/// speak Protobuf.
 macro_rules! on_both_databases {
     ($(#[doc = $words:literal])* $name:ident($server:ident $(, $extras:expr)?) $body:block) => {
         $(#[doc = $words])*
@@ -28,6 +29,14 @@ macro_rules! on_both_databases {
             fn on_postgres() {
                 let extras = concat!($($extras)?);
                 run(crate::support::server::TestServer::on(crate::support::server::Backend::Postgres, extras));
+            }
+
+            #[test]
+            fn in_protobuf() {
+                use crate::support::server::{Backend, TestServer};
+                let mut server = TestServer::on(Backend::Sqlite, concat!($($extras)?));
+                server.speaks_protobuf = true;
+                run(server);
             }
         }
     };

@@ -244,8 +244,8 @@ fn open_mode_has_no_limits() {
 on_both_databases! {
     the_questions_of_many_connections_hold_up_nobody_else(
         server,
-        "[client]\ntoken_hmac_secret = 'a secret only the tests know'\n[database]\nread_connections = 1\n\
-         [limits]\nconnection_requests_per_second_max = 0\n"
+        "[client]\ntoken_hmac_secret = 'a secret only the tests know'\nping_interval = '5m'\n\
+         [database]\nread_connections = 1\n[limits]\nconnection_requests_per_second_max = 0\n"
     ) {
         let mut bob = connect(&server, "bob");
         bob.join("room");

@@ -155,7 +155,7 @@ on_both_databases! {
             });
             for _ in 0..40 {
                 let id = ann.call(r#"{"subscribe":{"channel":"room"}}"#);
-                let lines = lines(&mut ann.websocket, 1);
+                let lines = ann.next_lines();
                 let reply: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
                 assert_eq!(reply["id"], id, "the reply comes first: {lines:?}");
                 let head = reply["subscribe"]["offset"].as_u64().unwrap_or(0);
@@ -163,26 +163,16 @@ on_both_databases! {
                     assert!(line.contains(&format!(r#""data":{number},"#)), "{line} after {head}");
                 }
                 let id = ann.call(r#"{"unsubscribe":{"channel":"room"}}"#);
-                while !ann_is_out(&mut ann.websocket, id) {}
+                while !is_out(&mut ann, id) {}
             }
         });
         ann.expect_silence("room");
     }
 }
 
-/// The lines of the next frames, at least so many.
-fn lines(websocket: &mut crate::support::websocket::WebSocket, least: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    while lines.len() < least {
-        let frame = websocket.read().expect("a frame");
-        lines.extend(String::from_utf8(frame.payload).unwrap().lines().map(str::to_owned));
-    }
-    lines
-}
-
 /// Reads a frame; true if it held the reply to this unsubscribe, behind which nothing may come.
-fn ann_is_out(websocket: &mut crate::support::websocket::WebSocket, id: u32) -> bool {
-    let lines = lines(websocket, 1);
+fn is_out(client: &mut crate::support::client::Client, id: u32) -> bool {
+    let lines = client.next_lines();
     let reply = format!(r#"{{"id":{id},"unsubscribe":{{}}}}"#);
     let at = lines.iter().position(|line| *line == reply);
     at.inspect(|at| assert_eq!(at + 1, lines.len(), "a push after the end: {lines:?}")).is_some()

@@ -1,12 +1,13 @@
-//! A client with few words: join, ask, send, and expect.
+//! A client with few words: join, ask, send, and expect. Its words are JSON, whatever it speaks.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::PATIENCE;
-use super::frames::{CLOSE, PONG, TEXT};
+use super::frames::{BINARY, CLOSE, PONG, TEXT};
+use super::protobuf;
 use super::server::{Names, TestServer};
-use super::websocket::WebSocket;
+use super::websocket::{Frame, WebSocket};
 
 /// See the module.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Client {
     pushes: VecDeque<String>,
     pub pings: usize,
     pub answers_pings: bool,
+    speaks_protobuf: bool,
 }
 
 /// One line of a frame.
@@ -29,8 +31,21 @@ enum Line {
 }
 
 impl Client {
+    /// A client that speaks what the server's tests are about.
     pub fn open(server: &TestServer) -> Self {
+        if server.speaks_protobuf {
+            return Self::open_protobuf(server);
+        }
         Self::over(server, WebSocket::open(server.address))
+    }
+
+    /// A client that speaks Protobuf.
+    pub fn open_protobuf(server: &TestServer) -> Self {
+        let headers = "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n";
+        let (head, socket) = WebSocket::try_open(server.address, headers);
+        let (socket, received) = socket.unwrap_or_else(|| panic!("no upgrade: {head}"));
+        assert!(head.contains("\r\nSec-WebSocket-Protocol: centrifuge-protobuf\r\n"), "{head}");
+        Self { speaks_protobuf: true, ..Self::over(server, WebSocket::resume(socket, received)) }
     }
 
     pub fn over(server: &TestServer, websocket: WebSocket) -> Self {
@@ -43,6 +58,7 @@ impl Client {
             pushes: VecDeque::new(),
             pings: 0,
             answers_pings: true,
+            speaks_protobuf: false,
         }
     }
 
@@ -63,9 +79,12 @@ impl Client {
         body_of(&self.plain(&reply), id)
     }
 
-    /// Sends a text frame as it is.
+    /// Sends lines in one frame, as they are if the client speaks JSON.
     pub fn send(&mut self, text: &str) {
-        self.websocket.send_text(text);
+        match self.speaks_protobuf {
+            true => self.websocket.send_binary(&protobuf::frame_of(text)),
+            false => self.websocket.send_text(text),
+        }
     }
 
     /// Sends a command, given without its id; the id it got.
@@ -174,7 +193,7 @@ impl Client {
             if frame.opcode == CLOSE {
                 break frame;
             }
-            self.take_in(&frame.payload);
+            self.take_in(&frame);
         };
         let given = u16::from_be_bytes(frame.payload[..2].try_into().unwrap());
         let reason = String::from_utf8(frame.payload[2..].to_vec()).unwrap();
@@ -223,7 +242,7 @@ impl Client {
     pub fn receive(&mut self) {
         let frame = self.websocket.read().expect("a frame, not the end");
         match frame.opcode {
-            TEXT => self.take_in(&frame.payload),
+            TEXT | BINARY => self.take_in(&frame),
             PONG => self.pushes.push_back(format!("pong {}", String::from_utf8_lossy(&frame.payload))),
             CLOSE => panic!("closed: {:?}", String::from_utf8_lossy(&frame.payload)),
             other => panic!("a frame of kind {other}"),
@@ -238,7 +257,7 @@ impl Client {
         while !holds(self) {
             assert!(Instant::now() < deadline, "frames came, but not the right ones");
             match self.websocket.read() {
-                Some(frame) if frame.opcode == TEXT => self.take_in(&frame.payload),
+                Some(frame) if matches!(frame.opcode, TEXT | BINARY) => self.take_in(&frame),
                 Some(frame) => {
                     assert_eq!((frame.opcode, &frame.payload[2..]), (CLOSE, &b"no pong"[..]));
                     return false;
@@ -259,10 +278,25 @@ impl Client {
         self.replies.len()
     }
 
-    fn take_in(&mut self, payload: &[u8]) {
+    /// The lines of the next frame, whatever they are.
+    #[track_caller]
+    pub fn next_lines(&mut self) -> Vec<String> {
+        let frame = self.websocket.read().expect("a frame, not the end");
+        self.lines(&frame)
+    }
+
+    fn lines(&self, Frame { opcode, payload }: &Frame) -> Vec<String> {
         assert!(payload.len() < 1024 * 1024, "older SDKs close on a frame of {}", payload.len());
-        for line in std::str::from_utf8(payload).unwrap().lines() {
-            match sort(line) {
+        assert_eq!(*opcode == BINARY, self.speaks_protobuf, "a frame of the other kind");
+        match self.speaks_protobuf {
+            true => protobuf::lines_of(payload),
+            false => std::str::from_utf8(payload).unwrap().lines().map(str::to_owned).collect(),
+        }
+    }
+
+    fn take_in(&mut self, frame: &Frame) {
+        for line in self.lines(frame) {
+            match sort(&line) {
                 None => {
                     self.pings += 1;
                     if self.answers_pings {

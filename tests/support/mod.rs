@@ -10,6 +10,7 @@ pub mod frames;
 pub mod http;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod postgres;
+pub mod protobuf;
 pub mod random;
 pub mod server;
 pub mod temp;

@@ -56,6 +56,8 @@ pub struct TestServer {
     pub address: SocketAddr,
     pub folder: TempDir,
     pub names: Names,
+    /// Its clients do.
+    pub speaks_protobuf: bool,
     database: String,
     /// Where strace notes what the process asks of the kernel.
     record: Option<PathBuf>,
@@ -108,7 +110,15 @@ impl TestServer {
         let (keys, tables) = extras.split_at(extras.find('[').unwrap_or(extras.len()));
         fs::write(folder.0.join("roomcast.toml"), format!("{keys}{NAMESPACES}{tables}")).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { address, folder, names: Names::default(), database, record: None, child: None }
+        Self {
+            address,
+            folder,
+            names: Names::default(),
+            speaks_protobuf: false,
+            database,
+            record: None,
+            child: None,
+        }
     }
 
     fn command(&self) -> Command {

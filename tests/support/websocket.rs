@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
-use super::frames::{Received, TEXT, frame, upgrade_request};
+use super::frames::{BINARY, Received, TEXT, frame, upgrade_request};
 use super::http::read_head;
 
 /// Where clients connect.
@@ -92,6 +92,10 @@ impl WebSocket {
 
     pub fn send_text(&mut self, text: &str) {
         self.send_bytes(&frame(TEXT, true, true, text.as_bytes()));
+    }
+
+    pub fn send_binary(&mut self, payload: &[u8]) {
+        self.send_bytes(&frame(BINARY, true, true, payload));
     }
 
     /// The server may have hung up in the meantime; the next read shows it.

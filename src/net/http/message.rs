@@ -50,9 +50,12 @@ impl Head {
 
     /// True when a comma-separated header holds the token.
     pub(super) fn has_token(&self, name: &str, token: &str) -> bool {
-        self.lines(name)
-            .flat_map(|line| line.split(','))
-            .any(|value| value.trim().eq_ignore_ascii_case(token))
+        self.tokens(name).any(|value| value.eq_ignore_ascii_case(token))
+    }
+
+    /// The tokens of a comma-separated header.
+    pub(super) fn tokens(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.lines(name).flat_map(|line| line.split(',')).map(str::trim)
     }
 
     /// A parameter of the query, undecoded.

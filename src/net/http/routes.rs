@@ -23,9 +23,9 @@ use crate::protocol::format::Format;
 /// Path of the WebSocket protocol.
 const WEBSOCKET_PATH: &str = "/connection/websocket";
 
-/// Subprotocols SDKs may offer; the second is one this server does not speak.
-const JSON_SUBPROTOCOL: &str = "centrifuge-json";
-const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
+/// Subprotocols that SDKs may offer.
+const SUBPROTOCOLS: [(&str, Format); 2] =
+    [("centrifuge-json", Format::Json), ("centrifuge-protobuf", Format::Protobuf)];
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -212,23 +212,31 @@ fn upgrade(
         return Err(Response::text(426, "only WebSocket version 13 is supported"));
     }
     check_origin()?;
-    let offers_json = head.has_token("sec-websocket-protocol", JSON_SUBPROTOCOL);
-    let wants_protobuf = head.query_value("format") == Some("protobuf")
-        || head.query_value("cf_protocol") == Some("protobuf")
-        || (!offers_json && head.has_token("sec-websocket-protocol", PROTOBUF_SUBPROTOCOL));
-    if wants_protobuf {
-        return Err(Response::text(400, "only the JSON protocol is supported, not Protobuf"));
-    }
-    let subprotocol = match offers_json {
-        true => format!("Sec-WebSocket-Protocol: {JSON_SUBPROTOCOL}\r\n"),
-        false => String::new(),
-    };
+    let (format, subprotocol) = choose_format(head);
+    let subprotocol = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
+    let subprotocol = subprotocol.unwrap_or_default();
     let accept = derive_accept_key(key.as_bytes());
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Accept: {accept}\r\n{subprotocol}\r\n"
     );
-    Ok((Format::Json, answer))
+    Ok((format, answer))
+}
+
+/// The format that a client wants, and the subprotocol to answer: of those it offers, the first that means this
+/// format. The query decides before the offers; who wants nothing in particular gets JSON.
+fn choose_format(head: &Head) -> (Format, Option<&'static str>) {
+    let offered = || {
+        let known = |token: &str| SUBPROTOCOLS.into_iter().find(|(name, _)| token.eq_ignore_ascii_case(name));
+        head.tokens("sec-websocket-protocol").filter_map(known)
+    };
+    let is_asked = |key| head.query_value(key) == Some("protobuf");
+    let format = match is_asked("format") || is_asked("cf_protocol") {
+        true => Format::Protobuf,
+        false => offered().next().map(|(_, format)| format).unwrap_or_default(),
+    };
+    let subprotocol = offered().find(|(_, offered)| *offered == format).map(|(name, _)| name);
+    (format, subprotocol)
 }
 
 /// True for 16 bytes as base64 (RFC 6455 §4.1).

@@ -520,6 +520,7 @@ mod tests {
     use crate::net::peers::Peers;
     use crate::node::tests::rig::{Backend, Rig};
     use crate::outbox::Reader;
+    use crate::protocol::format::Format;
 
     /// Nobody needs to be woken: the test gives the turns.
     struct Nobody;
@@ -543,7 +544,8 @@ mod tests {
         let peers = Peers::new(&rig.config.client, 1, rig.handle().metrics().clone());
         let mut peer = peers.accept(address.ip(), Instant::now()).unwrap();
         let reader: Arc<dyn Reader> = Arc::new(Nobody);
-        let outbox = rig.handle().outbox_for_socket(id, Arc::new(socket), Some(reader)).unwrap();
+        let outbox =
+            rig.handle().outbox_for_socket(id, Format::Json, Arc::new(socket), Some(reader)).unwrap();
         let origin = rules.rates.connection(id);
         let mut websocket =
             WebSocket::new(outbox.clone(), Vec::new(), rig.handle(), &rules, &queries, origin);

@@ -24,6 +24,8 @@ pub enum Broken {
     Blank,
     /// A binary frame came where text frames were agreed upon.
     Binary,
+    /// A text frame came where binary frames were agreed upon.
+    Text,
     /// No command, or one whose members have impossible types.
     Malformed,
     /// No known method is named.
@@ -40,6 +42,7 @@ impl Broken {
         match self {
             Self::Blank => "blank",
             Self::Binary => "binary",
+            Self::Text => "text",
             Self::Malformed => "malformed",
             Self::NoMethod => "no_method",
             Self::NoId => "no_id",

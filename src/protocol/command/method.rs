@@ -185,13 +185,13 @@ pub struct SubscribeRequest {
     pub join_leave: bool,
     /// Bit mask of offers.
     #[serde(default, deserialize_with = "fields::or_default")]
-    pub(super) flag: i64,
+    pub(in crate::protocol) flag: i64,
     /// Kind of subscription; 0 is the one with a stream of publications.
     #[serde(default, rename = "type", deserialize_with = "fields::or_default")]
-    pub(super) kind: i64,
+    pub(in crate::protocol) kind: i64,
     /// A filter on the tags of publications was asked for.
     #[serde(default, rename = "tf", deserialize_with = "fields::is_present")]
-    pub(super) tags_filter: bool,
+    pub(in crate::protocol) tags_filter: bool,
 }
 
 impl SubscribeRequest {
@@ -230,7 +230,7 @@ pub struct PublishRequest {
     pub data: Arc<str>,
     /// Kind of channel; 0 is the one with a stream of publications.
     #[serde(default, rename = "type", deserialize_with = "fields::or_default")]
-    pub(super) kind: i64,
+    pub(in crate::protocol) kind: i64,
 }
 
 impl PublishRequest {
@@ -311,7 +311,7 @@ pub struct SubRefreshRequest {
     pub token: Option<String>,
     /// Kind of refresh; 0 is that of a token.
     #[serde(rename = "type", deserialize_with = "fields::or_default")]
-    pub(super) kind: i64,
+    pub(in crate::protocol) kind: i64,
 }
 
 impl SubRefreshRequest {

@@ -1,4 +1,4 @@
-//! Commands of clients: from the text of a frame to checked types.
+//! Commands of clients: checked types, and the way to them from the text of a frame.
 //!
 //! A command that leaves here is well formed: its channel is a legal name, its payload
 //! JSON that every client can read. Whether it is allowed is for others to say.
@@ -14,7 +14,7 @@ use envelope::Envelope;
 pub(crate) use bad::{BadCommand, Broken};
 pub(crate) use method::{
     ChannelRequest, Command, ConnectRequest, HistoryRequest, Method, PublishRequest, RecoverRequest,
-    RpcRequest, StreamPosition, SubRefreshRequest, SubscribeRequest,
+    RefreshRequest, RpcRequest, SendRequest, StreamPosition, SubRefreshRequest, SubscribeRequest,
 };
 
 /// The commands of one text frame, in order: one JSON object a line.

@@ -10,7 +10,9 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { Centrifuge as Centrifuge580 } from "centrifuge";
+import { Centrifuge as Protobuf580 } from "centrifuge/build/protobuf";
 import { Centrifuge as Centrifuge571 } from "centrifuge-5.7.1";
+import { Centrifuge as Protobuf571 } from "centrifuge-5.7.1/build/protobuf";
 import WebSocket from "ws";
 
 /** Longest wait for anything; reached only when something is broken. */
@@ -21,10 +23,64 @@ export const SECRET = "the secret of the tests, long enough";
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 const binary = process.env.ROOMCAST_BIN ?? path.join(process.env.CARGO_TARGET_DIR ?? path.join(root, "target"), "debug/roomcast");
 
-export const SDKS = [["5.8.0", Centrifuge580], ["5.7.1", Centrifuge571]];
+export const SDKS = [
+  ["5.8.0", Centrifuge580],
+  ["5.8.0 in Protobuf", speakingJson(Protobuf580)],
+  ["5.7.1", Centrifuge571],
+  ["5.7.1 in Protobuf", speakingJson(Protobuf571)],
+];
 
 /** The databases to test on: both, or those of ROOMCAST_TEST_ON. */
 export const DATABASES = (process.env.ROOMCAST_TEST_ON ?? "sqlite,postgres").split(",");
+
+// ---- Protobuf -----------------------------------------------------------------------------------
+
+/**
+ * The Protobuf build of the SDK for tests that are written in JSON: it sends and gives bytes, where they have values.
+ */
+function speakingJson(Sdk) {
+  return class extends Sdk {
+    constructor(url, options) {
+      super(url, withBytes(options));
+    }
+
+    on(kind, listener) {
+      return super.on(kind, (context) => listener(withValues(context)));
+    }
+
+    /** Publishing and history go through the client. */
+    newSubscription(channel, options) {
+      const made = super.newSubscription(channel, withBytes(options));
+      const [on, presence] = [made.on.bind(made), made.presence.bind(made)];
+      return Object.assign(made, {
+        on: (kind, listener) => on(kind, (context) => listener(withValues(context))),
+        presence: async () => withValues(await presence()),
+      });
+    }
+
+    async rpc(method, data) { return withValues(await super.rpc(method, bytes(data))); }
+    async publish(channel, data) { return super.publish(channel, bytes(data)); }
+    async history(channel, options) { return withValues(await super.history(channel, options)); }
+    async presence(channel) { return withValues(await super.presence(channel)); }
+  };
+}
+
+const bytes = (value) => new TextEncoder().encode(JSON.stringify(value ?? null));
+
+/** Options whose data are bytes. */
+function withBytes(options = {}) {
+  return options.data === undefined ? options : { ...options, data: bytes(options.data) };
+}
+
+/** What the SDK gives, with values in the place of bytes. */
+function withValues(given) {
+  if (given instanceof Uint8Array) return given.length > 0 ? JSON.parse(new TextDecoder().decode(given)) : undefined;
+  if (Array.isArray(given)) return given.map(withValues);
+  // Up to 5.7.1 positions are objects of their own where the package `long` is installed.
+  if (typeof given?.toNumber === "function") return given.toNumber();
+  if (given === null || typeof given !== "object" || given instanceof Error) return given;
+  return Object.fromEntries(Object.entries(given).map(([name, value]) => [name, withValues(value)]));
+}
 
 // ---- the server ---------------------------------------------------------------------------------
 

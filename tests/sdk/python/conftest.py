@@ -1,22 +1,23 @@
-"""Runs tests that are coroutines, each in a loop of its own, on every database."""
+"""Runs tests that are coroutines, each in a loop of its own, on every database and in every format."""
 
 import asyncio
 import inspect
+import itertools
 import os
 
 import pytest
 
 from server import DATABASES
-from support import World
+from support import FORMATS, World
 
 # The SDK would take a proxy of the environment for the way to a server on this machine.
 for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[variable]
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=itertools.product(DATABASES, FORMATS), ids="-".join)
 def world(request):
-    world = World(request.param)
+    world = World(*request.param)
     yield world
     world.end()
 

@@ -1,6 +1,7 @@
 """What one test has: servers, gates to cut clients off, and journals to wait on."""
 
 import asyncio
+import json
 
 import centrifuge
 
@@ -8,11 +9,15 @@ from gate import Gate
 from server import DEADLINE_S, Server
 
 
+FORMATS = ["json", "protobuf"]
+
+
 class World:
     """What one test has: servers, gates and clients. All of it ends with the test."""
 
-    def __init__(self, database):
+    def __init__(self, database, format):
         self.database = database
+        self.sdk = {"json": centrifuge.Client, "protobuf": ProtobufClient}[format]
         self.servers = []
         self.gates = []
         self.clients = []
@@ -33,7 +38,7 @@ class World:
         """A client that is not yet connected. `user` names it on an open server."""
         data = {"user": user} if user else None
         journal = Journal()
-        client = centrifuge.Client(
+        client = self.sdk(
             url, events=ClientEvents(journal), data=data, min_reconnect_delay=0.02, max_reconnect_delay=0.2, **options
         )
         client.journal = journal
@@ -61,6 +66,20 @@ class World:
         """Ends the processes; complains of those that did not end well."""
         complaints = [complaint for server in self.servers if (complaint := server.close())]
         assert not complaints, "\n".join(complaints)
+
+
+class ProtobufClient(centrifuge.Client):
+    """The SDK speaking Protobuf, for tests that are written in JSON: values where it has bytes."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, use_protobuf=True, **options)
+
+    def _encode_data(self, data):
+        return super()._encode_data(json.dumps(data).encode())
+
+    def _decode_data(self, data):
+        encoded = super()._decode_data(data)
+        return json.loads(encoded) if encoded else None
 
 
 # ---- waiting -----------------------------------------------------------------------------------
