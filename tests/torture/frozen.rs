@@ -53,9 +53,9 @@ impl Drop for Disk {
     }
 }
 
-/// Thaws the disk as soon as its standard input ends, which it does when the test ends, however that is: what hangs could not
-/// even be killed.
-const THAW: &str = r#"read -r words; fsfreeze -u "$1""#;
+/// Thaws the disk as soon as its standard input ends, which it does when the test ends, also by a signal to its whole
+/// group: what hangs could not even be killed.
+const THAW: &str = r#"trap "" HUP INT TERM; read -r words; fsfreeze -u "$1""#;
 
 /// Thaws the disk when it is dropped.
 struct Frozen(Child);
