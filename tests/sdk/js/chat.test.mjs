@@ -159,6 +159,32 @@ everywhere(describe, ({ Centrifuge, database }) => {
     assert.deepEqual(rooms.filter((room) => room.journal.data.length > 0).map((room) => room.channel), ["room-42"]);
   });
 
+  test("what is declined ends what needs it, and nothing else", async (t) => {
+    const server = await startServer(t, { database });
+    const ann = await connect(t, Centrifuge, server.url, { user: "ann" });
+    // Compaction is asked for with every subscribe.
+    const room = await subscribe(ann, "lobby", { delta: "fossil" });
+    for (const [made, code] of [[ann.newMapSubscription("a-map"), 103], [ann.newSharedPollSubscription("a-poll"), 108]]) {
+      const ended = new Promise((resolve) => made.on("unsubscribed", resolve));
+      made.subscribe();
+      assert.equal((await ended).code, code);
+    }
+    for (const data of [{ n: 1 }, { n: 2 }]) await room.publish(data);
+    await room.journal.next("publication", 2);
+    assert.deepEqual(room.journal.data, [{ n: 1 }, { n: 2 }]);
+    assert.equal(ann.journal.of("connecting").length, 1);
+  });
+
+  test("of several transports the one that is there is taken", async (t) => {
+    const server = await startServer(t, { database });
+    const elsewhere = [["http_stream", "http_stream"], ["sse", "sse"]].map(([transport, path]) => (
+      { transport, endpoint: `${server.pageUrl}connection/${path}` }
+    ));
+    const ways = [...elsewhere, { transport: "websocket", endpoint: server.url }];
+    const ann = await connect(t, Centrifuge, ways, { user: "ann", fetch, readableStream: ReadableStream });
+    assert.equal(ann.journal.of("connected")[0].transport, "websocket");
+  });
+
   test("what is not there has the code the protocol gives it", async (t) => {
     const server = await startServer(t, { database, config: "[client]\nchannels_max = 2" });
     const ann = await connect(t, Centrifuge, server.url, { user: "ann" });
