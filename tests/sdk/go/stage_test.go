@@ -81,7 +81,7 @@ type format struct {
 	make func(string, centrifuge.Config) *centrifuge.Client
 }
 
-var formats = []format{{"json", centrifuge.NewJsonClient}}
+var formats = []format{{"json", centrifuge.NewJsonClient}, {"protobuf", centrifuge.NewProtobufClient}}
 
 // inEachFormat runs a test with the clients of both formats. The name it gets is taken by no other.
 func inEachFormat(t *testing.T, test func(t *testing.T, f format, name string)) {

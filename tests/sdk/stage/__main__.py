@@ -1,4 +1,4 @@
-"""python3 tests/sdk/stage [--insecure] [--port PORT] CONFIG COMMAND…: runs the tests of an SDK in any language.
+"""python3 tests/sdk/stage [--as-is] [--port PORT] CONFIG COMMAND…: runs the tests of an SDK in any language.
 
 The command runs once for every database of ROOMCAST_TEST_ON, each time beside a new server with that
 configuration file. ROOMCAST_URL is the server's address for SDKs and ROOMCAST_STAGE that of the stage: the
@@ -133,7 +133,7 @@ class Requests(BaseHTTPRequestHandler):
 
 def run(database, options):
     """Gives the exit code of the command, or 1 when the server did not end well."""
-    server = Server(database, options.config.read_text(), not options.insecure, options.port)
+    server = Server(database, options.config.read_text(), not options.as_is, options.port)
     code = 1
     try:
         server.start()
@@ -152,7 +152,7 @@ def run(database, options):
 
 def main():
     parser = argparse.ArgumentParser(prog="stage")
-    parser.add_argument("--insecure", action="store_true", help="no secret: users are who they say")
+    parser.add_argument("--as-is", action="store_true", help="nothing is added to the configuration; otherwise it is a secret")
     parser.add_argument("--port", type=int, help="that of the server, for tests that come to no other")
     parser.add_argument("config", type=Path)
     parser.add_argument("command", nargs=argparse.REMAINDER)
