@@ -95,20 +95,20 @@ func TestMessagesHistoryAndPresence(t *testing.T) {
 			join = next(t, room.joins, "bob's join")
 		}
 		for n := 1; n <= 3; n++ {
-			if _, err := room.Publish(within(t), fmt.Appendf(nil, `{"n":%d,"text":"é"}`, n)); err != nil {
+			if _, err := room.Publish(within(t), fmt.Appendf(nil, `{"n": %d, "text":"é"}`, n)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for n := 1; n <= 3; n++ {
 			for _, listener := range []*seat{room, other} {
 				got := next(t, listener.publications, "a message")
-				if got.Offset != uint64(n) || string(got.Data) != fmt.Sprintf(`{"n":%d,"text":"é"}`, n) || got.Info.User != name {
+				if got.Offset != uint64(n) || string(got.Data) != fmt.Sprintf(`{"n": %d, "text":"é"}`, n) || got.Info.User != name {
 					t.Fatalf("message %d is %v", n, got)
 				}
 			}
 		}
 		page, err := room.History(within(t), centrifuge.WithHistoryLimit(2), centrifuge.WithHistoryReverse(true))
-		if err != nil || page.Offset != 3 || len(page.Publications) != 2 || string(page.Publications[0].Data) != `{"n":3,"text":"é"}` {
+		if err != nil || page.Offset != 3 || len(page.Publications) != 2 || string(page.Publications[0].Data) != `{"n": 3, "text":"é"}` {
 			t.Fatalf("history is %v, %v", page, err)
 		}
 		since := &centrifuge.StreamPosition{Offset: 1, Epoch: page.Epoch}
