@@ -60,6 +60,7 @@ mod people;
 mod rates;
 mod recovery;
 mod rooms;
+mod sdks;
 mod slow;
 mod tokens;
 mod wire;
