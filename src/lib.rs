@@ -90,6 +90,7 @@
 //! | `fan-out-N`, one per core | nothing; shares the member list of a waiting room | a parallel fan-out |
 //! | `drainer` | the poller | a list of blocked outboxes and a waker |
 //! | `retention` | its walk over the rooms | a channel that closes |
+//! | `store-foreign`, once a program published in a transaction of its own | nothing | a waker and a list of calls |
 //! | `log`, in the program | standard error | the buffer of log lines |
 //! | `subscription` | a [`Subscription`] of [`Subscription::for_each`] | its outbox |
 //!
@@ -173,11 +174,14 @@ pub use ids::{Channel, ChannelError, Seq};
 pub use metrics::Metrics;
 #[cfg(feature = "server")]
 pub use net::Capacity;
-pub use node::{Ended, Node, PublishError, ReadError, StartError, SubscribeError, Subscription};
+pub use node::{
+    Ended, Message, Node, Payload, PublishError, PublishInError, ReadError, StartError, SubscribeError,
+    Subscription, Unfit, Unsent, User,
+};
 pub use publication::{ClientInfo, Publication};
 #[cfg(feature = "server")]
 pub use server::Server;
-pub use store::{AppendError, OpenError};
+pub use store::{AppendError, DatabaseConnection, OpenError};
 
 /// Parts that the tests and benchmarks of this repository take by themselves. Not part of the
 /// library: anything here may change in any version.

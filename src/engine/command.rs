@@ -10,6 +10,7 @@ use super::room::change::RoomChange;
 use crate::config::Delivery;
 use crate::ids::Channel;
 use crate::publication::Publication;
+use crate::store::Found;
 use crate::sync::Arc;
 
 /// A message to a shard.
@@ -21,6 +22,8 @@ pub(super) enum Command {
     Change(RoomChange),
     /// The answer to a room's question for its head; `None`: the log could not be read.
     Head { question: Arc<HeadQuestion>, head: Option<ReadHead> },
+    /// A room was read because others than the commit lanes have stored messages there.
+    Found(Found),
     /// The history forked: from now on positions belong to this epoch.
     StartAnew { epoch: Arc<str> },
     /// The pool has served a slice of this room.

@@ -51,7 +51,7 @@ use crate::protocol::code::{Close, UnsubscribeCode};
 use crate::protocol::message::Message;
 use crate::protocol::push::Push;
 use crate::publication::{ClientInfo, Publication};
-use crate::store::CommitSink;
+use crate::store::{CommitSink, Found};
 use crate::sync::{Arc, Mutex, blocking, lock};
 use catch_up::pool::CatchUp;
 use command::Command;
@@ -370,6 +370,10 @@ impl CommitSink for Engine {
 
     fn forked(&self, epoch: &Arc<str>) {
         self.context.catch_up.start_anew(epoch);
+    }
+
+    fn found(&self, found: Found) {
+        self.mailboxes.of(&found.channel).send(Command::Found(found));
     }
 }
 

@@ -25,6 +25,7 @@ use crate::config::Delivery;
 use crate::ids::Channel;
 use crate::limits::{EVICTIONS_PER_TURN_MAX, STRATEGY_OVERRIDES_PER_SHARD_MAX};
 use crate::publication::Publication;
+use crate::store::Found;
 use crate::sync::Arc;
 
 /// Rooms of a shard up to which a debug build checks each of them after every turn.
@@ -109,6 +110,7 @@ impl Rooms {
             }
             Command::Change(change) => self.change(change, context),
             Command::Head { question, head } => self.on_head(&question, head, context),
+            Command::Found(found) => self.on_found(found, context),
             Command::StartAnew { epoch } => self.start_anew(epoch, context),
             Command::SliceDone { channel } => self.finish_slice(channel, context),
             Command::Presence { channel, answer } => {
@@ -162,6 +164,19 @@ impl Rooms {
             Ok(()) if room.wants_fan_out() => self.dirty.push(channel.clone()),
             Ok(()) => self.settle(channel, context),
             Err(HistoryForked) => self.doubt(channel, context),
+        }
+    }
+
+    /// A room that is not in memory reads its head when it is.
+    fn on_found(&mut self, found: Found, context: &Context) {
+        let channel = found.channel.clone();
+        let is_ours = self.epoch.is_settled(&found.epoch);
+        let Some(room) = self.active.get_mut(&channel).filter(|_| is_ours) else { return };
+        room.on_found(found, context);
+        if room.wants_fan_out() {
+            self.dirty.push(channel);
+        } else {
+            self.settle(&channel, context);
         }
     }
 

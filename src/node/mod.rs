@@ -29,12 +29,14 @@ mod error;
 mod handle;
 mod history;
 mod log;
+mod message;
 mod people;
 mod publish;
 mod retention;
 mod rooms;
 mod subscribe;
 mod subscription;
+mod transaction;
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -50,7 +52,7 @@ use crate::protocol::api;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{HistoryRequest, StreamPosition};
 use crate::publication::{ClientInfo, Publication};
-use crate::store::{CommitSink, Store};
+use crate::store::{CommitSink, DatabaseConnection, Store};
 use crate::sync::{Mutex, lock};
 use retention::Pruner;
 
@@ -60,10 +62,12 @@ pub(crate) use error::{AccessError, RequestError};
 pub use error::{PublishError, ReadError, StartError, SubscribeError};
 pub(crate) use handle::NodeHandle;
 pub(crate) use history::page_of;
+pub use message::{Message, Payload, Unfit, User};
 pub(crate) use publish::{Acknowledge, CheckedMessage, Draft};
 pub(crate) use rooms::RoomDescription;
 pub(crate) use subscribe::{Position, SubscribeOptions, is_gapless};
 pub use subscription::{Ended, Subscription};
+pub use transaction::{PublishInError, Unsent};
 
 // Values that requests and answers of the node are made of. Whoever is in front of the node takes
 // them from here and knows neither the engine nor the store.
@@ -131,6 +135,49 @@ impl Node {
         let draft = Draft { channel, data, info: None, tags: None, key, skip_history: false };
         let outcome = self.handle.publish(Caller::Operator, [draft]).pop();
         outcome.unwrap_or(Err(PublishError::Store(AppendError::Unavailable)))
+    }
+
+    /// Publishes a message that has more than a payload: a sender, tags, a key. Like [`publish`](Self::publish) otherwise.
+    ///
+    /// # Errors
+    /// [`PublishError`]. Nobody got the message, except where the database failed during its commit: then it
+    /// may be stored and delivered all the same, and a second try with a key finds it.
+    pub fn send(&self, message: Message) -> Result<Seq, PublishError> {
+        let outcome = self.handle.publish(Caller::Operator, [message.into_draft()]).pop();
+        outcome.unwrap_or(Err(PublishError::Store(AppendError::Unavailable)))
+    }
+
+    /// Publishes messages inside a transaction of the application's own, on the database of this node: they are
+    /// published when it is committed, together with everything else in it, and if it is given up nothing was.
+    /// All messages of a call are stored, or none.
+    ///
+    /// From this call until its end the transaction holds the locks of the rooms, and on SQLite that of the file; who publishes there
+    /// meanwhile waits, and is refused after seconds. So publish last, all messages in one call, and commit. On
+    /// SQLite begin with `immediate_transaction`: a transaction that has read before it writes may be refused.
+    ///
+    /// ```no_run
+    /// # use diesel::prelude::*;
+    /// # use roomcast::{Channel, Message, Node, Payload, PublishInError};
+    /// # fn example(node: &Node, connection: &mut SqliteConnection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let news = Channel::new("orders")?;
+    /// let unsent = connection.immediate_transaction(|connection| {
+    ///     diesel::sql_query("INSERT INTO orders (article) VALUES ('tea')").execute(connection)?;
+    ///     let message = Message::new(&news, Payload::new(r#"{"ordered":"tea"}"#)?);
+    ///     Ok::<_, Box<dyn std::error::Error>>(node.publish_in(connection, [message])?)
+    /// })?;
+    /// unsent.pass_on();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PublishInError`]; the transaction is as it was before the call.
+    pub fn publish_in(
+        &self,
+        connection: &mut impl DatabaseConnection,
+        messages: impl IntoIterator<Item = Message>,
+    ) -> Result<Unsent, PublishInError> {
+        self.handle.publish_in(connection, messages)
     }
 
     /// Subscribes to a room: from its head, or from behind the seq `after`, with everything that was

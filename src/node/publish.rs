@@ -56,6 +56,11 @@ impl CheckedMessage {
         self.message.auto_create = false;
     }
 
+    /// The message to be stored; `None` when it is only passed on.
+    pub(super) fn into_stored(self) -> Option<NewMessage> {
+        self.is_stored.then_some(self.message)
+    }
+
     /// Its bytes, as limits count them.
     pub(crate) fn size_bytes(&self) -> usize {
         self.message.size_bytes()

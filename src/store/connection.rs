@@ -59,6 +59,16 @@ pub(super) enum Connection {
     Postgres(PgConnection),
 }
 
+/// A connection that somebody else keeps: a lane, or the application.
+#[allow(unreachable_pub, missing_debug_implementations, reason = "named by a sealed public trait")]
+pub enum Borrowed<'c> {
+    /// The embedded one.
+    Sqlite(&'c mut SqliteConnection),
+    /// A server.
+    #[cfg(feature = "postgres")]
+    Postgres(&'c mut PgConnection),
+}
+
 /// Evaluates one expression with the connection of whichever backend it is.
 macro_rules! on_either {
     ($connection:expr, $name:ident => $body:expr) => {
@@ -111,6 +121,10 @@ impl fmt::Debug for Target {
 impl Target {
     pub(super) fn new(config: &Database) -> Self {
         Self { url: config.url.clone(), durability: config.durability, files: None }
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.durability
     }
 
     pub(super) fn is_sqlite(&self) -> bool {
@@ -232,6 +246,14 @@ impl Target {
 }
 
 impl Connection {
+    pub(super) fn borrow(&mut self) -> Borrowed<'_> {
+        match self {
+            Self::Sqlite(connection) => Borrowed::Sqlite(connection),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(connection) => Borrowed::Postgres(connection),
+        }
+    }
+
     pub(super) fn is_postgres(&self) -> bool {
         !matches!(self, Self::Sqlite(_))
     }

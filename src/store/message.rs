@@ -54,6 +54,21 @@ impl Appended {
     }
 }
 
+/// The end of a room's log, read because others than the lanes have stored messages there.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The room.
+    pub channel: Channel,
+    /// The history that it was read from.
+    pub epoch: Arc<str>,
+    /// Number of the newest message.
+    pub head: Seq,
+    /// Not before the head was read.
+    pub at: Instant,
+    /// Messages up to the head, or as many as a page holds, in order; others may be missing before them and after.
+    pub publications: Vec<Publication>,
+}
+
 /// The receiver of committed messages.
 pub trait CommitSink: Send + Sync {
     /// Called after a commit, in commit order, by the thread that still leads the lane: it must
@@ -66,4 +81,10 @@ pub trait CommitSink: Send + Sync {
     /// and messages that were read or passed on until now mean nothing any more, and those that are
     /// passed on from now on belong to `epoch`. Waits for nothing but capacity in a queue.
     fn forked(&self, epoch: &Arc<str>);
+
+    /// Called when a room was read because others than the lanes have stored messages there, which the sink may have
+    /// been told of already. Waits for nothing but capacity in a queue.
+    fn found(&self, found: Found) {
+        drop(found);
+    }
 }

@@ -9,6 +9,7 @@ mod claim;
 mod connection;
 mod error;
 mod file;
+mod foreign;
 mod health;
 mod history;
 mod lane;
@@ -37,6 +38,7 @@ use crate::sync::{Mutex, lock};
 
 use claim::Claim;
 use connection::{Connection, Target};
+use foreign::Foreign;
 use health::{Monitor, Side};
 use lane::Lanes;
 use lineage::Lineage;
@@ -45,11 +47,14 @@ use watch::{Probe, Watch};
 
 pub(crate) use backup::{backup, restore};
 pub use error::{AppendError, OpenError, StoreError};
+pub use foreign::DatabaseConnection;
+pub(crate) use foreign::{ForeignError, Pending};
 pub use health::Health;
 pub(crate) use history::History;
 pub use history::{HistoryLimit, HistoryQuery};
 pub(crate) use lane::Completion;
 pub use lineage::Fork;
+pub(crate) use message::Found;
 pub use message::{Appended, CommitSink, NewMessage};
 pub use models::member::Role;
 pub(crate) use models::member::RoomCursor;
@@ -63,6 +68,7 @@ pub(crate) use prune::Pruned;
 pub struct Store {
     /// First, for its threads use the rest.
     _watch: Watch,
+    foreign: Foreign,
     lineage: Arc<Lineage>,
     target: Target,
     lanes: Arc<Lanes>,
@@ -103,6 +109,7 @@ impl Store {
         let watch = Watch::start(probe, target.is_sqlite());
         Ok(Self {
             _watch: watch.map_err(system)?,
+            foreign: Foreign::new(target.clone(), readers.clone(), lineage.clone()),
             lineage,
             target,
             lanes,
@@ -160,6 +167,30 @@ impl Store {
     ) -> Vec<Result<Appended, AppendError>> {
         let sink: Arc<dyn CommitSink> = sink.clone();
         self.lanes.append(messages, &sink)
+    }
+
+    /// Stores messages by a transaction of the application's, all of them or none: their numbers, which hold when
+    /// it is committed, and what [`pass_on`](Self::pass_on) looks at then. They are passed to the sink of
+    /// [`tell`](Self::tell) after the commit, whether it is called or not.
+    ///
+    /// # Errors
+    /// [`ForeignError`]; the transaction is as it was before.
+    pub(crate) fn append_in(
+        &self,
+        connection: &mut impl DatabaseConnection,
+        messages: &[NewMessage],
+    ) -> Result<(Vec<Seq>, Vec<Pending>), ForeignError> {
+        self.foreign.append(connection, messages)
+    }
+
+    /// Passes what [`append_in`](Self::append_in) stored to the sink. False when it is not committed, or not yet.
+    pub(crate) fn pass_on(&self, pending: &[Pending]) -> bool {
+        self.foreign.pass_on(pending)
+    }
+
+    /// Has the transactions of the application's looked at now.
+    pub(crate) fn look_at_foreign(&self) {
+        self.foreign.wake();
     }
 
     /// Number of the commit lane of a channel.

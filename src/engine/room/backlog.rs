@@ -124,7 +124,10 @@ impl Backlog {
             None => self.know_head(read.seq),
             Some(head) => self.head = Some(head.max(read.seq)),
         }
-        self.read = Some(read);
+        // Answers may come in another order than they were read in.
+        if self.read.is_none_or(|before| before.seq <= read.seq) {
+            self.read = Some(read);
+        }
         self.assert_consistent();
     }
 

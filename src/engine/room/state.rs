@@ -14,6 +14,7 @@ use super::fan_out::FanOut;
 use super::usage::Usage;
 use super::waiting::Waiting;
 use crate::config::{self, Delivery, Namespace};
+use crate::engine::catch_up::lookups::ReadHead;
 use crate::engine::commit::CommitTimes;
 use crate::engine::context::Context;
 use crate::engine::delivery::choice::{self, Choice, Circumstances};
@@ -24,6 +25,7 @@ use crate::engine::members::Members;
 use crate::ids::Channel;
 use crate::protocol::api::activity::RoomOrder;
 use crate::publication::Publication;
+use crate::store::Found;
 
 /// One active room.
 #[derive(Debug)]
@@ -195,6 +197,31 @@ impl Room {
             context.metrics.dropped_ephemeral_total.inc_by(self.members.len() as u64);
         }
         Ok(())
+    }
+
+    /// Takes what was read of the room because others than the commit lanes have stored messages there. What follows
+    /// its head is delivered like any publication; what is behind a hole is taken from the log.
+    pub(in crate::engine) fn on_found(&mut self, found: Found, context: &Context) {
+        if !self.options.persist {
+            return;
+        }
+        let read = ReadHead { seq: found.head, at: found.at };
+        if self.backlog.head().is_none() {
+            self.backlog.know_read_head(read);
+            return self.answer_waiting(context);
+        }
+        self.usage.last_activity = Instant::now();
+        for publication in found.publications {
+            if self.backlog.head().is_some_and(|head| publication.seq == head + 1) {
+                context.metrics.publications_total.inc();
+                self.pace.rate.count(found.at);
+                self.usage.note_message(self.usage.last_activity);
+                let nobody_listens = self.members.live() == 0 && self.fan_out.is_none();
+                // Kept in the log, so nothing is dropped.
+                let _ = self.backlog.push(publication, found.at, nobody_listens);
+            }
+        }
+        self.backlog.know_read_head(read);
     }
 
     /// Makes the head known by the number of a publication, also that messages before it are missing.

@@ -5,6 +5,7 @@
 //! that must not hang, `writer` keeps the lane's connection, `seat` lends it, `isolate` finds bad rows, `verdict` has PostgreSQL say that one is bad, `transaction` is the SQL, `rows` the types it shares with the
 //! statements of both databases.
 
+mod foreign;
 mod group_commit;
 mod history;
 mod isolate;
@@ -39,6 +40,7 @@ use crate::store::lineage::Lineage;
 use crate::store::message::{CommitSink, NewMessage};
 use crate::sync::blocking;
 
+pub(super) use foreign::store_for_others;
 pub(crate) use group_commit::Completion;
 use group_commit::{BatchLimits, Committed, GroupCommit, Row};
 use history::LaneHistory;

@@ -10,7 +10,7 @@ use diesel::QueryResult;
 
 use crate::ids::{Channel, Seq};
 use crate::publication::Publication;
-use crate::store::connection::Connection;
+use crate::store::connection::Borrowed;
 use crate::store::error::AppendError;
 use crate::store::message::{Appended, NewMessage};
 use crate::store::models::message::MessageRow;
@@ -22,7 +22,7 @@ use super::{rows, sqlite};
 
 /// Writes the messages. `is_known` tells senders that certainly are rows of `users`.
 pub(super) fn store(
-    connection: &mut Connection,
+    connection: &mut Borrowed<'_>,
     messages: &[&NewMessage],
     now_ms: i64,
     is_known: impl Fn(&str) -> bool,
@@ -35,9 +35,9 @@ pub(super) fn store(
     let heads = grow_rooms(connection, &shares, now_ms)?;
     let rows = number_rows(messages, &shares, &heads, &mut stored);
     match connection {
-        Connection::Sqlite(sqlite) => sqlite::insert_messages(sqlite, &rows)?,
+        Borrowed::Sqlite(sqlite) => sqlite::insert_messages(sqlite, &rows)?,
         #[cfg(feature = "postgres")]
-        Connection::Postgres(postgres) => postgres::insert_messages(postgres, &rows)?,
+        Borrowed::Postgres(postgres) => postgres::insert_messages(postgres, &rows)?,
     }
     for (index, first) in repeats {
         let is_repeat = rows::is_repeat(messages[first], messages[index]);
@@ -51,7 +51,7 @@ pub(super) fn store(
 
 /// Makes users of senders seen for the first time; returns them.
 fn add_senders(
-    connection: &mut Connection,
+    connection: &mut Borrowed<'_>,
     messages: &[&NewMessage],
     now_ms: i64,
     is_known: impl Fn(&str) -> bool,
@@ -63,9 +63,9 @@ fn add_senders(
     debug_assert!(users.is_sorted_by(|a, b| a < b), "users are locked in order, each once");
     match connection {
         _ if users.is_empty() => {}
-        Connection::Sqlite(sqlite) => sqlite::insert_users(sqlite, &users, now_ms)?,
+        Borrowed::Sqlite(sqlite) => sqlite::insert_users(sqlite, &users, now_ms)?,
         #[cfg(feature = "postgres")]
-        Connection::Postgres(postgres) => postgres::insert_users(postgres, &users, now_ms)?,
+        Borrowed::Postgres(postgres) => postgres::insert_users(postgres, &users, now_ms)?,
     }
     Ok(users)
 }
@@ -74,7 +74,7 @@ fn add_senders(
 /// this batch, with the index of that one. (Left to the unique index, a batch full of one key would
 /// be taken apart row by row.)
 fn find_repeats(
-    connection: &mut Connection,
+    connection: &mut Borrowed<'_>,
     messages: &[&NewMessage],
     outcomes: &mut [Option<Outcome>],
 ) -> QueryResult<HashMap<usize, usize>> {
@@ -82,9 +82,9 @@ fn find_repeats(
     let keyed: Vec<(KeyedBy<'_>, usize)> = (0..messages.len()).filter_map(keyed_by).collect();
     let found = match connection {
         _ if keyed.is_empty() => return Ok(HashMap::new()),
-        Connection::Sqlite(sqlite) => sqlite::find_keys(sqlite, messages, &keyed)?,
+        Borrowed::Sqlite(sqlite) => sqlite::find_keys(sqlite, messages, &keyed)?,
         #[cfg(feature = "postgres")]
-        Connection::Postgres(postgres) => postgres::find_keys(postgres, messages, &keyed)?,
+        Borrowed::Postgres(postgres) => postgres::find_keys(postgres, messages, &keyed)?,
     };
     for FoundKey { index, seq, is_repeat } in found {
         outcomes[index] = Some(repeat(seq as Seq, is_repeat));
@@ -123,15 +123,15 @@ fn share_by_room<'m>(messages: &[&'m NewMessage], is_new: impl Fn(usize) -> bool
 /// Counts the new messages in their rooms' rows, creating rooms where that is allowed. Returns per
 /// share the room after that, or `None` when there is none.
 fn grow_rooms(
-    connection: &mut Connection,
+    connection: &mut Borrowed<'_>,
     shares: &[RoomShare<'_>],
     now_ms: i64,
 ) -> QueryResult<Vec<Option<RoomHead>>> {
     match connection {
         _ if shares.is_empty() => Ok(Vec::new()),
-        Connection::Sqlite(sqlite) => sqlite::grow_rooms(sqlite, shares, now_ms),
+        Borrowed::Sqlite(sqlite) => sqlite::grow_rooms(sqlite, shares, now_ms),
         #[cfg(feature = "postgres")]
-        Connection::Postgres(postgres) => postgres::grow_rooms(postgres, shares, now_ms),
+        Borrowed::Postgres(postgres) => postgres::grow_rooms(postgres, shares, now_ms),
     }
 }
 

@@ -190,7 +190,9 @@ impl Writer {
         let begun = if isolating { connection.begin_impatiently() } else { connection.begin() };
         let stored = begun.and_then(|()| {
             let history = &self.history;
-            transaction::store(&mut connection, messages, clock::unix_ms(), |user| history.knows_user(user))
+            transaction::store(&mut connection.borrow(), messages, clock::unix_ms(), |user| {
+                history.knows_user(user)
+            })
         });
         let stored = match stored {
             Ok(stored) if self.history.went_back(&stored.grown) => {

@@ -4,7 +4,7 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use crate::store::connection::{Connection, on_either};
+use crate::store::connection::{Borrowed, Connection, on_either};
 use crate::store::schema::meta;
 
 const EPOCH: &str = "epoch";
@@ -36,6 +36,16 @@ pub(in crate::store) fn renew_epoch(connection: &mut Connection, old: &str) -> Q
             .execute(c)?;
         meta::table.find(EPOCH).select(meta::value).first(c)
     })
+}
+
+/// The epoch of the database that somebody's connection leads to; `None`: it has none.
+pub(in crate::store) fn epoch_on(connection: &mut Borrowed<'_>) -> QueryResult<Option<String>> {
+    let query = meta::table.find(EPOCH).select(meta::value);
+    match connection {
+        Borrowed::Sqlite(c) => query.first(*c).optional(),
+        #[cfg(feature = "postgres")]
+        Borrowed::Postgres(c) => query.first(*c).optional(),
+    }
 }
 
 /// True when the server at the other end would take a write; SQLite says so only when it is tried.
