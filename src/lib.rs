@@ -175,8 +175,8 @@ pub use metrics::Metrics;
 #[cfg(feature = "server")]
 pub use net::Capacity;
 pub use node::{
-    Ended, Message, Node, Payload, PublishError, PublishInError, ReadError, StartError, SubscribeError,
-    Subscription, Unfit, Unsent, User,
+    Closer, Ended, Message, Node, Payload, Publications, PublishError, PublishInError, ReadError, StartError,
+    SubscribeError, Subscription, Unfit, Unsent, User,
 };
 pub use publication::{ClientInfo, Publication};
 #[cfg(feature = "server")]

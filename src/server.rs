@@ -11,11 +11,13 @@ use crate::config::Config;
 use crate::net::{Acceptor, Capacity, Router};
 use crate::node::{Node, StartError};
 
-/// A running server.
+/// A running server. Dropping it stops it, as [`stop`](Server::stop) does.
 #[derive(Debug)]
 pub struct Server {
     node: Node,
-    acceptor: Acceptor,
+    /// There until it stops.
+    acceptor: Option<Acceptor>,
+    address: SocketAddr,
     capacity: Capacity,
     grace: Duration,
 }
@@ -31,7 +33,10 @@ impl Server {
         let node = Node::open(&config)?;
         let router = Router::new(&config, node.handle().clone());
         match Acceptor::start(&config, capacity.connections, router, node.metrics().clone()) {
-            Ok(acceptor) => Ok(Self { node, acceptor, capacity, grace: config.shutdown_grace }),
+            Ok(acceptor) => {
+                let (address, acceptor) = (acceptor.address(), Some(acceptor));
+                Ok(Self { node, acceptor, address, capacity, grace: config.shutdown_grace })
+            }
             Err(error) => {
                 node.stop();
                 Err(StartError::Listen(at_address(&error, config.listen)))
@@ -42,7 +47,7 @@ impl Server {
     /// The address it listens on; with the port the system chose if port 0 was asked for.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.acceptor.address()
+        self.address
     }
 
     /// Most connections at a time: the configured limit, or what the limits of the system allow.
@@ -60,10 +65,18 @@ impl Server {
     /// Accepts no more, sends every connection what is queued for it and then close code 3001, within
     /// the grace period, and stops.
     pub fn stop(self) {
+        drop(self);
+    }
+}
+
+/// The node stops when it is dropped after that.
+impl Drop for Server {
+    fn drop(&mut self) {
         let deadline = Instant::now() + self.grace;
         self.node.flush(deadline);
-        self.acceptor.stop(deadline);
-        self.node.stop();
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.stop(deadline);
+        }
     }
 }
 

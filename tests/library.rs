@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use roomcast::config::{DatabaseUrl, Secret};
 use roomcast::internals::{CommitSink, NewMessage, Store};
 use roomcast::{
-    Channel, ClientInfo, Config, Ended, Metrics, Node, Publication, PublishError, ReadError, Seq, Server,
-    StartError, SubscribeError, Subscription,
+    Channel, ClientInfo, Config, Ended, Message, Metrics, Node, Payload, Publication, PublishError,
+    ReadError, Seq, Server, StartError, SubscribeError, Subscription, User,
 };
 
 use temp::TempDir;
@@ -296,6 +296,108 @@ fn a_stopped_node_ends_its_subscriptions() {
     node.stop();
     assert_eq!(thread.join().unwrap(), Some(Ended::Stopped));
     assert_eq!(seqs.iter().collect::<Vec<_>>(), [1, 2], "what was published before the stop is heard");
+}
+
+#[test]
+fn subscriptions_are_waited_for_together() {
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
+    let other: Channel = "other".parse().unwrap();
+    node.publish(&other, "0").unwrap();
+    let mut lobby_now = node.subscribe(&lobby(), None).unwrap();
+    let mut all_of_other = node.subscribe(&other, Some(0)).unwrap();
+    assert_eq!(lobby_now.try_recv(), Err(Ended::TimedOut));
+    let mut heard = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=100 {
+                node.publish(&lobby(), &number.to_string()).unwrap();
+                node.publish(&other, &number.to_string()).unwrap();
+            }
+        });
+        let (in_lobby, in_other) = (lobby_now.arrivals().clone(), all_of_other.arrivals().clone());
+        while heard.len() < 201 {
+            // One is taken for each token, so a token must come while there is more.
+            let next = crossbeam_channel::select! {
+                recv(in_lobby) -> _ => lobby_now.try_recv(),
+                recv(in_other) -> _ => all_of_other.try_recv(),
+                default(DEADLINE) => panic!("a publication waits and nobody is told"),
+            };
+            match next {
+                Ok(publication) => heard.push((publication.channel, publication.seq)),
+                Err(ended) => assert_eq!(ended, Ended::TimedOut),
+            }
+        }
+    });
+    let of = |channel: &Channel| -> Vec<Seq> {
+        heard.iter().filter(|(in_channel, _)| in_channel == channel).map(|(_, seq)| *seq).collect()
+    };
+    assert_eq!(of(&lobby()), (1..=100).collect::<Vec<_>>());
+    assert_eq!(of(&other), (1..=101).collect::<Vec<_>>());
+    let end = lobby_now.arrivals().clone();
+    while lobby_now.try_recv().is_ok() || end.try_recv().is_ok() {}
+    node.stop();
+    end.recv_timeout(DEADLINE).unwrap();
+    assert_eq!(lobby_now.try_recv(), Err(Ended::Stopped));
+}
+
+#[test]
+fn a_subscription_is_closed_from_elsewhere() {
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
+    let mut subscription = node.subscribe(&lobby(), None).unwrap();
+    let closer = subscription.closer();
+    publish(&node, 3);
+    thread::scope(|scope| {
+        let (told, heard) = mpsc::channel();
+        scope.spawn(move || {
+            let seqs: Vec<Seq> =
+                (&mut subscription).into_iter().inspect(|_| told.send(()).unwrap()).map(|p| p.seq).collect();
+            assert_eq!((seqs, subscription.ended()), (vec![1, 2, 3], Some(Ended::Closed)));
+        });
+        (0..3).for_each(|_| heard.recv_timeout(DEADLINE).unwrap());
+        assert_eq!(node.presence(&lobby()).unwrap().len(), 1);
+        closer.close();
+        closer.clone().close();
+    });
+    assert_eq!(node.presence(&lobby()).unwrap(), []);
+    publish(&node, 1);
+    node.stop();
+    closer.close();
+}
+
+#[test]
+fn a_named_user_sends_and_is_present() {
+    let folder = TempDir::new();
+    let node = Node::open(&config(&folder)).unwrap();
+    let bot = User::new("bot").unwrap().with_info(r#"{"name":"Bot"}"#.parse().unwrap()).unwrap();
+    let mut subscription = node.subscribe_as(&bot, &lobby(), None).unwrap();
+    let present = node.presence(&lobby()).unwrap();
+    assert_eq!((&*present[0].user, present[0].conn_info.as_deref()), ("bot", Some(r#"{"name":"Bot"}"#)));
+    let message = || {
+        Message::new(&lobby(), Payload::of(&["hi"]).unwrap()).from(&bot).tag("b", "2").tag("a", "1").once("k")
+    };
+    assert_eq!(node.send(message()), Ok(1));
+    assert_eq!(node.send(message()), Ok(1));
+    let heard = subscription.recv_timeout(DEADLINE).unwrap();
+    assert_eq!((&*heard.data, heard.tags.as_deref()), (r#"["hi"]"#, Some(r#"{"a":"1","b":"2"}"#)));
+    assert_eq!(&*heard.info.as_ref().unwrap().user, "bot");
+    assert_eq!(node.history(&lobby(), 0).unwrap(), [heard]);
+    node.stop();
+}
+
+#[test]
+fn what_nobody_could_read_is_no_payload() {
+    for json in ["", "{", "null", " null ", "1 2", r#"{"a":1"#, r#""\u0000"#] {
+        assert!(Payload::new(json).is_err(), "{json:?}");
+    }
+    assert_eq!(Payload::new(" { \"a\" : [ 1 ] } ").unwrap().as_str(), r#"{"a":[1]}"#);
+    assert!(Payload::of(&None::<u8>).is_err());
+    for id in ["", "a\u{0}", "a\nb", &"u".repeat(1000)] {
+        assert!(User::new(id).is_err(), "{id:?}");
+    }
+    let large = Payload::of(&"x".repeat(100_000)).unwrap();
+    assert!(User::new("ann").unwrap().with_info(large).is_err());
 }
 
 #[test]

@@ -120,7 +120,12 @@ impl NodeHandle {
     }
 
     /// The outbox of a subscriber in this process.
-    pub(super) fn outbox_for_consumer(&self) -> Arc<Outbox> {
-        Outbox::for_consumer(ConnectionId::next(), self.outbox_bytes_max, self.drainer.clone())
+    pub(super) fn outbox_for_consumer(&self, consumer: Arc<dyn Reader>) -> Arc<Outbox> {
+        Outbox::for_woken_consumer(
+            ConnectionId::next(),
+            self.outbox_bytes_max,
+            self.drainer.clone(),
+            consumer,
+        )
     }
 }

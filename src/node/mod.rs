@@ -66,7 +66,8 @@ pub use message::{Message, Payload, Unfit, User};
 pub(crate) use publish::{Acknowledge, CheckedMessage, Draft};
 pub(crate) use rooms::RoomDescription;
 pub(crate) use subscribe::{Position, SubscribeOptions, is_gapless};
-pub use subscription::{Ended, Subscription};
+use subscription::Signal;
+pub use subscription::{Closer, Ended, Publications, Subscription};
 pub use transaction::{PublishInError, Unsent};
 
 // Values that requests and answers of the node are made of. Whoever is in front of the node takes
@@ -78,12 +79,13 @@ pub(crate) use crate::store::{AppendError, Health, Role, RoomKind, StoreError};
 #[cfg(feature = "server")]
 pub(crate) use crate::store::{backup, restore};
 
-/// A running node. Dropping it without [`stop`](Node::stop) leaves its threads to the process.
+/// A running node. Dropping it stops it, as [`stop`](Node::stop) does.
 #[derive(Debug)]
 pub struct Node {
     handle: Arc<NodeHandle>,
-    drainer: Drainer,
-    pruner: Pruner,
+    /// There until it stops.
+    drainer: Option<Drainer>,
+    pruner: Option<Pruner>,
     /// The subscriptions of this process, to be ended with the node.
     subscribers: Mutex<Vec<Weak<Listener>>>,
 }
@@ -105,6 +107,7 @@ impl Node {
         tell_forks(&store, &engine);
         let pruner = Pruner::start(store.clone(), &config.namespaces)?;
         let handle = Arc::new(NodeHandle::new(config, engine, store, drainer.handle(), metrics));
+        let (drainer, pruner) = (Some(drainer), Some(pruner));
         Ok(Self { handle, drainer, pruner, subscribers: Mutex::default() })
     }
 
@@ -187,9 +190,32 @@ impl Node {
     /// # Errors
     /// [`SubscribeError`]
     pub fn subscribe(&self, channel: &Channel, after: Option<Seq>) -> Result<Subscription, SubscribeError> {
+        self.subscribe_with(clients::new_client("".into(), None), channel, after)
+    }
+
+    /// Like [`subscribe`](Self::subscribe), in the name of a user, whom presence then lists.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]
+    pub fn subscribe_as(
+        &self,
+        user: &User,
+        channel: &Channel,
+        after: Option<Seq>,
+    ) -> Result<Subscription, SubscribeError> {
+        let user = user.info();
+        self.subscribe_with(clients::new_client(user.user.clone(), user.conn_info.clone()), channel, after)
+    }
+
+    fn subscribe_with(
+        &self,
+        info: ClientInfo,
+        channel: &Channel,
+        after: Option<Seq>,
+    ) -> Result<Subscription, SubscribeError> {
         let right = self.handle.check_subscribe(Caller::Operator, channel, false)?;
-        let info = clients::new_client("".into(), None);
-        let listener = Listener::new(Arc::new(info), self.handle.outbox_for_consumer());
+        let (signal, arrivals) = Signal::new();
+        let listener = Listener::new(Arc::new(info), self.handle.outbox_for_consumer(signal.clone()));
         self.remember(&listener);
         let (sender, answer) = bounded(1);
         let position = |after| Position { after, epoch: String::new(), reject_unrecovered: true };
@@ -205,7 +231,7 @@ impl Node {
         let (answered, joined) = answer.recv().map_err(|_| SubscribeError::Unavailable)?;
         debug_assert_eq!(answered, *channel, "the one join is answered");
         let joined = joined.map_err(refusal)?;
-        Ok(Subscription::new(self.handle.engine.clone(), listener, channel, joined))
+        Ok(Subscription::new(self.handle.engine.clone(), listener, (channel, joined), (signal, arrivals)))
     }
 
     /// The messages of a room behind the seq `after` that retention still shows, oldest first. At most a
@@ -259,10 +285,16 @@ impl Node {
     }
 
     /// Serves what was committed, ends the subscriptions and the threads, and lets the database go.
+    pub fn stop(self) {
+        drop(self);
+    }
+
     /// Order: no more retention, then the engine, which empties its queues into outboxes, then the
     /// drainer.
-    pub fn stop(self) {
-        self.pruner.stop();
+    fn shut_down(&mut self) {
+        if let Some(pruner) = self.pruner.take() {
+            pruner.stop();
+        }
         self.handle.engine.stop();
         let goodbye = CloseCode::Shutdown;
         for listener in lock(&self.subscribers).drain(..) {
@@ -270,9 +302,17 @@ impl Node {
                 listener.outbox.close(goodbye.number(), goodbye.as_str());
             }
         }
-        self.drainer.stop();
+        if let Some(drainer) = self.drainer.take() {
+            drainer.stop();
+        }
         // A subscription that the program still holds keeps the store in memory.
         self.handle.store.release();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shut_down();
     }
 }
 

@@ -3,18 +3,24 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 use super::subscribe::is_gapless;
 use crate::engine::{Engine, Joined, Listener};
-use crate::ids::{Channel, Seq};
-use crate::outbox;
+use crate::ids::{Channel, ConnectionId, Seq};
+use crate::outbox::{self, Reader, Work};
 use crate::protocol::code::CloseCode;
 use crate::publication::Publication;
 
 /// Publications of one room, in order, each once. Dropping it leaves the room.
+///
+/// A loop over it (`for publication in &mut subscription`) waits for each, and ends when no more come;
+/// [`ended`](Self::ended) tells why. Several subscriptions are waited for together by [`arrivals`](Self::arrivals).
 pub struct Subscription {
     engine: Arc<Engine>,
     listener: Arc<Listener>,
@@ -22,15 +28,55 @@ pub struct Subscription {
     position: Seq,
     /// Missed messages that came with the answer to the subscribe; they come before those in the outbox.
     missed: VecDeque<Publication>,
+    signal: Arc<Signal>,
+    arrivals: Receiver<()>,
+    is_closed: Arc<AtomicBool>,
+    ended: Option<Ended>,
+}
+
+/// Ends a [`Subscription`] from elsewhere, while its owner waits for the next publication.
+#[derive(Clone)]
+pub struct Closer {
+    engine: Arc<Engine>,
+    listener: Weak<Listener>,
+    is_closed: Arc<AtomicBool>,
+}
+
+/// Tells the owner of a subscription that there may be something to take.
+pub(super) struct Signal(Sender<()>);
+
+impl Signal {
+    pub(super) fn new() -> (Arc<Self>, Receiver<()>) {
+        let (sender, receiver) = bounded(1);
+        (Arc::new(Self(sender)), receiver)
+    }
+
+    fn give(&self) {
+        // One that waits already says the same.
+        let _ = self.0.try_send(());
+    }
+}
+
+impl Reader for Signal {
+    fn run(&self, work: Work) {
+        work();
+    }
+
+    fn wake(&self, _: ConnectionId) {
+        self.give();
+    }
 }
 
 /// Reason for which no more publications come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ended {
     /// Nothing came in the given time; more may come later.
     TimedOut,
     /// The node was stopped.
     Stopped,
+    /// A [`Closer`] ended it.
+    Closed,
     /// The next messages are no longer kept, or the history of the database forked and
     /// [`Node::epoch`](crate::Node::epoch) is another one; subscribe anew.
     Lost,
@@ -41,6 +87,7 @@ impl fmt::Display for Ended {
         f.write_str(match self {
             Self::TimedOut => "no message arrived in time",
             Self::Stopped => "the node was stopped",
+            Self::Closed => "the subscription was closed",
             Self::Lost => "the next messages are no longer kept",
         })
     }
@@ -52,12 +99,14 @@ impl Subscription {
     pub(super) fn new(
         engine: Arc<Engine>,
         listener: Arc<Listener>,
-        channel: &Channel,
-        joined: Joined,
+        (channel, joined): (&Channel, Joined),
+        (signal, arrivals): (Arc<Signal>, Receiver<()>),
     ) -> Self {
         debug_assert!(is_gapless(&joined), "a recovered range of {channel} has a hole");
         let missed = VecDeque::from(joined.publications);
-        Self { engine, listener, channel: channel.clone(), position: joined.offset, missed }
+        signal.give();
+        let (channel, position, is_closed) = (channel.clone(), joined.offset, Arc::default());
+        Self { engine, listener, channel, position, missed, signal, arrivals, is_closed, ended: None }
     }
 
     /// The room.
@@ -77,7 +126,7 @@ impl Subscription {
     /// # Errors
     /// [`Ended`], never [`Ended::TimedOut`].
     pub fn recv(&mut self) -> Result<Publication, Ended> {
-        self.next(None)
+        self.take(None)
     }
 
     /// Waits for the next publication, at most so long.
@@ -85,7 +134,63 @@ impl Subscription {
     /// # Errors
     /// [`Ended`]
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Publication, Ended> {
-        self.next(Some(Instant::now() + timeout))
+        self.take(Some(Instant::now() + timeout))
+    }
+
+    /// The next publication, if it is there.
+    ///
+    /// # Errors
+    /// [`Ended`]; [`Ended::TimedOut`]: there is none now.
+    pub fn try_recv(&mut self) -> Result<Publication, Ended> {
+        let next = self.take(Some(Instant::now()));
+        if next.is_ok() {
+            // There may be more.
+            self.signal.give();
+        }
+        next
+    }
+
+    /// Gets a token when [`try_recv`](Self::try_recv) may have something to give, the end included: to be waited for
+    /// beside other channels, by `select!` of crossbeam. A token too many does no harm.
+    ///
+    /// ```no_run
+    /// # use crossbeam_channel::{Receiver, select};
+    /// # use roomcast::{Ended, Subscription};
+    /// # fn example(mut news: Subscription, mut orders: Subscription, quit: Receiver<()>) {
+    /// let (in_news, in_orders) = (news.arrivals().clone(), orders.arrivals().clone());
+    /// loop {
+    ///     let next = select! {
+    ///         recv(in_news) -> _ => news.try_recv(),
+    ///         recv(in_orders) -> _ => orders.try_recv(),
+    ///         recv(quit) -> _ => return,
+    ///     };
+    ///     match next {
+    ///         Ok(publication) => println!("{} {}", publication.channel, publication.data),
+    ///         Err(Ended::TimedOut) => {}
+    ///         Err(_) => return,
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn arrivals(&self) -> &Receiver<()> {
+        &self.arrivals
+    }
+
+    /// A handle that ends this subscription from another thread.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer {
+            engine: self.engine.clone(),
+            listener: Arc::downgrade(&self.listener),
+            is_closed: self.is_closed.clone(),
+        }
+    }
+
+    /// The reason for which no more publications come; `None` while they may.
+    #[must_use]
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
     }
 
     /// Runs the subscription on a thread of its own and calls `callback` for each publication.
@@ -110,10 +215,10 @@ impl Subscription {
         thread::Builder::new().name("subscription".into()).spawn(run)
     }
 
-    fn next(&mut self, deadline: Option<Instant>) -> Result<Publication, Ended> {
+    fn take(&mut self, deadline: Option<Instant>) -> Result<Publication, Ended> {
         let publication = match self.missed.pop_front() {
             Some(publication) => publication,
-            None => self.listener.outbox.take(deadline).map_err(ending)?,
+            None => self.listener.outbox.take(deadline).map_err(|outbox| self.ending(outbox))?,
         };
         debug_assert!(
             publication.seq == 0 || publication.seq == self.position + 1,
@@ -125,14 +230,55 @@ impl Subscription {
         self.position = publication.seq;
         Ok(publication)
     }
+
+    /// The end of the subscription, by that of its outbox; `None`: the time is over.
+    fn ending(&mut self, outbox: Option<outbox::Ended>) -> Ended {
+        let ended = match outbox {
+            None => return Ended::TimedOut,
+            Some(outbox::Ended::Closed(code)) if code == CloseCode::InsufficientState.number() => Ended::Lost,
+            Some(_) if self.is_closed.load(Ordering::Acquire) => Ended::Closed,
+            Some(_) => Ended::Stopped,
+        };
+        self.ended = Some(ended);
+        ended
+    }
 }
 
-/// The end of a subscription, by that of its outbox; `None`: the time is over.
-fn ending(outbox: Option<outbox::Ended>) -> Ended {
-    match outbox {
-        None => Ended::TimedOut,
-        Some(outbox::Ended::Closed(code)) if code == CloseCode::InsufficientState.number() => Ended::Lost,
-        Some(_) => Ended::Stopped,
+/// Waits for each publication of a [`Subscription`], and ends when no more come.
+#[derive(Debug)]
+pub struct Publications<'s>(&'s mut Subscription);
+
+impl Iterator for Publications<'_> {
+    type Item = Publication;
+
+    fn next(&mut self) -> Option<Publication> {
+        self.0.recv().ok()
+    }
+}
+
+impl<'s> IntoIterator for &'s mut Subscription {
+    type Item = Publication;
+    type IntoIter = Publications<'s>;
+
+    fn into_iter(self) -> Publications<'s> {
+        Publications(self)
+    }
+}
+
+impl Closer {
+    /// Ends the subscription. What was delivered before is still received, then [`Ended::Closed`] follows.
+    pub fn close(&self) {
+        if let Some(listener) = self.listener.upgrade() {
+            self.is_closed.store(true, Ordering::Release);
+            self.engine.disconnect(&listener);
+            listener.outbox.close(CloseCode::Shutdown.number(), CloseCode::Shutdown.as_str());
+        }
+    }
+}
+
+impl fmt::Debug for Closer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Closer")
     }
 }
 

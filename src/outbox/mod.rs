@@ -159,6 +159,17 @@ impl Outbox {
         Self::new((id, Format::default()), Peer::Consumer, budget_bytes, drainer, None)
     }
 
+    /// Like [`for_consumer`](Self::for_consumer); `reader` is woken when there is something to take, and at the end.
+    #[must_use]
+    pub(crate) fn for_woken_consumer(
+        id: ConnectionId,
+        budget_bytes: usize,
+        drainer: DrainerHandle,
+        reader: Arc<dyn Reader>,
+    ) -> Arc<Self> {
+        Self::new(id, Peer::Consumer, budget_bytes, drainer, Some(reader))
+    }
+
     fn new(
         (id, format): (ConnectionId, Format),
         peer: Peer,
@@ -239,6 +250,7 @@ impl Outbox {
         inner.queue.push_publications(publications, bytes);
         self.metrics.outbox_bytes.add(bytes as i64);
         self.wake(&mut inner);
+        self.wake_reader();
         Push::Accepted
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::{ConnectionError, QueryResult};
+use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
 use crate::limits::STORE_ANSWER_MAX;
 use crate::store::connection::{Connection, Purpose, Target};
@@ -20,6 +21,9 @@ const CHECKOUT_TIMEOUT_WHILE_DOWN: Duration = Duration::from_secs(1);
 
 /// A query that failed later has waited for something, and is not tried on another connection.
 const FAILED_AT_ONCE: Duration = Duration::from_millis(500);
+
+/// Threads that open the connections of the pool.
+const POOL_THREADS: usize = 3;
 
 /// A pool of reading connections.
 #[derive(Debug)]
@@ -118,11 +122,18 @@ impl Readers {
         let hanging_max = connections as usize;
         let opener =
             Opener { target, lineage, monitor: monitor.clone(), hanging: Arc::default(), hanging_max };
+        // By default its threads would wait for what is planned, half a minute after everything else has ended.
+        let threads = ScheduledThreadPool::builder()
+            .num_threads(POOL_THREADS)
+            .thread_name_pattern("r2d2-worker-{}")
+            .on_drop_behavior(OnPoolDropBehavior::DiscardPendingScheduled)
+            .build();
         let pool = r2d2::Pool::builder()
             .max_size(connections)
             .min_idle(Some(1))
             .connection_timeout(STORE_ANSWER_MAX)
             .error_handler(Box::new(Quiet))
+            .thread_pool(Arc::new(threads))
             .build_unchecked(opener);
         Self { pool, monitor }
     }

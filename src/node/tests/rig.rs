@@ -9,6 +9,7 @@ use crate::config::{Config, DatabaseUrl};
 use crate::engine::{Answer, Extra, Joined};
 use crate::ids::Channel;
 use crate::node::subscribe::SubscribeRight;
+use crate::node::subscription::Signal;
 use crate::node::{Caller, Client, Draft, Node, NodeHandle, Position, SubscribeError, SubscribeOptions};
 use crate::outbox::Outbox;
 use crate::protocol::code::ErrorCode;
@@ -63,7 +64,7 @@ impl Rig {
 
     /// An outbox whose frames a test takes.
     pub(crate) fn outbox(&self) -> Arc<Outbox> {
-        self.handle().outbox_for_consumer()
+        self.handle().outbox_for_consumer(Signal::new().0)
     }
 
     /// A connected client.
