@@ -11,6 +11,7 @@ mod graph;
 mod levels;
 mod measures;
 mod rules;
+mod surface;
 mod tree;
 mod way;
 
