@@ -49,7 +49,7 @@ fn hear_until(subscription: &mut Subscription, last: Seq) {
 fn publish(node: &Node, count: u64) {
     let head = node.subscribe(&lobby(), None).unwrap().position();
     for number in head + 1..=head + count {
-        assert_eq!(node.publish(&lobby(), &format!(r#"{{"n": {number}}}"#)), Ok(number));
+        assert_eq!(node.publish(&lobby(), &format!(r#"{{"n":{number}}}"#)), Ok(number));
     }
 }
 
@@ -370,7 +370,7 @@ fn a_subscription_is_closed_from_elsewhere() {
 fn a_named_user_sends_and_is_present() {
     let folder = TempDir::new();
     let node = Node::open(&config(&folder)).unwrap();
-    let bot = User::new("bot").unwrap().with_info(r#"{"name":"Bot"}"#.parse().unwrap()).unwrap();
+    let bot = User::new("bot").unwrap().with_info(r#"{ "name": "Bot" }"#.parse().unwrap()).unwrap();
     let mut subscription = node.subscribe_as(&bot, &lobby(), None).unwrap();
     let present = node.presence(&lobby()).unwrap();
     assert_eq!((&*present[0].user, present[0].conn_info.as_deref()), ("bot", Some(r#"{"name":"Bot"}"#)));
@@ -391,7 +391,7 @@ fn what_nobody_could_read_is_no_payload() {
     for json in ["", "{", "null", " null ", "1 2", r#"{"a":1"#, r#""\u0000"#] {
         assert!(Payload::new(json).is_err(), "{json:?}");
     }
-    assert_eq!(Payload::new(" { \"a\" : [ 1 ] } ").unwrap().as_str(), r#"{"a":[1]}"#);
+    assert_eq!(Payload::new(" { \"a\" : [ 1 ] } ").unwrap().as_str(), r#"{ "a" : [ 1 ] }"#);
     assert!(Payload::of(&None::<u8>).is_err());
     for id in ["", "a\u{0}", "a\nb", &"u".repeat(1000)] {
         assert!(User::new(id).is_err(), "{id:?}");

@@ -11,11 +11,12 @@ use serde::Serialize;
 use super::clients;
 use super::publish::Draft;
 use crate::ids::Channel;
+use crate::json;
 use crate::limits::{INFO_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::protocol::api;
 use crate::publication::ClientInfo;
 
-/// JSON that every client can read, without white space between its parts. Cloning is a reference count.
+/// JSON that every client can read, delivered as it was written. Cloning is a reference count.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Arc<str>);
 
@@ -91,10 +92,11 @@ impl User {
     /// # Errors
     /// [`Unfit`]: it is too large.
     pub fn with_info(self, info: Payload) -> Result<Self, Unfit> {
-        if info.0.len() > INFO_BYTES_MAX {
+        let info = json::compact(&info.0).map_err(|unfit| Unfit(unfit.to_string().into()))?;
+        if info.len() > INFO_BYTES_MAX {
             return Err(Unfit("the information about a user is too large".into()));
         }
-        Ok(Self(Arc::new(ClientInfo { conn_info: Some(info.0), ..(*self.0).clone() })))
+        Ok(Self(Arc::new(ClientInfo { conn_info: Some(info), ..(*self.0).clone() })))
     }
 
     /// The id.

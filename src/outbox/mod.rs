@@ -167,7 +167,7 @@ impl Outbox {
         drainer: DrainerHandle,
         reader: Arc<dyn Reader>,
     ) -> Arc<Self> {
-        Self::new(id, Peer::Consumer, budget_bytes, drainer, Some(reader))
+        Self::new((id, Format::default()), Peer::Consumer, budget_bytes, drainer, Some(reader))
     }
 
     fn new(
