@@ -22,8 +22,8 @@ struct Said {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mut config = Config::default();
-    config.listen = arguments.next().ok_or("name an address")?.parse()?;
+    let listen = arguments.next().ok_or("name an address")?.parse()?;
+    let mut config = Config { listen, ..Config::default() };
     config.database.url = format!("sqlite:{}", arguments.next().ok_or("name a database file")?).parse()?;
     let server = Server::start(config)?;
     println!("listening on {}", server.local_addr());
