@@ -86,7 +86,7 @@ impl Origins {
     /// True for a request of an allowed page. One without an `Origin` comes from no page, unless the browser
     /// says so in `Sec-Fetch-Site`.
     fn is_allowed(&self, head: &Head, scheme: Option<Scheme>) -> bool {
-        let is_foreign = head.lines("sec-fetch-site").any(|site| matches!(site, "cross-site" | "same-site"));
+        let is_foreign = head.lines("sec-fetch-site").any(|site| !matches!(site, "same-origin" | "none"));
         let is_own = |page: &str| !is_foreign && self.is_own(page, head.host.as_ref(), scheme);
         let mut pages = head.lines("origin").map(str::to_ascii_lowercase).peekable();
         match pages.peek() {
@@ -233,6 +233,8 @@ mod tests {
             ("same-origin", None, true),
             ("same-origin", Some("https://own.test"), true),
             ("cross-site", None, false),
+            ("Cross-Site", None, false),
+            ("same-origin, cross-site", None, false),
             ("same-site", None, false),
             ("cross-site", Some("https://own.test"), false),
             ("cross-site", Some("https://app.example.com"), true),
