@@ -286,8 +286,9 @@ fn insecure(config: &Config) -> String {
     format!("client.insecure is true, and {who} {what}")
 }
 
+/// White space around it makes no secret longer.
 fn is_short(secret: Option<&Secret>) -> bool {
-    secret.is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN)
+    secret.is_some_and(|secret| secret.expose().trim().len() < SECRET_BYTES_MIN)
 }
 
 const TOO_SHORT: &str =
