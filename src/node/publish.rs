@@ -61,6 +61,11 @@ impl CheckedMessage {
         self.is_stored.then_some(self.message)
     }
 
+    /// Its room.
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.message.channel
+    }
+
     /// Its bytes, as limits count them.
     pub(crate) fn size_bytes(&self) -> usize {
         self.message.size_bytes()

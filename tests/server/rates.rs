@@ -79,6 +79,31 @@ fn a_room_takes_so_much_whoever_publishes() {
 }
 
 #[test]
+fn those_who_may_not_publish_leave_the_room_to_others() {
+    let server = TestServer::secured(
+        "allow_anonymous = true\n[limits]\nroom_publishes_per_second_max = 2\n\
+         [namespace.known]\npublish = \"users\"\n",
+    );
+    let mut anonymous = server.open();
+    anonymous.connect("{}", "anonymous");
+    let denied = r#"{"error":{"code":103"#;
+    for _ in 0..60 {
+        let reply = anonymous.ask(&publish("known:room"));
+        assert!(reply.starts_with(denied), "{reply}");
+    }
+    assert_eq!(connect(&server, "ann").ask(&publish("known:room")), ACK);
+}
+
+#[test]
+fn what_a_token_adds_to_a_message_counts() {
+    let server = TestServer::secured("[limits]\nuser_bytes_per_second_max = '1KiB'\n");
+    let info = "x".repeat(1000);
+    let mut ann = server.connect_with("ann", &format!(r#"{{"sub":"ann","info":{{"about":"{info}"}}}}"#));
+    assert!((5..40).contains(&passing(&mut ann, &vec![publish("room"); 50], ACK)));
+    assert!(server.metric("limited_total{limit=\"user_bytes\"}") > 0);
+}
+
+#[test]
 fn bytes_are_limited_too() {
     let server = TestServer::secured("[limits]\nuser_bytes_per_second_max = '1KiB'\n");
     let mut ann = connect(&server, "ann");

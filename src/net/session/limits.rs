@@ -5,8 +5,8 @@ use std::time::Instant;
 use super::Session;
 use super::held_rooms::HeldRooms;
 use super::outcome::{CommandError, Flow};
-use crate::ids::Channel;
 use crate::net::rates::Limit;
+use crate::node::CheckedMessage;
 use crate::protocol::code::{CloseCode, ErrorCode};
 
 impl Session {
@@ -33,11 +33,18 @@ impl Session {
         self.judge(if is_within { Ok(()) } else { Err(Limit::Requests) })
     }
 
-    /// Counts a message, the first time it is tried.
-    pub(super) fn count_publish(&self, channel: &Channel, bytes: usize) -> Result<(), CommandError> {
+    /// Counts a message for its sender, the first time it is tried: it may ask the database whether it is allowed.
+    pub(super) fn count_attempt(&self) -> Result<(), CommandError> {
         if self.is_repeated {
             return Ok(());
         }
+        self.judge(self.rules.rates.try_publish(self.who, Instant::now()))
+    }
+
+    /// Counts a message that is allowed. The room is not asked before, or those who may not publish would use up
+    /// what others may.
+    pub(super) fn count_publish(&self, message: &CheckedMessage) -> Result<(), CommandError> {
+        let (channel, bytes) = (message.channel(), message.size_bytes());
         self.judge(self.rules.rates.publish(self.who, channel, bytes, Instant::now()))
     }
 

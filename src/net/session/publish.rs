@@ -30,8 +30,9 @@ impl Session {
     /// Checks a message; it is handed over when the turn ends if it is stored, or else passed on at once.
     fn publish_draft(&mut self, id: u32, kind: AckKind, draft: Draft) -> Result<(), CommandError> {
         let since = Instant::now();
-        self.count_publish(&draft.channel, draft.data.len())?;
+        self.count_attempt()?;
         let mut message = self.check_publish(draft)?;
+        self.count_publish(&message)?;
         let creation = match message.may_create() {
             true => self.rules.rates.hold_room(self.who, since),
             false => Creation::Free,
