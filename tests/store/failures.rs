@@ -1,7 +1,7 @@
 //! A store that fails: clear answers, nothing half done, and back by itself.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +24,10 @@ pub(crate) const SQLITE_CHECKS: &[Check] = &[
     ("a file that vanishes is noticed", vanished_file),
     ("a write-ahead file that vanishes is noticed, and what it held is saved", vanished_log),
     ("a write-ahead file that is replaced is noticed", replaced_log),
+    ("a write-ahead file that is emptied or cut is noticed", emptied_log),
+    ("a write-ahead file with a hole does not reach the database", log_with_a_hole),
+    ("other programs may cut the write-ahead file", cut_by_others),
+    ("a database that is emptied is noticed", emptied_file),
     ("an index that vanishes is noticed", vanished_index),
     ("a write-ahead file that grew is cut", cut_log),
 ];
@@ -131,6 +135,89 @@ fn replaced_log(backend: &Backend) {
     unavailable(&store, &discard(), 1);
     let Health::Down { reason, .. } = store.health() else { panic!("it is down") };
     assert!(reason.contains("-wal was replaced"), "{reason}");
+}
+
+fn set_bytes(path: &Path, bytes: u64) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
+}
+
+#[track_caller]
+fn is_down_because(store: &Store, words: &str) {
+    let health = store.health();
+    assert!(matches!(&health, Health::Down { reason, .. } if reason.contains(words)), "{health:?}");
+}
+
+fn emptied_log(backend: &Backend) {
+    let log = beside(backend, "-wal");
+    for seen in [false, true] {
+        for bytes in [0, 20, 10_000] {
+            let store = backend.open();
+            append(&store, message("a", "1")).unwrap();
+            assert!(!seen || store.health() == Health::Up);
+            set_bytes(&log, bytes);
+            // A look that has not seen the last commit sees no cut that is behind what it has seen.
+            is_down_because(&store, "-wal was emptied or cut; messages that were only in it are lost");
+            unavailable(&store, &discard(), 2);
+            drop(store);
+            // As the next process finds it.
+            for suffix in ["", "-wal", "-shm", "-mark"] {
+                fs::remove_file(beside(backend, suffix)).unwrap();
+            }
+        }
+    }
+    // Nothing is lost when all of it is in the database, as a reader keeps it there.
+    let store = backend.open();
+    fill(&store, "a", 10);
+    backend.execute("PRAGMA wal_checkpoint(PASSIVE)");
+    set_bytes(&log, 0);
+    is_down_because(&store, "what was acknowledged is saved");
+    assert_eq!(rows_after_a_crash(backend), 10);
+}
+
+/// The server has committed once more before it looked.
+fn log_with_a_hole(backend: &Backend) {
+    let store = backend.open();
+    fill(&store, "a", 10);
+    backend.execute("PRAGMA wal_checkpoint(PASSIVE)");
+    fill(&store, "b", 200);
+    let log = beside(backend, "-wal");
+    let bytes = fs::metadata(&log).unwrap().len();
+    set_bytes(&log, 0);
+    set_bytes(&log, bytes);
+    is_down_because(&store, "-wal was emptied or cut; messages that were only in it are lost");
+    unavailable(&store, &discard(), 1);
+    fs::remove_file(&log).unwrap();
+    is_down_because(&store, "-wal was moved or deleted; before that");
+    drop(store);
+    assert_eq!(rows_after_a_crash(backend), 10, "the database is as it was copied to last");
+}
+
+fn cut_by_others(backend: &Backend) {
+    let store = backend.open();
+    for number in 1..=10 {
+        append(&store, message("a", "1")).unwrap();
+        if number % 3 > 0 {
+            assert_eq!(store.health(), Health::Up);
+        }
+        backend.execute("PRAGMA wal_checkpoint(TRUNCATE)");
+        assert_eq!(fs::metadata(beside(backend, "-wal")).unwrap().len(), 0);
+        if number % 2 > 0 {
+            assert_eq!(store.health(), Health::Up);
+        }
+    }
+    drop(store);
+    let store = backend.open();
+    assert_eq!(store.health(), Health::Up, "a new one is empty");
+    assert_eq!(append(&store, message("a", "1")), Ok(Appended::New(11)));
+}
+
+fn emptied_file(backend: &Backend) {
+    let Backend::Sqlite(path) = backend else { panic!("SQLite only") };
+    let store = backend.open();
+    append(&store, message("a", "1")).unwrap();
+    set_bytes(path, 0);
+    unavailable(&store, &discard(), 1);
+    is_down_because(&store, ".db was emptied");
 }
 
 fn vanished_index(backend: &Backend) {
