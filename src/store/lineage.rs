@@ -147,6 +147,15 @@ impl Lineage {
             *newest = Some(position);
         }
         drop(newest);
+        if let Some(mark) = &self.mark {
+            mark.note_commit();
+            self.write_due_mark();
+        }
+    }
+
+    /// Writes the mark if a message was committed since, and it was not written a moment ago. Called from time to time,
+    /// for no message may come after the last one.
+    pub(super) fn write_due_mark(&self) {
         if self.mark.as_ref().is_some_and(MarkFile::is_due) {
             self.write_mark();
         }
@@ -155,7 +164,15 @@ impl Lineage {
     /// Says beside a SQLite file how far it has come, so that an older one is noticed when it is opened.
     pub(super) fn write_mark(&self) {
         if let Some(mark) = &self.mark {
-            mark.write(&Mark { epoch: self.names().1, newest: self.newest().pop() });
+            mark.write(|| Mark { epoch: self.names().1, newest: self.newest().pop() });
+        }
+    }
+
+    /// Writes the last mark; the file of the database may be another server's from now on.
+    pub(super) fn close_mark(&self) {
+        self.write_mark();
+        if let Some(mark) = &self.mark {
+            mark.close();
         }
     }
 

@@ -2,8 +2,8 @@
 //! put in its place is noticed when it is opened.
 //!
 //! `roomcast.db-mark` holds the epoch, and the number and the room of a message that was committed last. It is
-//! written at most once a second, without waiting for the disk, and when the database is closed. What it says is
-//! in the database already when it is written. A mark that is missing or not readable says nothing.
+//! written at most once a second, without waiting for the disk, a second after the last message at the latest, and when
+//! the database is closed. What it says is in the database already when it is written. A mark that is missing or not readable says nothing.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -33,8 +33,20 @@ pub(super) struct Mark {
 #[derive(Debug)]
 pub(super) struct MarkFile {
     path: PathBuf,
+    state: Mutex<State>,
+    /// Held while it is written, so that nothing older replaces something newer.
+    writing: Mutex<()>,
+}
+
+/// What is still to be written.
+#[derive(Debug, Default)]
+struct State {
     /// `None` before the first message.
-    due_at: Mutex<Option<Instant>>,
+    due_at: Option<Instant>,
+    /// A message was committed since it was written.
+    is_behind: bool,
+    /// Nobody writes it any more.
+    is_closed: bool,
 }
 
 impl Mark {
@@ -61,7 +73,7 @@ impl Mark {
 impl MarkFile {
     /// That of the database in this file.
     pub(super) fn beside(database: &Path) -> Self {
-        Self { path: beside(database, "-mark"), due_at: Mutex::default() }
+        Self { path: beside(database, "-mark"), state: Mutex::default(), writing: Mutex::default() }
     }
 
     /// What the file says, if there is one.
@@ -69,22 +81,41 @@ impl MarkFile {
         Mark::parse(&fs::read_to_string(&self.path).ok()?)
     }
 
-    /// True at most once a second: a message was committed, and the file is to be written.
+    /// Notes that a message was committed.
+    pub(super) fn note_commit(&self) {
+        lock(&self.state).is_behind = true;
+    }
+
+    /// True at most once a second: a message was committed that the file does not tell of yet.
     pub(super) fn is_due(&self) -> bool {
-        let mut due_at = lock(&self.due_at);
+        let mut state = lock(&self.state);
         let now = Instant::now();
-        let due = due_at.is_none_or(|at| now >= at);
+        let due = state.is_behind && state.due_at.is_none_or(|at| now >= at);
         if due {
-            *due_at = Some(now + WRITE_EVERY);
+            state.due_at = Some(now + WRITE_EVERY);
         }
         due
     }
 
-    /// Replaces what the file says. One that cannot be written stays as it is: it says less than it could.
-    pub(super) fn write(&self, mark: &Mark) {
-        if let Err(error) = self.try_write(mark) {
+    /// Replaces what the file says by what is known now. One that cannot be written stays as it is: it says less than it
+    /// could, until the next time.
+    pub(super) fn write(&self, mark: impl FnOnce() -> Mark) {
+        let _one_at_a_time = lock(&self.writing);
+        if lock(&self.state).is_closed {
+            return;
+        }
+        // Before it is asked what there is to say.
+        lock(&self.state).is_behind = false;
+        if let Err(error) = self.try_write(&mark()) {
+            lock(&self.state).is_behind = true;
             tracing::debug!(%error, path = %self.path.display(), "the mark of the database was not written");
         }
+    }
+
+    /// Ends the writing: the file may be another server's from now on.
+    pub(super) fn close(&self) {
+        let _nobody_writes = lock(&self.writing);
+        lock(&self.state).is_closed = true;
     }
 
     fn try_write(&self, mark: &Mark) -> io::Result<()> {

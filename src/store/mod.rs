@@ -311,7 +311,7 @@ impl Store {
     /// Writes the last mark of a SQLite file, while it is certainly ours.
     fn sign_off(&self) {
         if lock(&self.claim).is_some() {
-            self.lineage.write_mark();
+            self.lineage.close_mark();
         }
     }
 

@@ -1,5 +1,5 @@
 //! The two threads of a store that wait for nobody else: one answers callers that have waited too long, the other
-//! tries the database while it is down, or while nobody uses it, and settles what a failure left in doubt.
+//! tries the database while it is down, or while nobody uses it, and settles what it left undone.
 
 use std::io;
 use std::sync::Arc;
@@ -85,9 +85,10 @@ fn goes_on(stopped: &Receiver<()>, pause: Duration) -> bool {
 }
 
 impl Probe {
-    /// Settles what is in doubt, tries what is down, and asks what is idle. The monitor sees the outcomes, and the
-    /// lineage a fork.
+    /// Settles what is in doubt, tries what is down, asks what is idle, and writes the mark of a SQLite file after the last
+    /// message. The monitor sees the outcomes, and the lineage a fork.
     fn run(&self, compared_at: &mut Instant) {
+        self.lineage.write_due_mark();
         self.lanes.resolve_doubts(|| self.lineage.sink());
         let is_due = |side| self.monitor.is_down(side) || self.monitor.idle(side) >= IDLE_MAX;
         self.lanes.probe(is_due);

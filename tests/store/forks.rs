@@ -21,6 +21,7 @@ pub(crate) const CHECKS: &[Check] = &[
 
 pub(crate) const SQLITE_CHECKS: &[Check] = &[
     ("an older file that was put back is noticed", older_file),
+    ("the mark follows the last message", mark_follows),
     ("without its mark a database is what it says it is", lost_mark),
 ];
 
@@ -69,7 +70,9 @@ impl Journal {
 
     fn await_fork(&self, store: &Store, before: &str) {
         let deadline = Instant::now() + crate::temp::PATIENCE;
-        while self.forks().0.is_empty() || *store.epoch() == *before {
+        // The name changes a moment before it is told.
+        while *store.epoch() == *before || self.forks().0.last().map(String::as_str) != Some(&*store.epoch())
+        {
             assert!(Instant::now() < deadline, "no fork is told");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -186,8 +189,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn older_file(backend: &Backend) {
+fn path(backend: &Backend) -> &Path {
     let Backend::Sqlite(path) = backend else { panic!("SQLite only") };
+    path
+}
+
+fn older_file(backend: &Backend) {
+    let path = path(backend);
     let backup = path.with_extension("backup");
     let store = backend.open();
     let epoch = store.epoch();
@@ -213,13 +221,29 @@ fn older_file(backend: &Backend) {
     assert!(![&epoch, &renewed].contains(&&backend.open().epoch()));
 }
 
+/// The last message of a second, and silence after it.
+fn mark_follows(backend: &Backend) {
+    let mark = format!("{}-mark", path(backend).display());
+    let store = backend.open();
+    for seq in 1..=9 {
+        append(&store, message("a", "1")).unwrap();
+        if seq % 3 > 0 {
+            continue;
+        }
+        let deadline = Instant::now() + crate::temp::PATIENCE;
+        while !std::fs::read_to_string(&mark).unwrap().ends_with(&format!(" {seq} a\n")) {
+            assert!(Instant::now() < deadline, "the mark stays behind {seq}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 fn lost_mark(backend: &Backend) {
-    let Backend::Sqlite(path) = backend else { panic!("SQLite only") };
     let store = backend.open();
     let epoch = store.epoch();
     fill(&store, "a", 5);
     drop(store);
-    let mark = format!("{}-mark", path.display());
+    let mark = format!("{}-mark", path(backend).display());
     assert!(std::fs::read_to_string(&mark).unwrap().ends_with(" 5 a\n"));
     for damage in [None, Some(""), Some("nonsense\n")] {
         match damage {
