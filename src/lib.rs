@@ -199,7 +199,7 @@ pub mod internals {
     pub use crate::protocol::reply::{ConnectResult, Reply, SubscribeResult};
     pub use crate::publication::Retention;
     pub use crate::store::{
-        Appended, CommitSink, Fork, Health, HistoryLimit, HistoryQuery, NewMessage, PruneWalk, Role,
+        Appended, CommitSink, Fork, Health, HistoryLimit, HistoryQuery, NewMessage, Outage, PruneWalk, Role,
         RoomKind, Store, StoreError,
     };
 

@@ -158,6 +158,7 @@ fn postgres_failures_are_not_blamed_on_messages() {
     faults::a_primary_key_is_not_the_messages(&cluster);
     faults::a_value_that_an_index_cannot_take_is_the_messages(&cluster);
     faults::a_locked_room_fails_alone(&cluster);
+    faults::a_locked_table_is_one_outage(&cluster);
     faults::a_demoted_server_is_left(&cluster);
     faults::sessions_that_are_shared_are_refused(&cluster);
     faults::a_pooler_of_sessions_is_no_difference(&mut cluster);

@@ -58,8 +58,8 @@ impl std::error::Error for AppendError {}
 /// A read or a change, other than an append, that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreError {
-    /// The store failed; trying again later will help. The reason is for the operator.
-    Unavailable(String),
+    /// The store failed; trying again later will help.
+    Unavailable(Outage),
     /// There is no such room.
     UnknownRoom,
     /// A room of that name exists.
@@ -92,7 +92,40 @@ impl std::error::Error for StoreError {}
 
 impl From<DieselError> for StoreError {
     fn from(error: DieselError) -> Self {
-        Self::Unavailable(error.to_string())
+        Self::Unavailable(Outage::of(&error))
+    }
+}
+
+/// What the operator has to know of a store that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outage {
+    pub(super) reason: String,
+    /// Other statements may pass at the same time: a lock on one table, a damaged page, too few connections.
+    pub(super) is_partial: bool,
+}
+
+impl Outage {
+    /// All of the store fails, or the way to it.
+    pub(super) fn whole(reason: impl fmt::Display) -> Self {
+        Self { reason: reason.to_string(), is_partial: false }
+    }
+
+    /// Others may pass at the same time.
+    pub(super) fn in_part(reason: impl fmt::Display) -> Self {
+        Self { reason: reason.to_string(), is_partial: true }
+    }
+
+    /// By the error of a statement.
+    pub(super) fn of(error: &DieselError) -> Self {
+        // To a message of SQLite all tables are one.
+        let of_table = error.to_string().starts_with(SQLITE_NO_TABLE);
+        Self { reason: error.to_string(), is_partial: of_table || Fault::of(error) != Fault::Store }
+    }
+}
+
+impl fmt::Display for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
     }
 }
 
@@ -157,10 +190,13 @@ impl Fault {
         if message == SQLITE_ROW {
             return Self::Row;
         }
-        let is_store = SQLITE_STORE.contains(&message) || message.starts_with("no such table");
+        let is_store = SQLITE_STORE.contains(&message) || message.starts_with(SQLITE_NO_TABLE);
         if is_store { Self::Store } else { Self::Part }
     }
 }
+
+/// What SQLite says of a table that is missing, before its name.
+const SQLITE_NO_TABLE: &str = "no such table";
 
 /// What SQLite says when another process holds the file.
 const SQLITE_LOCKED: &str = "database is locked";
@@ -203,6 +239,15 @@ mod tests {
         assert_eq!(fault(DatabaseErrorKind::ReadOnlyTransaction, "x"), Fault::Store);
         assert_eq!(fault(DatabaseErrorKind::Unknown, "database or disk is full"), Fault::Store);
         assert_eq!(Fault::of(&DieselError::NotFound), Fault::Store);
+    }
+
+    #[test]
+    fn a_table_is_part_of_the_store() {
+        let is_partial = |kind, message| Outage::of(&error(kind, message)).is_partial;
+        assert!(is_partial(DatabaseErrorKind::Unknown, "canceling statement due to lock timeout"));
+        assert!(is_partial(DatabaseErrorKind::Unknown, "no such table: members"));
+        assert!(!is_partial(DatabaseErrorKind::ClosedConnection, "x"));
+        assert!(!is_partial(DatabaseErrorKind::Unknown, "disk I/O error"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::config::Durability;
 use crate::ids::{Channel, Seq};
 use crate::publication::Retention;
 use crate::store::connection::{Borrowed, Connection, Purpose, Target};
-use crate::store::error::{AppendError, Fault, StoreError};
+use crate::store::error::{AppendError, Fault, Outage, StoreError};
 use crate::store::history;
 use crate::store::lane::store_for_others;
 use crate::store::lineage::Lineage;
@@ -396,7 +396,7 @@ impl Shared {
 
     /// True when nobody is writing the file now.
     fn is_unlocked(&self) -> Result<bool, StoreError> {
-        let unavailable = |error: &dyn fmt::Display| StoreError::Unavailable(error.to_string());
+        let unavailable = |error: &dyn fmt::Display| StoreError::Unavailable(Outage::whole(error));
         let connection = self.target.connect(Purpose::Write).map_err(|error| unavailable(&error))?;
         let Connection::Sqlite(mut sqlite) = connection else { return Ok(true) };
         sqlite.batch_execute("PRAGMA busy_timeout = 0")?;

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::limits::STORE_ANSWER_MAX;
 use crate::metrics::Metrics;
+use crate::store::error::Outage;
 use crate::sync::{Mutex, lock};
 
-/// Time that has to pass without a failure in part of the rooms until a success counts: else each batch would be
-/// a change of state, and a line in the log.
+/// Time that has to pass without a failure in part of the rooms or tables until a success counts: else each batch, and
+/// each read beside a locked table, would be a change of state, and a line in the log.
 const PARTIAL_FAILURE_LASTS: Duration = Duration::from_secs(5);
 
 /// The same for an operation that hangs while others of its side end. It is seen again sooner.
@@ -151,6 +152,14 @@ impl Monitor {
     /// An operation failed through no fault of its values, others of the side at the same time did not.
     pub(super) fn failed_in_part(&self, side: Side, reason: &str) {
         self.note_failure(side.index(), reason, PARTIAL_FAILURE_LASTS);
+    }
+
+    /// An operation that was no commit failed through no fault of its values.
+    pub(super) fn failed_for(&self, side: Side, outage: &Outage) {
+        match outage.is_partial {
+            true => self.failed_in_part(side, &outage.reason),
+            false => self.failed(side, &outage.reason),
+        }
     }
 
     fn note_failure(&self, index: usize, reason: &str, lasts: Duration) {

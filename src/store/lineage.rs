@@ -14,7 +14,7 @@ use crate::config::{Database, DatabaseUrl, Failover};
 use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
 use crate::store::connection::Connection;
-use crate::store::error::StoreError;
+use crate::store::error::{Outage, StoreError};
 use crate::store::mark::{Mark, MarkFile};
 use crate::store::message::CommitSink;
 use crate::store::models::{message, meta, room};
@@ -217,7 +217,7 @@ impl Lineage {
                 return Ok((epoch, done));
             }
         }
-        Err(StoreError::Unavailable("the history of the database forks again and again".to_owned()))
+        Err(StoreError::Unavailable(Outage::whole("the history of the database forks again and again")))
     }
 
     /// Takes over a name for the history that was written to the database because numbers were given twice.

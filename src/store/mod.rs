@@ -46,7 +46,7 @@ use readers::Readers;
 use watch::{Probe, Watch};
 
 pub(crate) use backup::{backup, restore};
-pub use error::{AppendError, OpenError, StoreError};
+pub use error::{AppendError, OpenError, Outage, StoreError};
 pub use foreign::DatabaseConnection;
 pub(crate) use foreign::{ForeignError, Pending};
 pub use health::Health;

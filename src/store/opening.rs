@@ -12,9 +12,9 @@ use diesel::prelude::*;
 use diesel::sql_types::Nullable;
 use diesel::sql_types::Text;
 
-use crate::store::connection::{Connection, Purpose, Target, on_either};
+use crate::store::connection::{Connection, Purpose, Target};
 use crate::store::error::OpenError;
-use crate::store::schema::{contacts, members, messages, meta, rooms, users};
+use crate::store::models::trial;
 
 /// The changes of the schema, oldest first: the version of each, and its statements.
 type Migrations = &'static [(&'static str, &'static str)];
@@ -83,15 +83,16 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
         }),
     };
     migrated.map_err(|failure| about(target, failure))?;
-    look_at_columns(&mut connection).map_err(|error| {
-        let name = target.name();
-        OpenError::Refused(format!("{name}: its tables are not those of this version of Roomcast: {error}"))
-    })?;
+    trial::read(&mut connection).map_err(|error| about(target, other_tables(&error)))?;
     connection
         .bound_waits()
         .and_then(|()| connection.keep_to_indexes())
         .map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
     Ok(connection)
+}
+
+fn other_tables(error: &diesel::result::Error) -> Failure {
+    Failure::refused(format!("its tables are not those of this version of Roomcast: {error}"))
 }
 
 /// Puts the name of the database into a refusal.
@@ -198,19 +199,6 @@ fn judge(known: Migrations, noted: &[String], tables: &[String], advice: &str) -
         ))),
         Some(_) => Err(Failure::refused(format!("it has migrations of another program ({NOTED}){advice}"))),
     }
-}
-
-/// Asks for every column, so that tables that only bear our names are found now and not by a message.
-fn look_at_columns(connection: &mut Connection) -> QueryResult<()> {
-    on_either!(connection, c => {
-        contacts::table.select(contacts::all_columns).limit(0).execute(c)?;
-        members::table.select(members::all_columns).limit(0).execute(c)?;
-        messages::table.select(messages::all_columns).limit(0).execute(c)?;
-        meta::table.select(meta::all_columns).limit(0).execute(c)?;
-        rooms::table.select(rooms::all_columns).limit(0).execute(c)?;
-        users::table.select(users::all_columns).limit(0).execute(c)?;
-    });
-    Ok(())
 }
 
 #[cfg(test)]

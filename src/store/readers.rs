@@ -10,9 +10,11 @@ use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
 use crate::limits::STORE_ANSWER_MAX;
 use crate::store::connection::{Connection, Purpose, Target};
-use crate::store::error::StoreError;
+use crate::store::error::{Outage, StoreError};
 use crate::store::health::{Monitor, Operation, Side};
 use crate::store::lineage::Lineage;
+use crate::store::models::trial;
+use crate::store::origin::NoOrigin;
 use crate::store::remote::Remote;
 use crate::sync::blocking;
 
@@ -155,12 +157,26 @@ impl Readers {
         self.with_connection(Side::Changes, move |connection| connection.transaction(&work))
     }
 
+    /// Asks every table whether it can be read.
+    pub(super) fn try_reading(&self) -> Result<(), StoreError> {
+        self.read(trial::read)
+    }
+
+    /// Asks every table whether it takes rows.
+    pub(super) fn try_writing(&self, now_ms: i64) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            trial::write(connection, trial::ALL_TABLES, now_ms)?;
+            Ok(trial::delete(connection)?)
+        })
+    }
+
     /// Asks whether the database still holds the history that it held.
     pub(super) fn compare_history(&self, lineage: &Arc<Lineage>) -> Result<(), StoreError> {
         let lineage = lineage.clone();
         self.with_connection(Side::Reads, move |connection| match lineage.admit(connection) {
             Ok(_) => Ok(()),
-            Err(reason) => Err(StoreError::Unavailable(reason.to_string())),
+            Err(NoOrigin::Failed(error)) => Err(error.into()),
+            Err(reason) => Err(StoreError::Unavailable(Outage::whole(reason))),
         })
     }
 
@@ -171,7 +187,7 @@ impl Readers {
     ) -> Result<T, StoreError> {
         let done = blocking::waiting(|| self.with_any_connection(side, &Arc::new(work)));
         match &done {
-            Err(StoreError::Unavailable(reason)) => self.monitor.failed(side, reason),
+            Err(StoreError::Unavailable(outage)) => self.monitor.failed_for(side, outage),
             _ => self.monitor.succeeded(side),
         }
         done
@@ -191,7 +207,7 @@ impl Readers {
             }
             let mut pooled = match self.checkout(answer_by) {
                 Ok(pooled) => pooled,
-                Err(error) => return Err(last.unwrap_or(StoreError::Unavailable(error.to_string()))),
+                Err(error) => return Err(last.unwrap_or(StoreError::Unavailable(no_connection(&error)))),
             };
             // Out of its place while in use: what fails or panics is not used again.
             let Some(line) = pooled.line.take() else { continue };
@@ -207,13 +223,21 @@ impl Readers {
                 }
             }
         }
-        Err(last.unwrap_or(StoreError::Unavailable("no connection works".to_owned())))
+        Err(last.unwrap_or(StoreError::Unavailable(Outage::whole("no connection works"))))
     }
 
     fn checkout(&self, answer_by: Instant) -> Result<r2d2::PooledConnection<Opener>, r2d2::Error> {
         let left = answer_by.saturating_duration_since(Instant::now());
         let down = self.monitor.is_down(Side::Reads) || self.monitor.is_down(Side::Changes);
         self.pool.get_timeout(if down { left.min(CHECKOUT_TIMEOUT_WHILE_DOWN) } else { left })
+    }
+}
+
+/// Why there is no connection: all of them are in use, unless an attempt to open one failed, which r2d2 then adds.
+fn no_connection(error: &r2d2::Error) -> Outage {
+    match error.to_string() {
+        failed if failed.contains(": ") => Outage::whole(failed),
+        busy => Outage::in_part(busy),
     }
 }
 
@@ -238,7 +262,8 @@ impl Line {
                     work(connection)
                 };
                 let (remote, done) = remote.run(work, answer_by);
-                let late = || Err(StoreError::Unavailable("the server has not answered in time".to_owned()));
+                let late =
+                    || Err(StoreError::Unavailable(Outage::whole("the server has not answered in time")));
                 (remote.map(Self::Away), done.unwrap_or_else(late))
             }
         }

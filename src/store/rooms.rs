@@ -6,7 +6,7 @@ use crate::config::DIRECT_NAMESPACE;
 use crate::ids::{Channel, Seq};
 use crate::store::Store;
 use crate::store::connection::Connection;
-use crate::store::error::StoreError;
+use crate::store::error::{Outage, StoreError};
 use crate::store::models::contact::{self, Contact};
 use crate::store::models::member::{self, Member, Role, RoomCursor, Unread};
 use crate::store::models::room::{self, DirectRoom, NewRoom, Room, RoomKind};
@@ -227,5 +227,6 @@ fn check_place(after: &str) -> Result<(), StoreError> {
 
 /// A channel name out of the database, where other programs may have written it.
 fn stored_channel(name: &str) -> Result<Channel, StoreError> {
-    Channel::new(name).map_err(|error| StoreError::Unavailable(format!("room name {name:?}: {error}")))
+    Channel::new(name)
+        .map_err(|error| StoreError::Unavailable(Outage::in_part(format!("room name {name:?}: {error}"))))
 }

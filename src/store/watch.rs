@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::clock;
 use crate::store::health::{Monitor, Side};
 use crate::store::lane::Lanes;
 use crate::store::lineage::Lineage;
-use crate::store::models::message;
 use crate::store::readers::Readers;
 
 /// Pause between two looks at who has waited too long.
@@ -92,15 +92,21 @@ impl Probe {
         self.lanes.resolve_doubts(|| self.lineage.sink());
         let is_due = |side| self.monitor.is_down(side) || self.monitor.idle(side) >= IDLE_MAX;
         self.lanes.probe(is_due);
-        if self.monitor.is_down(Side::Reads) || compared_at.elapsed() >= COMPARE_EVERY {
+        let is_down = self.monitor.is_down(Side::Reads);
+        // What follows asks few tables, and must not be the success that ends an outage of others.
+        if is_down && self.readers.try_reading().is_err() {
+            return self.try_changes();
+        }
+        if is_down || compared_at.elapsed() >= COMPARE_EVERY {
             let _ = self.readers.compare_history(&self.lineage);
             *compared_at = Instant::now();
         }
+        self.try_changes();
+    }
+
+    fn try_changes(&self) {
         if self.monitor.is_down(Side::Changes) {
-            let _ = self.readers.write(|connection| {
-                message::write_trial(connection, crate::clock::unix_ms())?;
-                Ok(message::delete_trials(connection)?)
-            });
+            let _ = self.readers.try_writing(clock::unix_ms());
         }
     }
 }

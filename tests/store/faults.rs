@@ -1,5 +1,6 @@
 //! Whose fault a failure is: only a message that is known to be bad is refused for good.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::RunQueryDsl;
@@ -97,6 +98,50 @@ pub(crate) fn a_locked_room_fails_alone(cluster: &Cluster) {
         await_up(&store);
         assert_eq!(append(&store, message("A", "2")), Ok(Appended::New(2)));
     }
+}
+
+/// Another session holds a table that some calls need. The server's own trials, and the others, are no reason to say that
+/// all is well.
+pub(crate) fn a_locked_table_is_one_outage(cluster: &Cluster) {
+    type Call = fn(&Store) -> bool;
+    let history: Call = |store| store.history(&channel("a"), all(), KEEP_ALL).is_ok();
+    let contacts: Call = |store| store.contacts("ann", "", 10).is_ok();
+    let add_contact: Call = |store| store.add_contact("ann", "bob").is_ok();
+    let members: Call = |store| store.role(&channel("a"), "ann").is_ok();
+    let read: Call = |store| store.head(&channel("a")).is_ok();
+    let cases = [
+        ("messages", "ACCESS EXCLUSIVE", history, read),
+        ("contacts", "ACCESS EXCLUSIVE", contacts, read),
+        ("members", "ACCESS EXCLUSIVE", members, read),
+        ("contacts", "SHARE", add_contact, contacts),
+    ];
+    in_threads(cases.len(), |number| {
+        let (table, mode, needs_it, does_not) = cases[number];
+        let backend = Backend::Postgres(cluster.database());
+        let metrics = Default::default();
+        let store = Store::open(&backend.config(), Arc::clone(&metrics)).unwrap();
+        append(&store, message("a", "1")).unwrap();
+        let since = |store: &Store| match store.health() {
+            Health::Down { since_ms, .. } => since_ms,
+            Health::Up => panic!("{table} is locked in mode {mode}, and all is well"),
+        };
+        let mut other = backend.postgres();
+        other.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN {mode} MODE")).unwrap();
+        assert!(!needs_it(&store));
+        let began = (since(&store), Instant::now());
+        // Longer than a failure counts that is not seen again.
+        while began.1.elapsed() < Duration::from_secs(8) {
+            assert!(does_not(&store), "{table}");
+            assert_eq!(since(&store), began.0, "one outage, however long it lasts");
+            assert!(!is_up(&metrics));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(!needs_it(&store));
+        assert_eq!(since(&store), began.0);
+        drop(other);
+        await_up(&store);
+        assert!(needs_it(&store) && is_up(&metrics));
+    });
 }
 
 /// A server that takes no writes any more keeps its connections; new ones may lead to another.

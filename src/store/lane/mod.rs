@@ -34,7 +34,7 @@ use crate::limits::STORE_ANSWER_MAX;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
 use crate::store::connection::{Connection, SQLITE_BUSY, Target};
-use crate::store::error::{AppendError, StoreError};
+use crate::store::error::{AppendError, Outage, StoreError};
 use crate::store::health::{Monitor, Side};
 use crate::store::lineage::Lineage;
 use crate::store::message::{CommitSink, NewMessage};
@@ -202,7 +202,7 @@ impl Lanes {
         blocking::waiting(|| {
             let began = Instant::now();
             let write = |writer: &mut Writer| writer.write_beside(began.elapsed(), work);
-            let busy = || Err(StoreError::Unavailable("the writer is busy".to_owned()));
+            let busy = || Err(StoreError::Unavailable(Outage::in_part("the writer is busy")));
             self.lanes[0].writer.with(SQLITE_BUSY, write).unwrap_or_else(busy)
         })
     }

@@ -15,10 +15,10 @@ use crate::ids::Channel;
 use crate::limits::STORE_ANSWER_MAX;
 use crate::publication::Publication;
 use crate::store::connection::{Connection, Purpose, SQLITE_BUSY, Target};
-use crate::store::error::{Fault, StoreError, is_locked_file, wants_new_connection};
+use crate::store::error::{Fault, Outage, StoreError, is_locked_file, wants_new_connection};
 use crate::store::health::{Monitor, Side};
 use crate::store::message::NewMessage;
-use crate::store::models::{message, meta};
+use crate::store::models::{message, meta, trial};
 
 use super::history::LaneHistory;
 use super::isolate::{self, Failed, Written};
@@ -357,7 +357,8 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let _operation = self.monitor.begin(self.side);
         self.wait_for_file(SQLITE_BUSY.saturating_sub(waited));
-        let done = self.take_connection().map_err(StoreError::Unavailable).and_then(|mut connection| {
+        let none = |reason: String| StoreError::Unavailable(Outage::whole(reason));
+        let done = self.take_connection().map_err(none).and_then(|mut connection| {
             let done = connection.transaction(work);
             match done {
                 Err(StoreError::Unavailable(_)) => self.drop_connection(),
@@ -366,7 +367,7 @@ impl Writer {
             done
         });
         match &done {
-            Err(StoreError::Unavailable(reason)) => self.monitor.failed(self.side, reason),
+            Err(StoreError::Unavailable(outage)) => self.monitor.failed_for(self.side, outage),
             _ => self.monitor.succeeded(self.side),
         }
         done
@@ -382,14 +383,14 @@ impl Writer {
         }
     }
 
-    /// Writes and deletes a row of no room.
+    /// Writes and deletes a row of no room, and asks each table that is written to with this connection.
     fn try_writing(&mut self) {
         let now_ms = clock::unix_ms();
         let waited = SQLITE_BUSY.saturating_sub(TRIAL_BUSY);
-        let written = self.write_beside(waited, |connection| Ok(message::write_trial(connection, now_ms)?));
+        let tables = if self.target.is_sqlite() { trial::ALL_TABLES } else { trial::TABLES_OF_COMMITS };
+        let written = self.write_beside(waited, |connection| Ok(trial::write(connection, tables, now_ms)?));
         if written.is_ok()
-            && let Err(error) =
-                self.write_beside(waited, |connection| Ok(message::delete_trials(connection)?))
+            && let Err(error) = self.write_beside(waited, |connection| Ok(trial::delete(connection)?))
         {
             tracing::debug!(%error, "a trial row stays until the next trial");
         }

@@ -315,32 +315,6 @@ pub(in crate::store) fn newest_room(connection: &mut Connection) -> QueryResult<
     Ok(found.and_then(|(name, head)| Some((Channel::new(&name).ok()?, head as Seq))))
 }
 
-/// A room that no room has, for rows that only try whether the database takes any.
-const TRIAL_ROOM: i64 = 0;
-
-/// Size of a row that tries the database: small ones fit into a disk that is as good as full.
-const TRIAL_BYTES: usize = 64 * 1024;
-
-/// Writes a row that belongs to no room.
-pub(in crate::store) fn write_trial(connection: &mut Connection, now_ms: i64) -> QueryResult<()> {
-    // As every row it can be read by `data::jsonb`, which an index of the operator's may do.
-    let data = format!("{{}}{}", " ".repeat(TRIAL_BYTES));
-    let row = (
-        messages::room_id.eq(TRIAL_ROOM),
-        messages::seq.eq(now_ms),
-        messages::data.eq(data),
-        messages::created_at.eq(now_ms),
-    );
-    let insert = diesel::insert_into(messages::table).values(row).on_conflict_do_nothing();
-    on_either!(connection, c => insert.execute(c).map(drop))
-}
-
-/// Removes what [`write_trial`] wrote, now and ever.
-pub(in crate::store) fn delete_trials(connection: &mut Connection) -> QueryResult<()> {
-    let trials = messages::table.filter(messages::room_id.eq(TRIAL_ROOM));
-    on_either!(connection, c => diesel::delete(trials).execute(c).map(drop))
-}
-
 /// A number as the database keeps it; larger ones, which a client may name, are behind every row.
 pub(in crate::store) fn signed(seq: Seq) -> i64 {
     i64::try_from(seq).unwrap_or(i64::MAX)

@@ -5,4 +5,5 @@ pub(super) mod member;
 pub(super) mod message;
 pub(super) mod meta;
 pub(super) mod room;
+pub(super) mod trial;
 pub(super) mod user;
