@@ -19,6 +19,7 @@ use crate::store::claim::{self, Claim};
 use crate::store::connection::{Connection, sqlite_name};
 use crate::store::mark::{MarkFile, beside};
 use crate::store::models::meta;
+use crate::store::opening;
 
 /// A copy that was not made or not put back.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) enum CopyError {
     Exists(PathBuf),
     /// Somebody has the database open.
     InUse(PathBuf),
-    /// The file is no database of Roomcast, or a damaged one.
+    /// The file is no database that the server would open, or a damaged one.
     Unfit(PathBuf, String),
     /// A step failed.
     Failed(String),
@@ -157,7 +158,7 @@ fn vacuum_into(database: &Path, copy: &Path) -> Result<(), CopyError> {
     Ok(())
 }
 
-/// A copy of the copy, checked, with an epoch of its own, which is returned.
+/// A copy of the copy, checked as a start of the server checks it, with an epoch of its own, which is returned.
 fn draft_of(copy: &Path, draft: &Path) -> Result<String, CopyError> {
     let unfit = |reason: String| CopyError::Unfit(copy.to_owned(), reason);
     vacuum_into(copy, draft).map_err(|error| unfit(error.to_string()))?;
@@ -167,6 +168,7 @@ fn draft_of(copy: &Path, draft: &Path) -> Result<String, CopyError> {
         return Err(unfit(flaws));
     }
     let mut connection = Connection::Sqlite(connection);
+    opening::try_file(&mut connection).map_err(unfit)?;
     let epoch = meta::epoch_if_any(&mut connection).map_err(|error| unfit(error.to_string()))?;
     let Some(epoch) = epoch else { return Err(unfit("it has no epoch".to_owned())) };
     Ok(meta::renew_epoch(&mut connection, &epoch)?)

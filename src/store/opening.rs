@@ -34,6 +34,9 @@ const POSTGRES_MIGRATIONS: Migrations = migrations!("postgres": "20260801000000"
 #[cfg(feature = "postgres")]
 const MIGRATION_LOCK: i64 = 0x526f_6f6d_6361_7374;
 
+/// The advice about a SQLite file of somebody else's.
+const ANOTHER_FILE: &str = "; name another file, Roomcast will create it";
+
 /// The table in which migrations are noted. Other programs that use diesel have one too.
 const NOTED: &str = "__diesel_schema_migrations";
 
@@ -65,7 +68,7 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
     if target.is_sqlite() {
         // First without the settings of a writer, which change the file.
         if let Connection::Sqlite(mut looking) = connect(Purpose::Read)? {
-            look_at_sqlite(&mut looking).map_err(|failure| about(target, failure))?;
+            look_at_sqlite(&mut looking, ANOTHER_FILE).map_err(|failure| about(target, failure))?;
         }
     }
     let mut connection = connect(Purpose::Write)?;
@@ -73,7 +76,7 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
     target.check_sessions(&mut connection)?;
     let migrated = match &mut connection {
         Connection::Sqlite(sqlite) => sqlite.immediate_transaction(|sqlite| {
-            let noted = look_at_sqlite(sqlite)?;
+            let noted = look_at_sqlite(sqlite, ANOTHER_FILE)?;
             migrate(sqlite, SQLITE_MIGRATIONS, &noted)
         }),
         #[cfg(feature = "postgres")]
@@ -89,6 +92,33 @@ pub(super) fn open(target: &Target) -> Result<Connection, OpenError> {
         .and_then(|()| connection.keep_to_indexes())
         .map_err(|error| OpenError::Connect(format!("{}: {error}", target.name())))?;
     Ok(connection)
+}
+
+/// Looks at a SQLite file that is to be put in the place of the server's own as the server would: it brings the file to
+/// the schema of this version, and is left as it was.
+///
+/// # Errors
+/// The reason for which the server would refuse it.
+pub(super) fn try_file(connection: &mut Connection) -> Result<(), String> {
+    let mut passed = false;
+    let ended = connection.transaction(|connection| {
+        match connection {
+            Connection::Sqlite(sqlite) => {
+                let noted = look_at_sqlite(sqlite, "")?;
+                migrate(sqlite, SQLITE_MIGRATIONS, &noted)?;
+            }
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(_) => {}
+        }
+        trial::read(connection).map_err(|error| other_tables(&error))?;
+        passed = true;
+        Err::<(), _>(Failure::from(diesel::result::Error::RollbackTransaction))
+    });
+    match ended {
+        Err(Failure(OpenError::Refused(reason))) => Err(reason),
+        Err(Failure(error)) if !passed => Err(error.to_string()),
+        _ => Ok(()),
+    }
 }
 
 fn other_tables(error: &diesel::result::Error) -> Failure {
@@ -122,7 +152,7 @@ where
 }
 
 /// The versions that are noted in a database that may be opened.
-fn look_at_sqlite(connection: &mut SqliteConnection) -> Result<Vec<String>, Failure> {
+fn look_at_sqlite(connection: &mut SqliteConnection, advice: &str) -> Result<Vec<String>, Failure> {
     let found: Vec<String> = diesel::dsl::sql::<Text>(
         "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
          ORDER BY name",
@@ -130,7 +160,7 @@ fn look_at_sqlite(connection: &mut SqliteConnection) -> Result<Vec<String>, Fail
     .load(connection)?;
     let noted = noted(connection, &found)?;
     let others: Vec<String> = found.into_iter().filter(|name| name != NOTED).collect();
-    judge(SQLITE_MIGRATIONS, &noted, &others, "; name another file, Roomcast will create it")?;
+    judge(SQLITE_MIGRATIONS, &noted, &others, advice)?;
     Ok(noted)
 }
 

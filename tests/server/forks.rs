@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
+use diesel::connection::SimpleConnection;
 use diesel::{Connection, RunQueryDsl};
 
 use crate::support::postgres::Cluster;
@@ -178,6 +179,37 @@ fn a_backup_is_put_back_and_clients_are_told() {
     std::fs::write(server.folder.0.join("letter.db"), "this is no database, whatever its name is").unwrap();
     refused(&roomcast(&server, "restore", "letter.db"), "cannot be put back");
     refused(&roomcast(&server, "restore", "nothing.db"), "there is no file");
+    let what_the_server_refuses = [
+        (
+            "ours",
+            "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')",
+            "newer version of Roomcast",
+        ),
+        ("ours", "ALTER TABLE rooms RENAME COLUMN head_seq TO head", "not those of this version"),
+        (
+            "foreign",
+            "CREATE TABLE customers (id); CREATE TABLE meta (name, value); INSERT INTO meta VALUES ('epoch', 'abcdefgh')",
+            "tables of another program (customers, meta)",
+        ),
+        (
+            "foreign",
+            "CREATE TABLE __diesel_schema_migrations (version); INSERT INTO __diesel_schema_migrations VALUES ('1'); \
+          CREATE TABLE meta (name, value); INSERT INTO meta VALUES ('epoch', 'abcdefgh')",
+            "migrations of another program",
+        ),
+        ("foreign", "VACUUM", "no such table: meta"),
+    ];
+    for (of, change, words) in what_the_server_refuses {
+        let path = server.folder.0.join("unfit.db");
+        let _ = std::fs::remove_file(&path);
+        if of == "ours" {
+            std::fs::copy(server.folder.0.join("copy.db"), &path).unwrap();
+        }
+        diesel::SqliteConnection::establish(path.to_str().unwrap()).unwrap().batch_execute(change).unwrap();
+        refused(&roomcast(&server, "restore", "unfit.db"), "cannot be put back");
+        refused(&roomcast(&server, "restore", "unfit.db"), words);
+        assert!(!server.folder.0.join("chat.db.new").exists());
+    }
     server.run();
     assert_eq!(server.epoch(), epoch, "what is refused changes nothing");
     assert_eq!(server.stop(), Some(0));
