@@ -115,7 +115,11 @@ pub(crate) const POOL_SLICE_LISTENERS: usize = 1024;
 
 /// Longest wait of a connection until it may query the database: whoever asks hears that it was in vain before it
 /// gives up by itself, which SDKs do after five seconds.
-pub(crate) const QUERY_WAIT: Duration = Duration::from_secs(4);
+pub(crate) const QUERY_WAIT: Duration = Duration::from_secs(3);
+
+/// Longest time from the moment a request would have queried the database until it is answered: what it waited before
+/// is missing at the end.
+pub(crate) const QUERY_ANSWER_MAX: Duration = Duration::from_millis(3_500);
 
 /// Largest HTTP head in bytes; the common limit of web servers.
 pub(crate) const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -165,6 +169,8 @@ pub(crate) const BROADCAST_CHANNELS_MAX: usize = 100_000;
 /// Most refused channels that the summary of a large broadcast names.
 pub(crate) const BROADCAST_ERRORS_MAX: usize = 1000;
 
+const _: () = assert!(QUERY_WAIT.as_millis() < QUERY_ANSWER_MAX.as_millis());
+const _: () = assert!(STORE_ANSWER_MAX.as_millis() < QUERY_ANSWER_MAX.as_millis());
 const _: () = assert!(PAGE_BYTES_MAX <= MESSAGE_BYTES_MAX);
 const _: () = assert!(MESSAGE_BYTES_MAX + 3 * CHANNEL_BYTES_MAX + INFO_BYTES_MAX < ANY_FRAME_BYTES_MAX);
 const _: () = assert!(TAIL_PUBLICATIONS_MAX <= PAGE_PUBLICATIONS_MAX);

@@ -5,6 +5,7 @@
 //! checker instead, which decides at each of them who goes on (`model.rs` beside the protocols).
 
 pub(crate) mod blocking;
+pub(crate) mod deadline;
 #[cfg(all(test, feature = "model"))]
 pub(crate) mod model;
 mod sharded_mutex;

@@ -94,8 +94,8 @@ impl Queries {
         Self { reads: Slots::new(most, metrics.clone()), writes: Slots::new(most, metrics.clone()) }
     }
 
-    /// A slot for a connection of `who`, which keeps its `place` in line from one turn to the next. In each round of
-    /// the line, all connections of one of these have one place.
+    /// A slot for a connection of `who`, which keeps its `place` in line from one turn to the next, and has waited
+    /// `since` then. In each round of the line, all connections of one of these have one place.
     ///
     /// # Errors
     /// [`NoSlot`]
@@ -103,12 +103,12 @@ impl Queries {
         &self,
         kind: Kind,
         place: &mut Option<Box<Place>>,
-        who: Who,
-        asker: Asker<'_>,
+        (who, asker): (Who, Asker<'_>),
+        since: Instant,
     ) -> Result<Slot, NoSlot> {
         let stood = match place.take() {
             Some(stood) => stood,
-            None => match self.of(kind).ask(who, asker) {
+            None => match self.of(kind).ask(who, asker, since) {
                 Ok(slot) => return Ok(slot),
                 Err(stood) => Box::new(stood),
             },
@@ -173,7 +173,7 @@ impl Slots {
     }
 
     /// A slot, or a place in line.
-    fn ask(self: &Arc<Self>, who: Who, asker: Asker<'_>) -> Result<Slot, Place> {
+    fn ask(self: &Arc<Self>, who: Who, asker: Asker<'_>, since: Instant) -> Result<Slot, Place> {
         let mut line = lock(&self.line);
         if let Some(turn) = line.take_free() {
             return Ok(Slot(Ticket { slots: self.clone(), turn }));
@@ -184,7 +184,7 @@ impl Slots {
         self.metrics.queries_waiting.inc();
         self.metrics.queries_waited_total.inc();
         let ticket = Ticket { slots: self.clone(), turn };
-        Err(Place { ticket, deadline: Instant::now() + QUERY_WAIT })
+        Err(Place { ticket, deadline: since + QUERY_WAIT })
     }
 
     fn take_free(self: &Arc<Self>) -> Option<Slot> {
@@ -269,7 +269,7 @@ mod tests {
 
         fn ask_as(&self, who: Who, id: u64, place: &mut Option<Box<Place>>) -> Result<Slot, NoSlot> {
             let asker = Asker { id: ConnectionId(id), reader: Some(&self.reader) };
-            self.queries.ask(Kind::Read, place, who, asker)
+            self.queries.ask(Kind::Read, place, (who, asker), Instant::now())
         }
 
         fn woken(&self) -> Vec<u64> {

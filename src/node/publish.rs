@@ -5,6 +5,7 @@
 //! with every message that passed belongs in [`NodeHandle::commit`].
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::access::Caller;
 use super::error::PublishError;
@@ -127,13 +128,14 @@ impl NodeHandle {
     }
 
     /// Hands messages of one lane over to be stored, and returns at once. Work that is returned is to be done
-    /// by a thread that may wait, or nobody commits.
+    /// by a thread that may wait, or nobody commits. Their sender waits `since` then.
     #[must_use]
     pub(crate) fn commit_and_go(
         self: &Arc<Self>,
         lane: usize,
         messages: Vec<CheckedMessage>,
         sender: Arc<dyn Acknowledge>,
+        since: Instant,
     ) -> Option<Work> {
         debug_assert!(
             messages.iter().all(CheckedMessage::is_stored),
@@ -141,7 +143,7 @@ impl NodeHandle {
         );
         let messages = messages.into_iter().map(|checked| checked.message).collect();
         let handed_over = HandedOver { node: self.clone(), lane, sender };
-        let must_lead = self.store.append_and_go(lane, messages, Arc::new(handed_over));
+        let must_lead = self.store.append_and_go(lane, messages, Arc::new(handed_over), since);
         must_lead.then(|| HandedOver::lead(self, lane))
     }
 

@@ -298,6 +298,36 @@ impl Connection {
         }
     }
 
+    /// Runs `work` with statements that wait for no longer than `left`, if that is less than usual.
+    ///
+    /// # Errors
+    /// The error of `work`; or of the database, when the usual waits could not be set again.
+    pub(super) fn hurried<T, E: From<diesel::result::Error>>(
+        &mut self,
+        left: Duration,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        match self {
+            Self::Sqlite(_) if left < SQLITE_BUSY => {
+                self.wait_for_file(left)?;
+                let done = work(self);
+                self.wait_for_file(SQLITE_BUSY)?;
+                done
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(connection) if left < Duration::from_millis(PATIENCE.statement_ms.into()) => {
+                let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+                let lock_ms = PATIENCE.lock_ms.min(left_ms);
+                connection.batch_execute(&Patience { lock_ms, statement_ms: left_ms }.statement(false))?;
+                let done = work(self);
+                on_either!(self, c => c.batch_execute("RESET lock_timeout; RESET statement_timeout"))?;
+                self.bound_waits()?;
+                done
+            }
+            _ => work(self),
+        }
+    }
+
     /// Sets how long the next statements on SQLite wait for another process that holds the file.
     pub(super) fn wait_for_file(&mut self, longest: Duration) -> QueryResult<()> {
         match self {
@@ -439,6 +469,26 @@ fn with_parameters(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hurry_ends_with_what_was_hurried() {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Integer)]
+            timeout: i32,
+        }
+        fn wait_ms(connection: &mut Connection) -> QueryResult<i32> {
+            let Connection::Sqlite(connection) = connection else { panic!("not SQLite") };
+            let row: Row = diesel::sql_query("PRAGMA busy_timeout").get_result(connection)?;
+            Ok(row.timeout)
+        }
+        let mut connection = Connection::Sqlite(SqliteConnection::establish(":memory:").unwrap());
+        connection.wait_for_file(SQLITE_BUSY).unwrap();
+        assert_eq!(connection.hurried(Duration::from_millis(70), wait_ms), Ok(70));
+        assert_eq!(connection.hurried(Duration::from_secs(60), wait_ms), Ok(2500));
+        let failed = connection.hurried(Duration::ZERO, |_| Err::<(), _>(diesel::result::Error::NotFound));
+        assert_eq!((failed, wait_ms(&mut connection)), (Err(diesel::result::Error::NotFound), Ok(2500)));
+    }
 
     #[test]
     fn parameters_of_the_url_win() {

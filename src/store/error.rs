@@ -4,6 +4,9 @@ use std::fmt;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+/// The reason for which the database is not asked for a request whose time is over.
+pub(super) const TOO_LATE: &str = "its request has waited too long";
+
 /// A database that could not be opened.
 #[derive(Debug)]
 pub enum OpenError {

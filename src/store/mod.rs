@@ -201,14 +201,16 @@ impl Store {
     /// Hands messages of one lane over and returns at once; `completion` is told when every one is durable and
     /// passed on, or refused. True when nobody commits for this lane: then the caller has
     /// [`lead`](Self::lead) called, by a thread that may wait. Messages of one room get their numbers in the
-    /// order given, over all calls that do not overlap.
+    /// order given, over all calls that do not overlap. Their sender waits `since` then, and is answered accordingly;
+    /// at once when his time is over and the lane is known to be down.
     pub(crate) fn append_and_go(
         &self,
         lane: usize,
         messages: Vec<NewMessage>,
         completion: Arc<dyn Completion<Result<Appended, AppendError>>>,
+        since: Instant,
     ) -> bool {
-        self.lanes.submit_and_go(lane, messages, completion)
+        self.lanes.submit_and_go(lane, messages, completion, since)
     }
 
     /// Commits what waits in a lane, for a caller that was told to have it led.

@@ -10,16 +10,23 @@ use scheduled_thread_pool::{OnPoolDropBehavior, ScheduledThreadPool};
 
 use crate::limits::STORE_ANSWER_MAX;
 use crate::store::connection::{Connection, Purpose, Target};
-use crate::store::error::{Outage, StoreError};
+use crate::store::error::{Outage, StoreError, TOO_LATE};
 use crate::store::health::{Monitor, Operation, Side};
 use crate::store::lineage::Lineage;
 use crate::store::models::trial;
 use crate::store::origin::NoOrigin;
 use crate::store::remote::Remote;
-use crate::sync::blocking;
+use crate::sync::{blocking, deadline};
 
 /// Time a caller waits for a connection while the database is known to be down: callers get their error fast.
 const CHECKOUT_TIMEOUT_WHILE_DOWN: Duration = Duration::from_secs(1);
+
+/// Time after its deadline in which a server may say that it has given up a query, as it was told: its connection can
+/// be kept then.
+const GIVEN_UP_WITHIN: Duration = Duration::from_millis(150);
+
+/// Time with which a query that fails has failed for lack of nothing else.
+const UNHURRIED: Duration = Duration::from_millis(2_000);
 
 /// A query that failed later has waited for something, and is not tried on another connection.
 const FAILED_AT_ONCE: Duration = Duration::from_millis(500);
@@ -185,8 +192,12 @@ impl Readers {
         side: Side,
         work: impl Fn(&mut Connection) -> Result<T, StoreError> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
-        let done = blocking::waiting(|| self.with_any_connection(side, &Arc::new(work)));
+        let answer_by = deadline::after(STORE_ANSWER_MAX);
+        let is_hurried = answer_by.saturating_duration_since(Instant::now()) < UNHURRIED;
+        let done = blocking::waiting(|| self.with_any_connection(side, &Arc::new(work), answer_by));
         match &done {
+            // It might have worked, had there been more time.
+            Err(StoreError::Unavailable(_)) if is_hurried && Instant::now() >= answer_by => {}
             Err(StoreError::Unavailable(outage)) => self.monitor.failed_for(side, outage),
             _ => self.monitor.succeeded(side),
         }
@@ -197,8 +208,8 @@ impl Readers {
         &self,
         side: Side,
         work: &Arc<impl Fn(&mut Connection) -> Result<T, StoreError> + Send + Sync + 'static>,
+        answer_by: Instant,
     ) -> Result<T, StoreError> {
-        let answer_by = Instant::now() + STORE_ANSWER_MAX;
         let mut last = None;
         for _ in 0..=self.pool.max_size() {
             let began = Instant::now();
@@ -223,7 +234,9 @@ impl Readers {
                 }
             }
         }
-        Err(last.unwrap_or(StoreError::Unavailable(Outage::whole("no connection works"))))
+        let is_late = Instant::now() >= answer_by;
+        let reason = if is_late { TOO_LATE } else { "no connection works" };
+        Err(last.unwrap_or(StoreError::Unavailable(Outage::whole(reason))))
     }
 
     fn checkout(&self, answer_by: Instant) -> Result<r2d2::PooledConnection<Opener>, r2d2::Error> {
@@ -249,9 +262,10 @@ impl Line {
         operation: Operation,
         answer_by: Instant,
     ) -> (Option<Self>, Result<T, StoreError>) {
+        let left = answer_by.saturating_duration_since(Instant::now());
         match self {
             Self::Here(mut connection) => {
-                let done = work(&mut connection);
+                let done = connection.hurried(left, |connection| work(connection));
                 drop(operation);
                 (Some(Self::Here(connection)), done)
             }
@@ -259,9 +273,9 @@ impl Line {
                 let work = work.clone();
                 let work = move |connection: &mut Connection| {
                     let _operation = operation;
-                    work(connection)
+                    connection.hurried(left, |connection| work(connection))
                 };
-                let (remote, done) = remote.run(work, answer_by);
+                let (remote, done) = remote.run(work, answer_by + GIVEN_UP_WITHIN);
                 let late =
                     || Err(StoreError::Unavailable(Outage::whole("the server has not answered in time")));
                 (remote.map(Self::Away), done.unwrap_or_else(late))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, RunQueryDsl};
 
+use crate::support::client::Client;
 use crate::support::postgres::Cluster;
 use crate::support::server::TestServer;
 use crate::support::{TempDir, eventually};
@@ -35,7 +36,9 @@ fn in_time<T>(work: impl FnOnce() -> T) -> T {
 fn nobody_is_held_up<Lock>(server: &TestServer, lock: impl FnOnce() -> Lock, reads_fail: bool) {
     let mut ann = server.connect("ann");
     ann.publish_numbers("room", 1..=1);
+    let mut crowd: Vec<_> = (0..40).map(|number| server.connect(&format!("user-{number}"))).collect();
     let lock = lock();
+    many_rows_are_answered(server, &mut ann);
     assert_eq!(in_time(|| ann.ask(PUBLISH)), TEMPORARY);
     let calls: Vec<_> = (0..20).map(|_| ann.call(PUBLISH)).collect();
     in_time(|| calls.into_iter().for_each(|id| assert_eq!(ann.reply_to(id), TEMPORARY)));
@@ -45,11 +48,45 @@ fn nobody_is_held_up<Lock>(server: &TestServer, lock: impl FnOnce() -> Lock, rea
     assert!(api.starts_with(r#"{"error":{"code":100"#), "{api}");
     let history = in_time(|| ann.ask(r#"{"history":{"channel":"room","limit":9}}"#));
     assert_eq!(history == TEMPORARY, reads_fail, "{history}");
+    a_crowd_that_asks_is_answered(&mut crowd, reads_fail);
     assert_eq!(in_time(|| server.get("/health")).status, 503);
     assert!(!is_up(server));
     drop(lock);
     eventually("it answers again", || ann.ask(PUBLISH) == r#"{"publish":{}}"#);
     eventually("health says so", || server.get("/health").status == 200);
+}
+
+/// Far more rows than one commit takes, by one request, one frame and many frames.
+fn many_rows_are_answered(server: &TestServer, ann: &mut Client) {
+    const ROWS: usize = 3000;
+    let channels: Vec<_> = (0..ROWS).map(|number| format!("\"room-{number}\"")).collect();
+    let broadcast = format!(r#"{{"channels":[{}],"data":2}}"#, channels.join(","));
+    let told = in_time(|| server.api("broadcast", &broadcast));
+    let refused = told.matches(r#"{"error":{"code":100,"#).count();
+    assert_eq!((refused, told.matches("offset").count()), (ROWS, 0));
+    for frames in [1, ROWS] {
+        let (ids, texts): (Vec<_>, Vec<_>) = (0..ROWS).map(|_| ann.with_id(PUBLISH)).unzip();
+        in_time(|| {
+            texts.chunks(ROWS / frames).for_each(|texts| ann.send(&texts.join("\n")));
+            ids.into_iter().for_each(|id| assert_eq!(ann.reply_to(id), TEMPORARY));
+        });
+    }
+}
+
+/// Far more than may ask at once: what they wait in line is part of their time.
+fn a_crowd_that_asks_is_answered(crowd: &mut [Client], reads_fail: bool) {
+    let ask = [
+        r#"{"rpc":{"method":"contacts.add","data":{"user":"bob"}}}"#,
+        r#"{"history":{"channel":"room","limit":9}}"#,
+    ];
+    in_time(|| {
+        let calls: Vec<_> =
+            crowd.iter_mut().zip(ask.iter().cycle()).map(|(client, ask)| client.call(ask)).collect();
+        for (number, (client, id)) in crowd.iter_mut().zip(calls).enumerate() {
+            let reply = client.reply_to(id);
+            assert_eq!(reply == TEMPORARY, reads_fail || number % 2 == 0, "{reply}");
+        }
+    });
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::vocabulary::*;
 pub(crate) const CHECKS: &[Check] = &[
     ("a locked database answers everybody in time", locked),
     ("rows that wait behind a commit that waits are answered in time", queue_behind_a_lock),
+    ("a large submission to a locked database is answered in time", large_behind_a_lock),
 ];
 
 /// SDKs give up after 5 s.
@@ -86,6 +87,30 @@ fn queue_behind_a_lock(backend: &Backend) {
     drop(lock);
     await_up(&store);
     assert_eq!(append(&store, message("a", "2")), Ok(Appended::New(2)));
+}
+
+/// Many turns of one caller, and others beside it: nobody waits longer because there are more rows.
+fn large_behind_a_lock(backend: &Backend) {
+    const ROOMS: usize = 3000;
+    let store = backend.open();
+    append(&store, message("a", "0")).unwrap();
+    let to_many = || (0..ROOMS).map(|room| message(&format!("room-{room}"), "1")).collect();
+    let lock = Lock::take(backend);
+    in_threads(6, |thread| match thread {
+        0 | 1 => {
+            let answers = in_time(|| store.append(to_many(), &discard()));
+            assert_eq!(answers, vec![Err(AppendError::Unavailable); ROOMS]);
+        }
+        _ => {
+            for _ in 0..2 {
+                assert_eq!(in_time(|| append(&store, message("a", "1"))), Err(AppendError::Unavailable));
+            }
+        }
+    });
+    drop(lock);
+    await_up(&store);
+    assert!(store.append(to_many(), &discard()).iter().all(Result::is_ok));
+    assert_eq!(backend.number("SELECT count(*) FROM messages"), ROOMS as i64 + 1, "nothing was stored late");
 }
 
 /// The commit waits for a standby that is not there, which no timeout of a statement ends; its outcome is unknown to

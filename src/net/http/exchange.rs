@@ -19,12 +19,13 @@ use super::origin::Scheme;
 use super::routes::{Route, Router};
 use crate::limits::{
     HTTP_BODY_DEADLINE, HTTP_HEAD_DEADLINE, HTTP_KEEP_ALIVE, HTTP_REQUESTS_PER_TURN_MAX,
-    HTTP_RESERVE_HEAD_DEADLINE, TURN_BYTES_MAX,
+    HTTP_RESERVE_HEAD_DEADLINE, QUERY_ANSWER_MAX, TURN_BYTES_MAX,
 };
 use crate::net::peers::{ClientAddress, Peer, ProxyHeader, Refusal};
 use crate::net::queries::{Asker, NoSlot, Place, Slot};
 use crate::net::readers::{Interest, Wait};
 use crate::protocol::format::Format;
+use crate::sync::deadline::Deadline;
 
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 2048;
@@ -45,6 +46,8 @@ pub(in crate::net) struct Exchange {
     deadline: Instant,
     /// The request under way is here in full and waits until it may query the database.
     place: Option<Box<Place>>,
+    /// When it would have queried it.
+    asked_at: Option<Instant>,
     /// The request under way showed the key of the API.
     is_keyed: bool,
     /// Requests answered in this turn.
@@ -106,6 +109,7 @@ impl Exchange {
             stage: if peer.expects_proxy_header() { Stage::ProxyHeader } else { Stage::Head },
             deadline: Instant::now() + head_patience(peer),
             place: None,
+            asked_at: None,
             is_keyed: false,
             answered: 0,
             taken: 0,
@@ -286,15 +290,17 @@ impl Exchange {
     }
 
     /// The slot that a request needs, if it queries the database.
-    fn slot(&mut self, request: &Request, asker: Asker<'_>) -> Result<Option<Slot>, NoSlot> {
+    fn slot(&mut self, request: &Request, asker: Asker<'_>) -> Result<Option<(Slot, Deadline)>, NoSlot> {
         let Some(kind) = self.router.query(&request.head) else { return Ok(None) };
         // A backend acts for many users, so its connections are not one in line.
         let who = self.router.client_rules().rates.connection(asker.id);
-        let slot = self.router.queries().ask(kind, &mut self.place, who, asker);
-        if let Some(place) = &self.place {
-            self.deadline = place.deadline();
+        let since = *self.asked_at.get_or_insert_with(Instant::now);
+        let slot = self.router.queries().ask(kind, &mut self.place, (who, asker), since);
+        match &self.place {
+            Some(place) => self.deadline = place.deadline(),
+            None => self.asked_at = None,
         }
-        slot.map(Some)
+        slot.map(|slot| Some((slot, Deadline::set(since + QUERY_ANSWER_MAX))))
     }
 
     fn respond(&mut self, peer: &mut Peer, request: &Request, body: &[u8]) {

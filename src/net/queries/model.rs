@@ -74,7 +74,7 @@ impl Rig {
     fn ask(self: Arc<Self>, slots: &Arc<Slots>, who: Who, id: u64) {
         let reader: Arc<dyn Reader> = self.clone();
         let asker = Asker { id: ConnectionId(id), reader: Some(&reader) };
-        match slots.ask(who, asker) {
+        match slots.ask(who, asker, std::time::Instant::now()) {
             Ok(slot) => self.use_slot(slot),
             Err(place) if id % 2 == 1 => drop(place),
             Err(place) => {

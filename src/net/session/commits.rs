@@ -30,6 +30,8 @@ struct Counts {
     bytes: usize,
     /// The connection waits until nothing is left.
     wake: bool,
+    /// The log has taken, or refused, a message since that was last asked.
+    stored: bool,
 }
 
 impl InFlight {
@@ -46,6 +48,11 @@ impl InFlight {
         counts.messages -= messages;
         counts.bytes -= bytes;
         counts.messages == 0 && std::mem::take(&mut counts.wake)
+    }
+
+    /// True when the log has taken, or refused, a message since this was last asked.
+    pub(super) fn take_stored(&self) -> bool {
+        std::mem::take(&mut self.lock().stored)
     }
 
     /// True while something is on its way; then the connection is woken when nothing is any more.
@@ -146,6 +153,10 @@ impl Submission {
 impl Acknowledge for LanePart {
     fn acknowledged(&self, outcomes: Vec<Result<Seq, PublishError>>) {
         debug_assert_eq!(outcomes.len(), self.indices.len(), "every publish of a turn is answered once");
+        let failed = Err(PublishError::Store(AppendError::Unavailable));
+        if outcomes.iter().any(|outcome| *outcome != failed) {
+            self.submission.in_flight.lock().stored = true;
+        }
         let mut state = self.submission.lock();
         for (index, outcome) in self.indices.iter().zip(outcomes) {
             state.outcomes[*index] = Some(outcome);

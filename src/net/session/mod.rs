@@ -57,6 +57,10 @@ pub(super) struct Session {
     place: Option<Box<Place>>,
     /// It was begun before, and counts as one command.
     is_repeated: bool,
+    /// See [`Self::waits_since`].
+    waits_since: Option<Instant>,
+    /// The command at hand had a slot.
+    has_asked: bool,
     /// Present once connected, or about to be.
     client: Option<Client>,
     /// Connect waits for the positions of server-side subscriptions.
@@ -99,6 +103,8 @@ impl Session {
             queries,
             place: None,
             is_repeated: false,
+            waits_since: None,
+            has_asked: false,
             client: None,
             joining: None,
             expiries: Expiries::default(),
@@ -285,6 +291,7 @@ impl Session {
             return self.disconnect(CloseCode::BadRequest, "order");
         }
         let outcome = self.dispatch(id, method);
+        self.has_asked(&outcome);
         self.is_repeated = matches!(outcome, Err(CommandError::Wait));
         match outcome {
             Ok(()) => {

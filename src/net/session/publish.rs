@@ -72,8 +72,9 @@ impl Session {
         let held = self.held_rooms();
         let submission =
             Submission::new(&self.node, &self.outbox, &self.in_flight, (acks, held), bytes, lanes.len());
+        let since = self.waits_since();
         for (lane, messages, indices) in lanes {
-            self.work.extend(self.node.commit_and_go(lane, messages, submission.part(indices)));
+            self.work.extend(self.node.commit_and_go(lane, messages, submission.part(indices), since));
         }
     }
 

@@ -209,6 +209,9 @@ impl WebSocket {
             stop => stop,
         };
         self.session.end_turn();
+        if matches!(stop, Stop::Idle) {
+            self.session.caught_up();
+        }
         self.follow_stop(stop)
     }
 

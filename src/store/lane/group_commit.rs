@@ -11,6 +11,9 @@
 //! A large submission of a caller that waits is taken in turns: others never wait behind the whole of it. Its own
 //! rows keep their order, and so do all others.
 //!
+//! Patience belongs to a submission, not to a row or a turn: it is over when none of its rows was committed for too
+//! long. So a large one lasts as long as the store works, and no longer than a small one when that is stuck.
+//!
 //! Knows nothing of messages or databases: what committing means is the caller's.
 
 use std::collections::VecDeque;
@@ -100,8 +103,6 @@ struct Queue<T, R> {
     large: VecDeque<VecDeque<Waiting<T, R>>>,
     /// The rows that the leader has taken.
     taken: Option<Arc<Vec<Slot<R>>>>,
-    /// When a leader last took rows.
-    progress_at: Instant,
     leadership: Leadership,
 }
 
@@ -142,12 +143,7 @@ impl<T, R> Queue<T, R> {
             && let Some(mut large) = self.large.pop_front()
         {
             let count = large.len().min(turn).min(rows);
-            // They have waited for their turn, which is no sign of a commit that hangs.
-            let since = Instant::now();
-            self.waiting.extend(large.drain(..count).map(|mut waiting| {
-                waiting.slot.since = since;
-                waiting
-            }));
+            self.waiting.extend(large.drain(..count));
             rows -= count;
             if !large.is_empty() {
                 self.large.push_back(large);
@@ -165,7 +161,7 @@ struct Waiting<T, R> {
 struct Batch<T, R> {
     rows: Vec<T>,
     slots: Arc<Vec<Slot<R>>>,
-    /// Time the oldest row has waited.
+    /// Time that the most impatient of their callers has waited, see [`WaiterState::moved_at`].
     waited: Duration,
 }
 
@@ -174,7 +170,6 @@ struct Slot<R> {
     waiter: Arc<Waiter<R>>,
     /// Index among the caller's rows.
     index: usize,
-    since: Instant,
 }
 
 /// One caller: it sleeps until its rows are answered, or has its completion told.
@@ -188,6 +183,8 @@ struct Waiter<R> {
 struct Answered<R> {
     waiter: Arc<Waiter<R>>,
     answers: Vec<(usize, R)>,
+    /// The store has done something for it.
+    moved: bool,
 }
 
 struct WaiterState<R> {
@@ -197,6 +194,10 @@ struct WaiterState<R> {
     /// All answers, for a caller that sleeps.
     done: Option<Vec<R>>,
     appointed: bool,
+    /// When the store last did something for this caller; before, when its wait began.
+    moved_at: Instant,
+    /// That was too long ago: it is about to be answered, and its rows wait no more.
+    is_overdue: bool,
 }
 
 /// The reason for which a caller woke up.
@@ -205,14 +206,13 @@ enum Turn<R> {
     Done(Vec<R>),
 }
 
-impl<T: Row, R> GroupCommit<T, R> {
+impl<T: Row, R: PartialEq> GroupCommit<T, R> {
     pub(super) fn new(limits: BatchLimits, lost: fn() -> R) -> Self {
         Self {
             queue: Mutex::new(Queue {
                 waiting: VecDeque::new(),
                 large: VecDeque::new(),
                 taken: None,
-                progress_at: Instant::now(),
                 leadership: Leadership::Free,
             }),
             limits,
@@ -221,8 +221,8 @@ impl<T: Row, R> GroupCommit<T, R> {
     }
 
     /// Puts the rows into the lane and returns their answers, in order. The calling thread may
-    /// have to run `commit`, several times, also for rows of others; it is told how long the oldest
-    /// row of the batch has waited.
+    /// have to run `commit`, several times, also for rows of others; it is told for how long nothing was done for
+    /// the most impatient caller of the batch.
     pub(super) fn submit<'a>(
         &self,
         rows: Vec<T>,
@@ -231,12 +231,14 @@ impl<T: Row, R> GroupCommit<T, R> {
         if rows.is_empty() {
             return Vec::new();
         }
-        let waiter = Arc::new(Waiter::new(rows.len(), None));
+        let waiter = Arc::new(Waiter::new(rows.len(), None, Instant::now()));
         if self.enqueue(rows, &waiter) {
             let _ = self.lead(&mut commit, false);
         }
         loop {
             match waiter.wait() {
+                // Whoever was answered meanwhile, because the store is stuck, waits for no commit of others.
+                Turn::Lead if waiter.is_answered() => self.decline(),
                 Turn::Lead => {
                     let _ = self.lead(&mut commit, false);
                 }
@@ -245,12 +247,17 @@ impl<T: Row, R> GroupCommit<T, R> {
         }
     }
 
-    /// Puts the rows into the lane and returns at once; `completion` is told of their answers. True when nobody
-    /// led: then the caller is appointed, and has [`lead_on`](Self::lead_on) called.
+    /// Puts the rows into the lane and returns at once; `completion` is told of their answers. The caller waits `since`
+    /// then. True when nobody led: then the caller is appointed, and has [`lead_on`](Self::lead_on) called.
     #[must_use]
-    pub(super) fn submit_and_go(&self, rows: Vec<T>, completion: Arc<dyn Completion<R>>) -> bool {
+    pub(super) fn submit_and_go(
+        &self,
+        rows: Vec<T>,
+        completion: Arc<dyn Completion<R>>,
+        since: Instant,
+    ) -> bool {
         debug_assert!(!rows.is_empty(), "nobody would be told");
-        let waiter = Arc::new(Waiter::new(rows.len(), Some(completion)));
+        let waiter = Arc::new(Waiter::new(rows.len(), Some(completion), since));
         self.enqueue(rows, &waiter)
     }
 
@@ -274,7 +281,6 @@ impl<T: Row, R> GroupCommit<T, R> {
 
     /// True when nobody led: the caller is appointed, or called if it does not wait.
     fn enqueue(&self, rows: Vec<T>, waiter: &Arc<Waiter<R>>) -> bool {
-        let since = Instant::now();
         let mut queue = lock(&self.queue);
         debug_assert!(queue.has_leader() || queue.is_empty(), "rows wait without a leader");
         let waits = waiter.completion.is_none();
@@ -283,7 +289,7 @@ impl<T: Row, R> GroupCommit<T, R> {
         let rows = rows
             .into_iter()
             .enumerate()
-            .map(|(index, row)| Waiting { row, slot: Slot { waiter: waiter.clone(), index, since } });
+            .map(|(index, row)| Waiting { row, slot: Slot { waiter: waiter.clone(), index } });
         if is_large {
             queue.large.push_back(rows.collect());
         } else {
@@ -340,17 +346,17 @@ impl<T: Row, R> GroupCommit<T, R> {
         queue.give_turns(self.limits);
         let sizes = queue.waiting.iter().map(|waiting| waiting.row.size_bytes());
         let take = rows_to_take(sizes, self.limits).min(queue.waiting.len());
-        let waited = queue.waiting.front().map(|oldest| oldest.slot.since.elapsed()).unwrap_or_default();
         let (rows, slots): (_, Vec<_>) =
             queue.waiting.drain(..take).map(|waiting| (waiting.row, waiting.slot)).unzip();
+        let callers = slots.chunk_by(|a, b| Arc::ptr_eq(&a.waiter, &b.waiter));
+        let waited = callers.map(|same| same[0].waiter.waited()).max().unwrap_or_default();
         let slots = Arc::new(slots);
         queue.taken = Some(slots.clone());
-        queue.progress_at = Instant::now();
         Some(Batch { rows, slots, waited })
     }
 
-    /// Answers the callers whose rows have waited for so long, as if their commit had panicked. Rows that nobody has
-    /// taken are never committed; the outcome of the others is unknown.
+    /// Answers the callers for whom nothing was done for so long, as if their commits had panicked. Rows that nobody
+    /// has taken are never committed; the outcome of the others is unknown.
     pub(super) fn answer_overdue(&self, longest: Duration) {
         let overdue = self.take_overdue(longest);
         let told: Vec<_> = overdue.into_iter().filter_map(|waiter| waiter.give_up(self.lost)).collect();
@@ -359,35 +365,40 @@ impl<T: Row, R> GroupCommit<T, R> {
         }
     }
 
-    /// The callers whose rows have waited for so long; those rows wait no more.
+    /// The callers for whom nothing was done for so long; their rows wait no more.
     fn take_overdue(&self, longest: Duration) -> Vec<Arc<Waiter<R>>> {
         let mut queue = lock(&self.queue);
         let mut overdue: Vec<Arc<Waiter<R>>> = Vec::new();
-        let mut add = |slot: &Slot<R>| {
-            let is_late = slot.since.elapsed() >= longest;
-            if is_late && !overdue.last().is_some_and(|last| Arc::ptr_eq(last, &slot.waiter)) {
-                overdue.push(slot.waiter.clone());
+        let taken = queue.taken.iter().flat_map(|taken| taken.iter());
+        let waiting = queue.waiting.iter().map(|waiting| &waiting.slot);
+        let large = queue.large.iter().filter_map(VecDeque::front).map(|waiting| &waiting.slot);
+        let mut last = None;
+        for waiter in taken.chain(waiting).chain(large).map(|slot| &slot.waiter) {
+            // The rows of a caller are mostly beside each other.
+            if last.replace(waiter).is_none_or(|last| !Arc::ptr_eq(last, waiter))
+                && waiter.becomes_overdue(longest)
+            {
+                overdue.push(waiter.clone());
             }
-            is_late
-        };
-        if let Some(taken) = &queue.taken {
-            // In order of arrival.
-            taken.iter().take_while(|slot| add(slot)).count();
         }
-        while queue.waiting.front().is_some_and(|oldest| add(&oldest.slot)) {
-            queue.waiting.pop_front();
+        if !overdue.is_empty() {
+            queue.waiting.retain(|row| !row.slot.waiter.is_overdue());
+            queue.large.retain(|large| large.front().is_some_and(|row| !row.slot.waiter.is_overdue()));
         }
-        let hangs = queue.progress_at.elapsed() >= longest;
-        if hangs {
-            queue.large.iter().filter_map(VecDeque::front).take_while(|oldest| add(&oldest.slot)).count();
-        }
-        let is_overdue = |waiter: &Arc<Waiter<R>>| overdue.iter().any(|overdue| Arc::ptr_eq(overdue, waiter));
-        queue.large.retain(|large| large.front().is_some_and(|row| !is_overdue(&row.slot.waiter)));
-        queue.waiting.retain(|row| overdue.is_empty() || !is_overdue(&row.slot.waiter));
         if queue.is_empty() && queue.leadership == Leadership::Called {
             queue.leadership = Leadership::Free;
         }
         overdue
+    }
+
+    /// Passes on a leadership that this thread was appointed to.
+    fn decline(&self) {
+        {
+            let mut queue = lock(&self.queue);
+            debug_assert_eq!(queue.leadership, Leadership::Appointed, "only who is to lead declines");
+            queue.leadership = Leadership::Leading;
+        }
+        let _ = self.pass_on(false);
     }
 
     /// Ends the leadership: appoints this thread again if it `stays` and rows wait; or else the caller that waits
@@ -426,9 +437,12 @@ impl<T: Row, R> GroupCommit<T, R> {
     /// Gives each caller its answers.
     fn sort_by_caller(&self, slots: &[Slot<R>], answers: Vec<R>) -> Vec<Answered<R>> {
         let mut answers = answers.into_iter();
-        let of_caller = |same: &[Slot<R>]| Answered {
-            waiter: same[0].waiter.clone(),
-            answers: same.iter().map(|slot| (slot.index, answers.next().unwrap_or_else(self.lost))).collect(),
+        let of_caller = |same: &[Slot<R>]| {
+            let answer = |slot: &Slot<R>| (slot.index, answers.next().unwrap_or_else(self.lost));
+            let answers: Vec<_> = same.iter().map(answer).collect();
+            let lost = (self.lost)();
+            let moved = answers.iter().any(|(_, answer)| *answer != lost);
+            Answered { waiter: same[0].waiter.clone(), answers, moved }
         };
         let sorted = slots.chunk_by(|a, b| Arc::ptr_eq(&a.waiter, &b.waiter)).map(of_caller).collect();
         debug_assert!(answers.next().is_none(), "an answer is left over");
@@ -439,13 +453,13 @@ impl<T: Row, R> GroupCommit<T, R> {
 impl<R> Answered<R> {
     /// Tells a completion, which is returned, when it has all its answers.
     fn tell(self) -> Option<Arc<dyn Completion<R>>> {
-        let all = self.waiter.take_in(self.answers)?;
+        let all = self.waiter.take_in(self.answers, self.moved)?;
         self.waiter.hand_over(all)
     }
 
     /// Wakes a caller that sleeps when it has all its answers.
     fn wake(self) {
-        if let Some(all) = self.waiter.take_in(self.answers) {
+        if let Some(all) = self.waiter.take_in(self.answers, self.moved) {
             self.waiter.hand_over(all);
         }
     }
@@ -459,9 +473,10 @@ fn guarded(tell: impl FnOnce()) {
 }
 
 impl<R> Waiter<R> {
-    fn new(rows: usize, completion: Option<Arc<dyn Completion<R>>>) -> Self {
+    fn new(rows: usize, completion: Option<Arc<dyn Completion<R>>>, moved_at: Instant) -> Self {
         let answers = std::iter::repeat_with(|| None).take(rows).collect();
-        let state = WaiterState { answers, unanswered: rows, done: None, appointed: false };
+        let (done, appointed, is_overdue) = (None, false, false);
+        let state = WaiterState { answers, unanswered: rows, done, appointed, moved_at, is_overdue };
         Self { state: Mutex::new(state), changed: Condvar::new(), completion }
     }
 
@@ -472,6 +487,26 @@ impl<R> Waiter<R> {
         state.appointed = true;
         drop(state);
         self.changed.notify_one();
+    }
+
+    fn is_answered(&self) -> bool {
+        lock(&self.state).unanswered == 0
+    }
+
+    /// Time since the store did something for this caller, or since it came.
+    fn waited(&self) -> Duration {
+        lock(&self.state).moved_at.elapsed()
+    }
+
+    /// True when its patience ends now.
+    fn becomes_overdue(&self, longest: Duration) -> bool {
+        let mut state = lock(&self.state);
+        let is_overdue = state.unanswered > 0 && state.moved_at.elapsed() >= longest;
+        is_overdue && !std::mem::replace(&mut state.is_overdue, true)
+    }
+
+    fn is_overdue(&self) -> bool {
+        lock(&self.state).is_overdue
     }
 
     /// True when whoever leads for this caller does nothing else: itself while it sleeps, or a thread of the lane.
@@ -504,10 +539,13 @@ impl<R> Waiter<R> {
     }
 
     /// Takes answers in; gives all of them when none is missing any more, once. Later ones come too late.
-    fn take_in(&self, answers: Vec<(usize, R)>) -> Option<Vec<R>> {
+    fn take_in(&self, answers: Vec<(usize, R)>, moved: bool) -> Option<Vec<R>> {
         let mut state = lock(&self.state);
         if state.unanswered == 0 {
             return None;
+        }
+        if moved {
+            state.moved_at = Instant::now();
         }
         for (index, answer) in answers {
             debug_assert!(state.answers[index].is_none(), "a row is answered once");
@@ -627,7 +665,7 @@ mod tests {
                 if number < 2 {
                     // Somebody comes while this is committed.
                     let others = (100 * (number + 1)..).take(2).collect();
-                    assert!(!lane.submit_and_go(others, Arc::new(Told::default())));
+                    assert!(!lane.submit_and_go(others, Arc::new(Told::default()), Instant::now()));
                 }
                 if number == 3 {
                     let lane = &lane;
@@ -688,6 +726,57 @@ mod tests {
     }
 
     #[test]
+    fn a_large_submission_lasts_while_the_store_works() {
+        let lane = in_turns(10, 3);
+        let long_ago = || Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        let mut batches = Vec::new();
+        let answers = lane.submit((0..30).collect(), |rows, waited| {
+            if batches.len() < 3 {
+                assert!(waited < Duration::from_secs(60), "it is patient anew after each commit");
+                lane.answer_overdue(Duration::from_secs(60));
+                lock(&lane.queue).taken.iter().flat_map(|taken| taken.iter()).for_each(|slot| {
+                    lock(&slot.waiter.state).moved_at = long_ago();
+                });
+                batches.push(rows.clone());
+                return echo(rows, Duration::ZERO);
+            }
+            batches.push(rows.clone());
+            if batches.len() == 4 {
+                assert!(waited < Duration::from_secs(60));
+                lock(&lane.queue).large.iter().flatten().for_each(|row| {
+                    lock(&row.slot.waiter.state).moved_at = long_ago();
+                });
+            } else {
+                assert!(waited >= Duration::from_secs(60), "a commit that failed renews nobody's patience");
+                lane.answer_overdue(Duration::from_secs(60));
+                assert!(lock(&lane.queue).is_empty(), "no further turn is tried");
+            }
+            Committed { answers: vec![None; rows.len()], after: None }
+        });
+        assert_eq!(batches.len(), 5, "{batches:?}");
+        let expected: Vec<_> = (0..30).map(|row| (row < 18).then_some(row)).collect();
+        assert_eq!(answers, expected, "what was stored is said");
+        assert!(!lock(&lane.queue).has_leader());
+    }
+
+    /// Somebody who sleeps has been appointed when he is answered, and another row waits.
+    #[test]
+    fn who_was_answered_leads_for_nobody_else() {
+        let lane = lane(1);
+        let waiter = Arc::new(Waiter::new(1, None, Instant::now()));
+        assert!(lane.enqueue(vec![1], &waiter));
+        lane.answer_overdue(Duration::ZERO);
+        assert!(waiter.is_answered());
+        let told = Arc::new(Told::default());
+        assert!(!lane.submit_and_go(vec![2], told.clone(), Instant::now()), "the first is still to lead");
+        lane.decline();
+        assert_eq!(*lock(&told.events), ["appointed"]);
+        lane.lead_on(echo);
+        assert_eq!(lock(&told.events).len(), 3);
+        assert!(!lock(&lane.queue).has_leader());
+    }
+
+    #[test]
     fn a_panicking_leader_answers_its_batch_and_passes_the_lane_on() {
         let lane = lane(2);
         let mut first = true;
@@ -704,8 +793,8 @@ mod tests {
     fn a_caller_that_goes_on_is_told_before_and_behind_the_delivery() {
         let lane = lane(2);
         let told = Arc::new(Told::default());
-        assert!(lane.submit_and_go(vec![1, 2, 3], told.clone()), "nobody leads");
-        assert!(!lane.submit_and_go(vec![4], told.clone()), "somebody is to lead");
+        assert!(lane.submit_and_go(vec![1, 2, 3], told.clone(), Instant::now()), "nobody leads");
+        assert!(!lane.submit_and_go(vec![4], told.clone(), Instant::now()), "somebody is to lead");
         let mut batches = Vec::new();
         lane.lead_on(|rows, _| {
             batches.push(rows.clone());
@@ -724,7 +813,7 @@ mod tests {
     fn a_caller_that_waits_leads_when_the_one_called_is_late() {
         let lane = lane(4);
         let told = Arc::new(Told::default());
-        assert!(lane.submit_and_go(vec![1], told.clone()));
+        assert!(lane.submit_and_go(vec![1], told.clone(), Instant::now()));
         assert_eq!(lane.submit(vec![2], echo), [Some(2)], "the thread that was called never comes");
         assert_eq!(*lock(&told.events), ["[Some(1)]", "delivered"]);
         lane.lead_on(|_, _| panic!("it comes too late"));
@@ -736,7 +825,7 @@ mod tests {
         let lane = lane(2 * ANSWERS_BEFORE_NEXT);
         let told = Arc::new(Told::default());
         let rows = 2 * ANSWERS_BEFORE_NEXT as u64 + 1;
-        assert!(lane.submit_and_go((0..rows).collect(), told.clone()));
+        assert!(lane.submit_and_go((0..rows).collect(), told.clone(), Instant::now()));
         lane.lead_on(echo);
         assert_eq!(*lock(&told.events), ["appointed"], "a row waits for another thread");
         lane.lead_on(echo);

@@ -34,11 +34,11 @@ use crate::limits::STORE_ANSWER_MAX;
 use crate::metrics::Metrics;
 use crate::publication::Publication;
 use crate::store::connection::{Connection, SQLITE_BUSY, Target};
-use crate::store::error::{AppendError, Outage, StoreError};
+use crate::store::error::{AppendError, Outage, StoreError, TOO_LATE};
 use crate::store::health::{Monitor, Side};
 use crate::store::lineage::Lineage;
 use crate::store::message::{CommitSink, NewMessage};
-use crate::sync::blocking;
+use crate::sync::{blocking, deadline};
 
 pub(super) use foreign::store_for_others;
 pub(crate) use group_commit::Completion;
@@ -62,12 +62,17 @@ const TURN_ROWS_MAX: usize = 128;
 /// The same on PostgreSQL, where all lanes take their turns at once and a row costs more.
 const POSTGRES_TURN_ROWS_MAX: usize = 32;
 
+/// Time that is left to messages whose sender has waited too long when they come: enough for a commit of a store that
+/// works again.
+const LAST_TRY: Duration = Duration::from_millis(250);
+
 /// All lanes of a store.
 pub(super) struct Lanes {
     lanes: Vec<Arc<Lane>>,
     /// The thread of each lane; none on SQLite, where callers that sleep lead.
     leaders: Vec<Leader>,
     metrics: Arc<Metrics>,
+    monitor: Arc<Monitor>,
 }
 
 struct Lane {
@@ -123,7 +128,7 @@ impl Lanes {
             true => Vec::new(),
             false => lanes.iter().enumerate().map(start).collect::<io::Result<_>>()?,
         };
-        Ok(Self { lanes, leaders, metrics: metrics.clone() })
+        Ok(Self { lanes, leaders, metrics: metrics.clone(), monitor: monitor.clone() })
     }
 
     /// Stores the messages; returns once every one is durable and passed to the sink, or refused, or has waited too
@@ -149,7 +154,7 @@ impl Lanes {
         for ((lane, leader), (indices, messages)) in self.lanes.iter().zip(&self.leaders).zip(by_lane) {
             if !messages.is_empty() {
                 let sleeper = Arc::new(Sleeper::new(leader.clone(), sink.clone()));
-                if lane.group.submit_and_go(messages, sleeper.clone()) {
+                if lane.group.submit_and_go(messages, sleeper.clone(), Instant::now()) {
                     sleeper.appointed();
                 }
                 submitted.push((indices, sleeper));
@@ -177,15 +182,23 @@ impl Lanes {
     }
 
     /// Puts messages of one lane into it and returns at once. True when the caller has to see that
-    /// [`lead`](Self::lead) is called.
+    /// [`lead`](Self::lead) is called. He waits `since` then.
     pub(super) fn submit_and_go(
         &self,
         lane: usize,
         messages: Vec<NewMessage>,
         completion: Arc<dyn Completion<Outcome>>,
+        since: Instant,
     ) -> bool {
         debug_assert!(messages.iter().all(|message| self.of(&message.channel) == lane), "another lane's");
-        self.lanes[lane].group.submit_and_go(messages, completion)
+        let lane = &self.lanes[lane];
+        if since.elapsed() >= STORE_ANSWER_MAX && self.monitor.is_down(lane.side) {
+            completion.answered(vec![Err(AppendError::Unavailable); messages.len()]);
+            completion.delivered();
+            return false;
+        }
+        let last_try = Instant::now().checked_sub(STORE_ANSWER_MAX.saturating_sub(LAST_TRY));
+        lane.group.submit_and_go(messages, completion, last_try.map_or(since, |last| last.max(since)))
     }
 
     /// Leads a lane for a caller that was appointed and does not wait.
@@ -200,10 +213,15 @@ impl Lanes {
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         blocking::waiting(|| {
-            let began = Instant::now();
-            let write = |writer: &mut Writer| writer.write_beside(began.elapsed(), work);
-            let busy = || Err(StoreError::Unavailable(Outage::in_part("the writer is busy")));
-            self.lanes[0].writer.with(SQLITE_BUSY, write).unwrap_or_else(busy)
+            // What the file is waited for, and the writer before.
+            let answer_by = deadline::after(SQLITE_BUSY);
+            let left = || answer_by.saturating_duration_since(Instant::now());
+            let late = |reason: &str| Err(StoreError::Unavailable(Outage::in_part(reason)));
+            let write = |writer: &mut Writer| match left() {
+                Duration::ZERO => late(TOO_LATE),
+                left => writer.write_beside(left, work),
+            };
+            self.lanes[0].writer.with(left(), write).unwrap_or_else(|| late("the writer is busy"))
         })
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Writer {
     replaced_at: Option<Instant>,
     /// Time that its statements wait for a SQLite file.
     file_wait: Duration,
+    /// Time that those of whichever connection is used next are to wait.
+    next_file_wait: Duration,
     reconnect_at: Option<Instant>,
     history: LaneHistory,
     /// Per room the numbers that a commit of unknown outcome would have used.
@@ -93,6 +95,7 @@ impl Writer {
             is_stale: false,
             replaced_at: None,
             file_wait: SQLITE_BUSY,
+            next_file_wait: SQLITE_BUSY,
             reconnect_at: None,
             history,
             in_doubt: Vec::new(),
@@ -252,7 +255,6 @@ impl Writer {
     /// The next statement gets a new connection, perhaps to another server.
     fn drop_connection(&mut self) {
         self.connection = None;
-        self.file_wait = SQLITE_BUSY;
         self.replaced_at = Some(Instant::now());
     }
 
@@ -264,13 +266,7 @@ impl Writer {
     fn wait_for_file(&mut self, longest: Duration) {
         const STEP_MS: u64 = 500;
         let steps = longest.as_millis() as u64 / STEP_MS;
-        let wait = Duration::from_millis(steps * STEP_MS).max(TRIAL_BUSY);
-        if wait != self.file_wait
-            && let Some(connection) = &mut self.connection
-            && connection.wait_for_file(wait).is_ok()
-        {
-            self.file_wait = wait;
-        }
+        self.next_file_wait = Duration::from_millis(steps * STEP_MS).max(TRIAL_BUSY);
     }
 
     /// Gives up a transaction whose numbers were given before, and names the history anew. The connection is
@@ -280,8 +276,17 @@ impl Writer {
         Failed::Store(renewed.err().map_or(FORKED.to_owned(), |error| error.to_string()))
     }
 
-    /// An open connection, or why there is none.
+    /// An open connection, which waits for the file as long as it is to, or why there is none.
     fn take_connection(&mut self) -> Result<Connection, String> {
+        let mut connection = self.take_or_open()?;
+        if self.next_file_wait != self.file_wait {
+            connection.wait_for_file(self.next_file_wait).map_err(|error| error.to_string())?;
+            self.file_wait = self.next_file_wait;
+        }
+        Ok(connection)
+    }
+
+    fn take_or_open(&mut self) -> Result<Connection, String> {
         self.target.check_files()?;
         if let Some(connection) = self.connection.take().filter(|_| self.history.is_current()) {
             return Ok(connection);
@@ -297,6 +302,7 @@ impl Writer {
         });
         match admitted {
             Ok(connection) => {
+                self.file_wait = SQLITE_BUSY;
                 self.reconnect_at = None;
                 Ok(connection)
             }
@@ -349,14 +355,14 @@ impl Writer {
         (resolved, self.in_doubt_since)
     }
 
-    /// Runs another write in a transaction of its own, for a caller who has `waited` already.
+    /// Runs another write in a transaction of its own, which waits for the file for about as long as `left`.
     pub(super) fn write_beside<T>(
         &mut self,
-        waited: Duration,
+        left: Duration,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let _operation = self.monitor.begin(self.side);
-        self.wait_for_file(SQLITE_BUSY.saturating_sub(waited));
+        self.wait_for_file(left);
         let none = |reason: String| StoreError::Unavailable(Outage::whole(reason));
         let done = self.take_connection().map_err(none).and_then(|mut connection| {
             let done = connection.transaction(work);
@@ -386,11 +392,11 @@ impl Writer {
     /// Writes and deletes a row of no room, and asks each table that is written to with this connection.
     fn try_writing(&mut self) {
         let now_ms = clock::unix_ms();
-        let waited = SQLITE_BUSY.saturating_sub(TRIAL_BUSY);
         let tables = if self.target.is_sqlite() { trial::ALL_TABLES } else { trial::TABLES_OF_COMMITS };
-        let written = self.write_beside(waited, |connection| Ok(trial::write(connection, tables, now_ms)?));
+        let written =
+            self.write_beside(TRIAL_BUSY, |connection| Ok(trial::write(connection, tables, now_ms)?));
         if written.is_ok()
-            && let Err(error) = self.write_beside(waited, |connection| Ok(trial::delete(connection)?))
+            && let Err(error) = self.write_beside(TRIAL_BUSY, |connection| Ok(trial::delete(connection)?))
         {
             tracing::debug!(%error, "a trial row stays until the next trial");
         }

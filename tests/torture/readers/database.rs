@@ -125,7 +125,7 @@ fn stand_still_on_postgres(table: &str, question: &str, request: (&str, &str), s
 }
 
 /// Many ask what the database does not tell while `lock` lives, by WebSocket and by HTTP. Each waits without a thread
-/// and hears after four seconds that it was in vain, but for the few who ask the database meanwhile; others go on,
+/// and hears after three seconds that it was in vain, but for the few who ask the database meanwhile; others go on,
 /// also one who publishes to a `stored` room.
 fn stand_still(
     siege: &Siege,
@@ -183,8 +183,8 @@ fn stand_still(
         "readers, {method} locked: pings={pings} typing={typing:?} health={health:?} publishing={publishing:?}"
     );
     siege.judge(&format!("{method} locked"), all, took, 16 * MIB);
-    assert!(took >= Duration::from_secs(4), "{took:?}");
-    expect_within(Duration::from_secs(4), took, typing.1.max(crowd.longest_wait()));
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    expect_within(Duration::from_secs(3), took, typing.1.max(crowd.longest_wait()));
     // The database itself gives up on those who ask it, after a second at the earliest.
     let told_by_the_database = SLOTS * (took.as_secs() as usize + 2);
     let refused_in_line = server.metric("queries_refused_total") as usize;

@@ -126,7 +126,7 @@ impl Rig {
     /// Submits rows as a caller does that goes on, and judges the answers when they are told.
     fn submit_and_go(self: &Arc<Self>, rows: &[Number]) {
         let told = Arc::new(Told { rig: self.clone(), rows: rows.to_vec(), stage: Plain::default() });
-        if self.lane.submit_and_go(rows.to_vec(), told) {
+        if self.lane.submit_and_go(rows.to_vec(), told, Instant::now()) {
             self.lead_on();
         }
     }
