@@ -180,6 +180,7 @@ mod tests {
                 br#"{"channel":"group","kind":"group","members":["ann","bob"]}"#,
                 br#"{"channel":"lobby","b64data":"eyJhIjoxfQ=="}"#,
                 b"{\"a\" : \"\\ud83d\\ude00\\u0000\", \"b\":\t[ ]}",
+                b"2E622",
             ],
         );
     }

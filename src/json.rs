@@ -18,6 +18,8 @@ pub(crate) enum Unfit {
     NumberTooLong,
     /// A number has an exponent of more than [`JSON_EXPONENT_DIGITS_MAX`] digits.
     ExponentTooLong,
+    /// A number is beyond the range of a double.
+    NumberTooLarge,
     /// A string holds the character U+0000.
     NulCharacter,
     /// A string holds one half of a surrogate pair, which is no character.
@@ -34,6 +36,7 @@ impl fmt::Display for Unfit {
             Self::ExponentTooLong => {
                 write!(f, "an exponent in the JSON is longer than {JSON_EXPONENT_DIGITS_MAX} digits")
             }
+            Self::NumberTooLarge => write!(f, "a number in the JSON is beyond the range of a double"),
             Self::NulCharacter => write!(f, "a string in the JSON holds the character \\u0000"),
             Self::LoneSurrogate => write!(f, "a string in the JSON holds half of a surrogate pair"),
         }
@@ -113,9 +116,21 @@ fn inspect_number(json: &[u8]) -> Result<usize, Unfit> {
     if length > JSON_NUMBER_BYTES_MAX {
         return Err(Unfit::NumberTooLong);
     }
-    let exponent = memchr::memchr2(b'e', b'E', &json[..length]).map_or(&[][..], |at| &json[at + 1..length]);
+    let number = &json[..length];
+    let exponent = memchr::memchr2(b'e', b'E', number).map_or(&[][..], |at| &number[at + 1..]);
     let digits = exponent.iter().filter(|byte| byte.is_ascii_digit()).count();
-    if digits > JSON_EXPONENT_DIGITS_MAX { Err(Unfit::ExponentTooLong) } else { Ok(length) }
+    if digits > JSON_EXPONENT_DIGITS_MAX {
+        return Err(Unfit::ExponentTooLong);
+    }
+    let may_be_large = digits > 0 || length > f64::MAX_10_EXP as usize;
+    if may_be_large && is_infinite(number) { Err(Unfit::NumberTooLarge) } else { Ok(length) }
+}
+
+/// True for a number that is no double: parsers of some languages refuse the whole text then, others pass on another
+/// value.
+fn is_infinite(number: &[u8]) -> bool {
+    let number = std::str::from_utf8(number).ok().and_then(|number| number.parse::<f64>().ok());
+    number.is_some_and(f64::is_infinite)
 }
 
 /// Checks the escapes of a string literal.
@@ -250,7 +265,7 @@ mod tests {
         assert!(compact(&nested(JSON_DEPTH_MAX)).is_ok());
         assert_eq!(compact(&nested(JSON_DEPTH_MAX + 1)), Err(Unfit::TooDeep));
         assert_eq!(compact(&nested(500_000)), Err(Unfit::TooDeep));
-        assert!(compact(&"7".repeat(JSON_NUMBER_BYTES_MAX)).is_ok());
+        assert!(compact(&format!("0.{}", "7".repeat(JSON_NUMBER_BYTES_MAX - 2))).is_ok());
         assert_eq!(
             compact(&format!("[{}]", "7".repeat(JSON_NUMBER_BYTES_MAX + 1))),
             Err(Unfit::NumberTooLong)
@@ -267,6 +282,9 @@ mod tests {
             (r#"[1,{"a":"\uDE00"}]"#, Unfit::LoneSurrogate),
             ("1e12345", Unfit::ExponentTooLong),
             ("[1E-00001]", Unfit::ExponentTooLong),
+            ("2E622", Unfit::NumberTooLarge),
+            (r#"{"a":[-1e309]}"#, Unfit::NumberTooLarge),
+            (&format!("1{}", "0".repeat(309)), Unfit::NumberTooLarge),
         ] {
             assert_eq!(compact(text), Err(unfit), "{text}");
         }
@@ -275,7 +293,8 @@ mod tests {
             r#""\\u0000""#,
             r#""\\\\u0000\u0001\uFFFF""#,
             r#""\"\\\"\ud7ff""#,
-            "[1e1234,-0,0.5E+1]",
+            "[1e-1234,-0,0.5E+1,1.7976931348623157e308]",
+            &format!("1{}", "0".repeat(308)),
         ] {
             assert_eq!(&*compact(text).unwrap(), text);
         }

@@ -175,7 +175,7 @@ fn publish_is_decoded() {
         (r#"{"publish":{"data":"text\n","channel":"x","key":"k"},"id":1}"#, r#""text\n""#),
         ("{\"publish\":{\"channel\":\"x\",\"data\":{\r\t\"a b\" : [ ] }},\"id\":1}", "{\r\t\"a b\" : [ ] }"),
         (r#"{"publish":{"channel":"x","data":false},"id":1}"#, "false"),
-        (r#"{"publish":{"channel":"x","data":1e9999},"id":1}"#, "1e9999"),
+        (r#"{"publish":{"channel":"x","data":1e-9999},"id":1}"#, "1e-9999"),
         (
             r#"{"publish":{"channel":"x","data":123456789012345678901234567890.10},"id":1}"#,
             "123456789012345678901234567890.10",
