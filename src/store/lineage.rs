@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
 
 use crate::clock;
-use crate::config::{Database, DatabaseUrl, Failover};
+use crate::config::{Database, DatabaseUrl, Durability, Failover};
 use crate::ids::{Channel, Seq};
 use crate::metrics::Metrics;
 use crate::store::connection::Connection;
 use crate::store::error::{Outage, StoreError};
-use crate::store::mark::{Mark, MarkFile};
+use crate::store::mark::{self, Mark, MarkFile};
 use crate::store::message::CommitSink;
 use crate::store::models::{message, meta, room};
 use crate::store::origin::{NoOrigin, Origin};
@@ -38,6 +38,8 @@ pub(super) struct Lineage {
     newest: Vec<Mutex<Option<Position>>>,
     /// Of a SQLite file.
     mark: Option<MarkFile>,
+    /// The run of the system, when commits do not wait for the disk.
+    unsynced_in: Option<String>,
     /// Held by the connection that names a history anew, which several may find at once.
     renewing: Mutex<()>,
     /// Held while a fork is noted and told, so that forks are told in their order.
@@ -84,13 +86,13 @@ impl Lineage {
             message::newest_room(first)?.or(marked.as_ref().and_then(|mark| mark.newest.clone()));
         let mut last_fork = None;
         if let Some(marked) = marked
-            && is_older(first, &origin, &marked)?
+            && let Some(reason) = lacks(first, &origin, &marked)?
         {
             newest = None;
             origin.meta = meta::renew_epoch(first, &origin.meta)?;
             metrics.history_forks_total.inc();
-            tracing::error!(epoch = origin.meta, "the database {WAS_REPLACED}; every room starts anew");
-            last_fork = Some(Fork { at_ms: clock::unix_ms(), reason: format!("it {WAS_REPLACED}") });
+            tracing::error!(epoch = origin.meta, "the database {reason}; every room starts anew");
+            last_fork = Some(Fork { at_ms: clock::unix_ms(), reason: format!("it {reason}") });
         }
         if first.is_postgres() && origin.server.is_none() {
             tracing::warn!(
@@ -107,12 +109,16 @@ impl Lineage {
             current: Mutex::new(Current { origin, epoch, last_fork, epochs }),
             newest: seeds.by_ref().take(config.commit_lanes.max(1)).collect(),
             mark,
+            unsynced_in: mark::boot().filter(|_| config.durability == Durability::Normal),
             renewing: Mutex::default(),
             telling: Mutex::default(),
             sink: OnceLock::new(),
             metrics,
         };
         lineage.write_mark();
+        if let Some(mark) = lineage.mark.as_ref().filter(|_| lineage.unsynced_in.is_some()) {
+            mark.sync();
+        }
         Ok(Arc::new(lineage))
     }
 
@@ -163,16 +169,22 @@ impl Lineage {
 
     /// Says beside a SQLite file how far it has come, so that an older one is noticed when it is opened.
     pub(super) fn write_mark(&self) {
+        self.write(self.unsynced_in.clone());
+    }
+
+    /// Writes the last mark, and that the disk has all commits; the file of the database may be another server's from
+    /// now on.
+    pub(super) fn close_mark(&self) {
+        let is_unsynced = |_: &String| !self.mark.as_ref().is_some_and(MarkFile::sync_log);
+        self.write(self.unsynced_in.clone().filter(is_unsynced));
         if let Some(mark) = &self.mark {
-            mark.write(|| Mark { epoch: self.names().1, newest: self.newest().pop() });
+            mark.close();
         }
     }
 
-    /// Writes the last mark; the file of the database may be another server's from now on.
-    pub(super) fn close_mark(&self) {
-        self.write_mark();
+    fn write(&self, unsynced_in: Option<String>) {
         if let Some(mark) = &self.mark {
-            mark.close();
+            mark.write(|| Mark { epoch: self.names().1, newest: self.newest().pop(), unsynced_in });
         }
     }
 
@@ -279,6 +291,8 @@ impl Lineage {
 
 const WAS_REPLACED: &str = "was replaced by an older one";
 
+const WENT_DOWN: &str = "may lack its last messages, for the system went down and durability is \"normal\"";
+
 const WENT_BACK: &str = "it holds less than was committed to it";
 
 /// The difference between two origins, for the operator.
@@ -294,10 +308,20 @@ fn difference(before: &Origin, now: &Origin) -> String {
     }
 }
 
-/// True when a SQLite file lacks what the mark beside it says, or is another database.
-fn is_older(connection: &mut Connection, origin: &Origin, mark: &Mark) -> Result<bool, NoOrigin> {
-    let lost = find_lost(connection, mark.newest.clone().into_iter().collect())?;
-    Ok(lost.is_some() || mark.epoch != origin.meta)
+/// Why a SQLite file lacks what the mark beside it says, or may do so; `None` when it does not.
+fn lacks(
+    connection: &mut Connection,
+    origin: &Origin,
+    mark: &Mark,
+) -> Result<Option<&'static str>, NoOrigin> {
+    if mark.epoch != origin.meta
+        || find_lost(connection, mark.newest.clone().into_iter().collect())?.is_some()
+    {
+        return Ok(Some(WAS_REPLACED));
+    }
+    let went_down =
+        mark.unsynced_in.as_ref().is_some_and(|then| mark::boot().is_some_and(|now| now != *then));
+    Ok(went_down.then_some(WENT_DOWN))
 }
 
 /// A committed message that the database does not hold.

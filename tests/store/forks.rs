@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use roomcast::config::{Database, Failover};
+use roomcast::config::{Database, Durability, Failover};
 use roomcast::internals::{Appended, CommitSink, Health, HistoryLimit, HistoryQuery, Store};
 use roomcast::{Metrics, Publication, Seq};
 
@@ -23,6 +23,7 @@ pub(crate) const SQLITE_CHECKS: &[Check] = &[
     ("an older file that was put back is noticed", older_file),
     ("the mark follows the last message", mark_follows),
     ("without its mark a database is what it says it is", lost_mark),
+    ("commits that were not synced are doubted when the system went down", system_went_down),
 ];
 
 /// What a sink was told.
@@ -252,6 +253,36 @@ fn lost_mark(backend: &Backend) {
         }
         assert_eq!(backend.open().epoch(), epoch, "{damage:?}");
     }
+}
+
+/// With `normal` the disk may hold less than was committed, and a mark that is as old as that.
+fn system_went_down(backend: &Backend) {
+    let Backend::Sqlite(path) = backend else { panic!("SQLite only") };
+    let mark = format!("{}-mark", path.display());
+    let open = |durability| {
+        let config = Database { durability, ..backend.config() };
+        Store::open(&config, Arc::new(Metrics::new())).unwrap()
+    };
+    let store = open(Durability::Normal);
+    let epoch = store.epoch();
+    fill(&store, "a", 5);
+    let running = std::fs::read_to_string(&mark).unwrap();
+    let (_, this_run) = running.split_once("\nunsynced ").expect("a line about this run of the system");
+    let this_run = this_run.to_owned();
+    drop(store);
+    let stopped = std::fs::read_to_string(&mark).unwrap();
+    assert!(stopped.ends_with(" 5 a\n"), "all is on the disk: {stopped}");
+    // As a server leaves it that was killed.
+    std::fs::write(&mark, format!("{stopped}unsynced {this_run}")).unwrap();
+    assert_eq!(open(Durability::Full).epoch(), epoch, "the system has not gone down");
+    std::fs::write(&mark, format!("{stopped}unsynced another-run\n")).unwrap();
+    let store = open(Durability::Full);
+    let renewed = store.epoch();
+    assert_ne!(renewed, epoch);
+    assert!(store.last_fork().is_some_and(|fork| fork.reason.contains("the system went down")));
+    assert!(!std::fs::read_to_string(&mark).unwrap().contains("unsynced"));
+    drop(store);
+    assert_eq!(open(Durability::Normal).epoch(), renewed, "it is said once");
 }
 
 fn config_with(backend: &Backend, failover: Failover) -> Database {
