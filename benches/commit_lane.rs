@@ -56,7 +56,7 @@ fn messages(rows: usize, rooms: usize) -> Vec<NewMessage> {
         .map(|row| NewMessage {
             channel: Channel::new(&format!("room{}", row % rooms)).unwrap(),
             auto_create: true,
-            data: Arc::clone(&data),
+            data: Arc::clone(&data).into(),
             info: Some(Arc::clone(&info)),
             tags: None,
             key: None,

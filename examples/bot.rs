@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Answers a question, once however often it is seen.
 fn answer(node: &Node, bot: &User, question: &Publication) -> Result<(), Box<dyn Error>> {
     let is_own = question.info.as_ref().is_some_and(|info| *info.user == *bot.id());
-    let Ok(Said { input }) = serde_json::from_str(&question.data) else { return Ok(()) };
+    let Ok(Said { input }) = serde_json::from_slice(question.data.as_bytes()) else { return Ok(()) };
     let answer = match input.strip_prefix('!') {
         Some("time") => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;

@@ -49,7 +49,7 @@ fn serve(node: &Node, mut socket: TcpStream) -> Result<(), Box<dyn Error>> {
         let writing = scope.spawn(move || -> io::Result<()> {
             for publication in &mut heard {
                 let who = publication.info.as_ref().map_or("somebody", |info| &info.user);
-                let text: String = serde_json::from_str(&publication.data).unwrap_or_default();
+                let text: String = serde_json::from_slice(publication.data.as_bytes()).unwrap_or_default();
                 writeln!(socket, "{} {who}: {text}", publication.seq)?;
             }
             Ok(())

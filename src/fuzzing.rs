@@ -15,6 +15,7 @@ use crate::protocol::api::{self, params};
 use crate::protocol::command;
 use crate::protocol::command::{BadCommand, Command, Method, decode_frame};
 use crate::protocol::format::{Format, Frame};
+use crate::publication::Content;
 
 pub use crate::net::fuzz::{frames, head};
 
@@ -61,8 +62,8 @@ fn payloads(method: &Method) -> Vec<&str> {
     let payload = match method {
         Method::Connect(request) => request.data.as_deref(),
         Method::Subscribe(request) => request.data.as_deref(),
-        Method::Publish(command::PublishRequest { data, .. }) => Some(&**data),
-        Method::Rpc(request) => request.data.as_deref(),
+        Method::Publish(command::PublishRequest { data, .. }) => data.as_json(),
+        Method::Rpc(request) => request.data.as_ref().and_then(Content::as_json),
         _ => None,
     };
     payload.into_iter().collect()

@@ -178,7 +178,7 @@ pub use node::{
     Closer, Ended, Message, Node, Payload, Publications, PublishError, PublishInError, ReadError, StartError,
     SubscribeError, Subscription, Unfit, Unsent, User,
 };
-pub use publication::{ClientInfo, Publication};
+pub use publication::{ClientInfo, Content, Publication};
 #[cfg(feature = "server")]
 pub use server::Server;
 pub use store::{AppendError, DatabaseConnection, OpenError};

@@ -3,6 +3,7 @@
 //! Plain shared data without any encoding: the store writes it, the engine carries it, the
 //! protocol turns it into JSON. Owns nothing.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,76 @@ use crate::json;
 
 /// More than the names, the signs and the number that stand around the texts of a publication as JSON.
 const WIRE_NAMES_BYTES: usize = 128;
+
+/// The content of a message, byte for byte as it was published: JSON that every client can read, or, in a
+/// namespace of `payload = "binary"`, any bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Content(Form);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Form {
+    Json(Arc<str>),
+    Binary(Arc<[u8]>),
+}
+
+impl Content {
+    /// Bytes that are no JSON.
+    pub(crate) fn binary(bytes: &[u8]) -> Self {
+        Self(Form::Binary(bytes.into()))
+    }
+
+    /// The JSON text; `None` for other bytes.
+    #[must_use]
+    pub fn as_json(&self) -> Option<&str> {
+        match &self.0 {
+            Form::Json(text) => Some(text),
+            Form::Binary(_) => None,
+        }
+    }
+
+    /// The bytes, which of JSON are its text in UTF-8.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Form::Json(text) => text.as_bytes(),
+            Form::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The bytes that are no JSON; `None` for JSON.
+    pub(crate) fn as_binary(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Form::Json(_) => None,
+            Form::Binary(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// JSON text that was checked; nothing is published through this.
+impl<T: Into<Arc<str>>> From<T> for Content {
+    fn from(json: T) -> Self {
+        Self(Form::Json(json.into()))
+    }
+}
+
+/// The JSON text; other bytes with escapes in the place of what is no ASCII.
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Form::Json(text) => f.write_str(text),
+            Form::Binary(bytes) => bytes.escape_ascii().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Form::Json(text) => fmt::Debug::fmt(text, f),
+            Form::Binary(bytes) => fmt::Debug::fmt(bytes, f),
+        }
+    }
+}
 
 /// The identity of a client, as other clients may see it (`ClientInfo` of the protocol).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +103,8 @@ pub struct Publication {
     pub channel: Channel,
     /// Position in the room; 0 for a publication of a room that keeps nothing.
     pub seq: Seq,
-    /// The payload: JSON text, byte for byte as it was published.
-    pub data: Arc<str>,
+    /// The payload.
+    pub data: Content,
     /// The sender; `None` when the server API published.
     pub info: Option<Arc<ClientInfo>>,
     /// String-to-string JSON object from the server API, compact.
@@ -43,10 +114,10 @@ pub struct Publication {
 }
 
 /// Bytes of a message that limits count: the payload, its tags, and what the backend attached to its sender.
-pub(crate) fn content_bytes(data: &str, tags: Option<&str>, info: Option<&ClientInfo>) -> usize {
+pub(crate) fn content_bytes(data: &Content, tags: Option<&str>, info: Option<&ClientInfo>) -> usize {
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len());
     let attached = info.map_or(0, |info| text(&info.conn_info) + text(&info.chan_info));
-    data.len() + tags.map_or(0, str::len) + attached
+    data.as_bytes().len() + tags.map_or(0, str::len) + attached
 }
 
 impl Publication {
@@ -54,7 +125,9 @@ impl Publication {
     pub(crate) fn wire_bytes(&self) -> usize {
         let info = self.info.as_deref();
         let ids = info.map_or(0, |info| json::string_bytes(&info.user) + json::string_bytes(&info.client));
-        WIRE_NAMES_BYTES + ids + content_bytes(&self.data, self.tags.as_deref(), info)
+        // As JSON, bytes become text of four letters for three of them.
+        let base64 = self.data.as_binary().map_or(0, |bytes| bytes.len() / 2);
+        WIRE_NAMES_BYTES + ids + base64 + content_bytes(&self.data, self.tags.as_deref(), info)
     }
 
     /// The memory it takes, near enough for a bound: its own and that of its texts, shared or not.
@@ -63,7 +136,7 @@ impl Publication {
         let info = self.info.as_ref().map_or(0, |info| {
             info.user.len() + info.client.len() + text(&info.conn_info) + text(&info.chan_info)
         });
-        size_of::<Self>() + self.data.len() + text(&self.tags) + info
+        size_of::<Self>() + self.data.as_bytes().len() + text(&self.tags) + info
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn publication(seq: u64, data: &Arc<str>, info: &Arc<ClientInfo>) -> 
     Publication {
         channel: Channel::new("room").unwrap(),
         seq,
-        data: Arc::clone(data),
+        data: Arc::clone(data).into(),
         info: Some(Arc::clone(info)),
         tags: None,
         created_at_ms: 0,

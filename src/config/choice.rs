@@ -42,6 +42,34 @@ impl Choice for Durability {
     }
 }
 
+/// Content that messages may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayloadKind {
+    /// JSON that every client can read.
+    Json,
+    /// Any bytes; only clients that speak Protobuf may listen.
+    Binary,
+}
+
+impl PayloadKind {
+    /// The name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Binary => "binary",
+        }
+    }
+}
+
+impl Choice for PayloadKind {
+    const ALL: &'static [Self] = &[Self::Json, Self::Binary];
+
+    fn as_str(self) -> &'static str {
+        Self::as_str(self)
+    }
+}
+
 /// What a copy of the database may lack when it takes over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failover {

@@ -24,7 +24,7 @@ mod setting;
 mod text;
 mod trusted_proxies;
 
-pub use choice::{Audience, Delivery, Durability, Failover, Strategy};
+pub use choice::{Audience, Delivery, Durability, Failover, PayloadKind, Strategy};
 pub use database_url::DatabaseUrl;
 pub use env::CONFIG_FILE;
 pub use error::{ConfigError, Origin, Problem};

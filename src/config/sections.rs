@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::choice::{Audience, Delivery, Durability, Failover};
+use super::choice::{Audience, Delivery, Durability, Failover, PayloadKind};
 use super::database_url::DatabaseUrl;
 use super::number::{Bytes, Count, CountOrNone, Time, TimeOrNone};
 use super::secret::Secret;
@@ -262,6 +262,8 @@ settings! {
         read_history: Audience = "subscribers", OneOf;
         /// Delivery: `auto` (the cheapest way, see `[rooms]`), `inline`, `worker` or `parallel`.
         strategy: Delivery = "auto", OneOf;
+        /// Payloads: `json`, or `binary` for any bytes, which only clients that speak Protobuf can listen to.
+        payload: PayloadKind = "json", OneOf;
         /// Largest message: its payload, tags and the `info` of its sender together.
         ///
         /// A long text many times over; files belong elsewhere. The end of the range is a frame of 1 MiB.

@@ -69,8 +69,6 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::ids::Channel;
 
@@ -78,7 +76,7 @@ mod tests {
         Publication {
             channel: Channel::new("room").unwrap(),
             seq,
-            data: Arc::from("x".repeat(bytes)),
+            data: "x".repeat(bytes).into(),
             info: None,
             tags: None,
             created_at_ms: 0,

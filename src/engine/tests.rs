@@ -605,7 +605,7 @@ fn an_ephemeral_room_drops_and_counts_what_does_not_fit() {
     });
     let room = channel("room");
     let ear = rig.listen(&room, None).unwrap();
-    let data: Arc<str> = format!("\"{}\"", "x".repeat(60_000)).into();
+    let data = format!("\"{}\"", "x".repeat(60_000)).into();
     let publication = Publication {
         channel: room.clone(),
         seq: 0,

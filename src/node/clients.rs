@@ -32,6 +32,12 @@ impl Client {
         &self.listener.info.client
     }
 
+    /// True when it can be given messages that are no JSON.
+    pub(super) fn takes_bytes(&self) -> bool {
+        let outbox = &self.listener.outbox;
+        outbox.is_for_consumer() || !outbox.format().is_text()
+    }
+
     /// True while it is subscribed to the channel.
     pub(crate) fn is_subscribed(&self, channel: &Channel) -> bool {
         self.listener.subscription(channel).is_some()

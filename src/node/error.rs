@@ -63,6 +63,8 @@ pub(crate) enum AccessError {
     Forbidden,
     /// The database that knows the members does not answer.
     Unavailable,
+    /// The room may hold messages that are no JSON, and the client speaks nothing else.
+    Binary,
 }
 
 impl AccessError {
@@ -72,6 +74,7 @@ impl AccessError {
             Self::UnknownNamespace => ErrorCode::UnknownChannel,
             Self::Forbidden => ErrorCode::PermissionDenied,
             Self::Unavailable => ErrorCode::Internal,
+            Self::Binary => ErrorCode::BinaryRoom,
         }
     }
 }
@@ -83,7 +86,7 @@ pub enum PublishError {
     UnknownNamespace,
     /// The client may not publish there; never for an embedding program.
     Forbidden,
-    /// The payload is not JSON that every client can read.
+    /// The payload is not JSON that every client can read; never in a namespace of binary payloads.
     Json(String),
     /// The payload, its tags and what is attached to the sender are more than the namespace's
     /// `message_bytes_max`.
@@ -128,7 +131,7 @@ impl From<AccessError> for PublishError {
     fn from(error: AccessError) -> Self {
         match error {
             AccessError::UnknownNamespace => Self::UnknownNamespace,
-            AccessError::Forbidden => Self::Forbidden,
+            AccessError::Forbidden | AccessError::Binary => Self::Forbidden,
             AccessError::Unavailable => Self::Store(AppendError::Unavailable),
         }
     }
@@ -151,6 +154,9 @@ pub enum SubscribeError {
     Unrecoverable,
     /// The database does not answer just now.
     Unavailable,
+    /// The room may hold messages that are no JSON, and the client speaks nothing else; never for an
+    /// embedding program.
+    Binary,
 }
 
 impl SubscribeError {
@@ -163,6 +169,7 @@ impl SubscribeError {
             Self::TooManyChannels => ErrorCode::LimitExceeded,
             Self::Unrecoverable => ErrorCode::UnrecoverablePosition,
             Self::Unavailable => ErrorCode::Internal,
+            Self::Binary => ErrorCode::BinaryRoom,
         }
     }
 }
@@ -177,6 +184,7 @@ impl fmt::Display for SubscribeError {
             Self::TooManyChannels => "the connection has reached its limit of subscriptions",
             Self::Unrecoverable => "the requested messages are no longer kept",
             Self::Unavailable => "the database does not answer",
+            Self::Binary => "the room holds binary payloads, which the client cannot read",
         })
     }
 }
@@ -189,6 +197,7 @@ impl From<AccessError> for SubscribeError {
             AccessError::UnknownNamespace => Self::UnknownNamespace,
             AccessError::Forbidden => Self::Forbidden,
             AccessError::Unavailable => Self::Unavailable,
+            AccessError::Binary => Self::Binary,
         }
     }
 }

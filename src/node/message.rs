@@ -161,6 +161,6 @@ impl Message {
             false => serde_json::to_string(&tags).ok().map(Arc::from),
         };
         let info = sender.map(|sender| sender.0);
-        Draft { channel, data: data.0, info, tags, key, skip_history: false }
+        Draft { channel, data: data.0.into(), info, tags, key, skip_history: false }
     }
 }

@@ -17,7 +17,7 @@
 //! let seq = node.publish(&lobby, r#"{"text":"hello"}"#)?;
 //!
 //! let publication = listener.recv()?;
-//! assert_eq!((publication.seq, &*publication.data), (seq, r#"{"text":"hello"}"#));
+//! assert_eq!((publication.seq, publication.data.as_json()), (seq, Some(r#"{"text":"hello"}"#)));
 //! node.stop();
 //! # std::fs::remove_dir_all(folder)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -135,7 +135,7 @@ impl Node {
     ) -> Result<Seq, PublishError> {
         let data = api::payload(data).map_err(|error| PublishError::Json(error.to_string()))?;
         let (channel, key) = (channel.clone(), key.map(Arc::from));
-        let draft = Draft { channel, data, info: None, tags: None, key, skip_history: false };
+        let draft = Draft { channel, data: data.into(), info: None, tags: None, key, skip_history: false };
         let outcome = self.handle.publish(Caller::Operator, [draft]).pop();
         outcome.unwrap_or(Err(PublishError::Store(AppendError::Unavailable)))
     }

@@ -11,9 +11,10 @@ use super::access::Caller;
 use super::error::PublishError;
 use super::handle::NodeHandle;
 use crate::clock;
+use crate::config::PayloadKind;
 use crate::ids::{Channel, Seq};
 use crate::outbox::Work;
-use crate::publication::{ClientInfo, Publication};
+use crate::publication::{ClientInfo, Content, Publication};
 use crate::store::{AppendError, Appended, Completion, NewMessage};
 
 /// A message that somebody wants to publish.
@@ -21,8 +22,8 @@ use crate::store::{AppendError, Appended, Completion, NewMessage};
 pub(crate) struct Draft {
     /// The room.
     pub(crate) channel: Channel,
-    /// The payload: JSON text.
-    pub(crate) data: Arc<str>,
+    /// The payload.
+    pub(crate) data: Content,
     /// The sender as others see it; `None` for the operator.
     pub(crate) info: Option<Arc<ClientInfo>>,
     /// String-to-string JSON object, compact.
@@ -178,6 +179,9 @@ impl NodeHandle {
         let Draft { channel, data, info, tags, key, skip_history } = draft;
         let options = self.namespace(&channel)?;
         self.check_audience(caller, &channel, options.publish)?;
+        if data.as_json().is_none() && options.payload == PayloadKind::Json {
+            return Err(PublishError::Json("it is no JSON that every client can read".to_owned()));
+        }
         if options.persist && skip_history {
             return Err(PublishError::AlwaysStored);
         }

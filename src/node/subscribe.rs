@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::access::Caller;
 use super::clients::Client;
-use super::error::SubscribeError;
+use super::error::{AccessError, SubscribeError};
 use super::handle::NodeHandle;
-use crate::config::Namespace;
+use crate::config::{Namespace, PayloadKind};
 use crate::engine::{Answer, Extra, JoinRequest, Joined, Recover};
 use crate::ids::{Channel, Seq};
 use crate::protocol::message::Message;
@@ -109,6 +109,7 @@ impl NodeHandle {
         right: SubscribeRight,
         how: SubscribeOptions,
     ) -> Result<(), SubscribeError> {
+        self.check_format(client, &right.channel)?;
         if right.grant != Grant::Operator {
             self.check_room_exists(&right)?;
         }
@@ -128,6 +129,15 @@ impl NodeHandle {
     /// there was no such subscription; then nothing is told.
     pub(crate) fn unsubscribe(&self, client: &Client, channel: &Channel, last: &Message<'_>) -> bool {
         self.engine.leave(&client.listener, channel, last)
+    }
+
+    /// Refuses a client that could not read the messages of a room.
+    ///
+    /// # Errors
+    /// [`AccessError::Binary`], or that the namespace is not configured.
+    pub(crate) fn check_format(&self, client: &Client, channel: &Channel) -> Result<(), AccessError> {
+        let is_binary = self.namespace(channel)?.payload == PayloadKind::Binary;
+        if is_binary && !client.takes_bytes() { Err(AccessError::Binary) } else { Ok(()) }
     }
 
     /// Rooms are created with their first message, or else only through the API.

@@ -68,6 +68,8 @@ codes! {
         UnrecoverablePosition = 112, "unrecoverable position";
         /// A room of this name exists already, or another message has this key.
         Conflict = 113, "conflict";
+        /// The room holds binary payloads, which a client that speaks JSON cannot read.
+        BinaryRoom = 400, "binary payloads: connect with protobuf";
     }
 }
 
@@ -132,7 +134,7 @@ impl ErrorCode {
             Self::TokenExpired => 401,
             Self::PermissionDenied => 403,
             Self::UnknownChannel | Self::MethodNotFound => 404,
-            Self::BadRequest | Self::NotAvailable | Self::LimitExceeded => 400,
+            Self::BadRequest | Self::NotAvailable | Self::LimitExceeded | Self::BinaryRoom => 400,
             Self::AlreadySubscribed | Self::Conflict => 409,
             Self::UnrecoverablePosition => 416,
             Self::TooManyRequests => 429,
@@ -260,7 +262,8 @@ mod tests {
                 (109, 401),
                 (111, 429),
                 (112, 416),
-                (113, 409)
+                (113, 409),
+                (400, 400)
             ]
         );
     }

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::ids::{Channel, Seq};
 use crate::json;
 use crate::limits::{PUBLISH_KEY_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::publication::Content;
 
 /// Positions stay below this (2^53), because JavaScript holds them in a double.
 pub(super) const OFFSET_MAX: u64 = 1 << 53;
@@ -76,8 +77,16 @@ pub(super) fn payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
     raw.map(|raw| fit(raw.get())).transpose().map_err(Error::custom)
 }
 
-/// A payload that came as bytes, byte for byte; `None` when it is no JSON that clients can read.
-pub(super) fn payload_of_bytes(bytes: &[u8]) -> Option<Arc<str>> {
+/// A payload that came as bytes, byte for byte. What is no JSON that clients can read is binary, and so is `null`.
+pub(super) fn payload_of_bytes(bytes: &[u8]) -> Content {
+    match json_of_bytes(bytes).filter(|text| text.trim_ascii() != "null") {
+        Some(text) => Content::from(text),
+        None => Content::binary(bytes),
+    }
+}
+
+/// The JSON text that bytes hold, if clients can read it.
+pub(super) fn json_of_bytes(bytes: &[u8]) -> Option<Arc<str>> {
     let text = std::str::from_utf8(bytes).ok()?;
     serde_json::from_str::<IgnoredAny>(text).ok()?;
     fit(text).ok()
@@ -101,8 +110,13 @@ pub(super) fn compact(raw: &RawValue) -> Result<Arc<str>, json::Unfit> {
 }
 
 /// Any JSON that has to be there, as the text it came in.
-pub(super) fn required_payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-    payload(deserializer)?.ok_or_else(|| Error::custom("data is missing"))
+pub(super) fn required_payload<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Content, D::Error> {
+    payload(deserializer)?.map(Content::from).ok_or_else(|| Error::custom("data is missing"))
+}
+
+/// Any JSON, as a payload.
+pub(super) fn rpc_data<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Content>, D::Error> {
+    Ok(payload(deserializer)?.map(Content::from))
 }
 
 /// A legal channel name.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::json::{push_line, push_number, push_string};
 
 /// A JSON object being written; [`Object::end`] closes it.
@@ -96,6 +99,11 @@ impl<'a> Object<'a> {
         if let Some(json) = json {
             self.raw(name, json);
         }
+    }
+
+    /// Adds bytes as text in base64.
+    pub(crate) fn base64(&mut self, name: &'static str, bytes: &[u8]) {
+        self.string(name, &STANDARD.encode(bytes));
     }
 
     /// Adds a payload, which is JSON text that may have line breaks: each becomes a space.

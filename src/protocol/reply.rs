@@ -63,7 +63,10 @@ impl Reply<'_> {
 
 impl WriteMembers for Publication {
     fn write(&self, object: &mut Object<'_>) {
-        object.payload("data", &self.data);
+        match self.data.as_json() {
+            Some(json) => object.payload("data", json),
+            None => object.base64("b64data", self.data.as_bytes()),
+        }
         if let Some(info) = &self.info {
             object.object("info", &**info);
         }
@@ -332,7 +335,7 @@ mod tests {
                 let one = Publication {
                     channel: Channel::new("room").unwrap(),
                     seq: 1 << 53,
-                    data: Arc::from("\"payload\""),
+                    data: "\"payload\"".into(),
                     info: info.clone().map(Arc::new),
                     tags,
                     created_at_ms: 0,
@@ -505,9 +508,10 @@ mod tests {
             r#"{"code":111,"message":"too many requests","temporary":true}"#,
             r#"{"code":112,"message":"unrecoverable position"}"#,
             r#"{"code":113,"message":"conflict"}"#,
+            r#"{"code":400,"message":"binary payloads: connect with protobuf"}"#,
         ]) {
             assert_eq!(text(9, Reply::Error(*code)), format!(r#"{{"id":9,"error":{wanted}}}"#));
         }
-        assert_eq!(ErrorCode::ALL.len(), 12);
+        assert_eq!(ErrorCode::ALL.len(), 13);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::ids::{Channel, Seq};
-use crate::publication::{ClientInfo, Publication, content_bytes};
+use crate::publication::{ClientInfo, Content, Publication, content_bytes};
 
 /// A message that is to be stored.
 #[derive(Debug, Clone)]
@@ -16,8 +16,8 @@ pub struct NewMessage {
     pub channel: Channel,
     /// Creates the room when it does not exist.
     pub auto_create: bool,
-    /// The payload: JSON text.
-    pub data: Arc<str>,
+    /// The payload.
+    pub data: Content,
     /// The sender; `None` for the server API.
     pub info: Option<Arc<ClientInfo>>,
     /// String-to-string JSON object, compact.
@@ -29,6 +29,11 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
+    /// The payload as the column for JSON holds it: `null` for bytes that are none, which have a column of their own.
+    pub(super) fn json(&self) -> &str {
+        self.data.as_json().unwrap_or("null")
+    }
+
     /// Its bytes, as limits count them.
     pub(crate) fn size_bytes(&self) -> usize {
         content_bytes(&self.data, self.tags.as_deref(), self.info.as_deref())

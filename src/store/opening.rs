@@ -26,9 +26,15 @@ macro_rules! migrations {
     };
 }
 
-const SQLITE_MIGRATIONS: Migrations = migrations!("sqlite": "20260801000000" "create_rooms_and_messages");
+const SQLITE_MIGRATIONS: Migrations = migrations!(
+    "sqlite": "20260801000000" "create_rooms_and_messages",
+    "20261129000000" "add_payload_bytes"
+);
 #[cfg(feature = "postgres")]
-const POSTGRES_MIGRATIONS: Migrations = migrations!("postgres": "20260801000000" "create_rooms_and_messages");
+const POSTGRES_MIGRATIONS: Migrations = migrations!(
+    "postgres": "20260801000000" "create_rooms_and_messages",
+    "20261129000000" "add_payload_bytes"
+);
 
 /// Number of the advisory lock that lets only one server migrate a PostgreSQL database at a time.
 #[cfg(feature = "postgres")]

@@ -42,6 +42,7 @@ macro_rules! on_both_databases {
     };
 }
 
+mod binary;
 mod closes;
 mod commits;
 mod deadlines;

@@ -334,6 +334,6 @@ pub(crate) fn a_commit_of_unknown_outcome_reaches_the_listeners(cluster: &Cluste
     assert_eq!(append_to(&store, &sink, message("a", "last")), Ok(Appended::New(next)));
     assert_eq!(sink.seqs("a"), (1..=next).collect::<Vec<_>>());
     let seen = sink.seen.lock().unwrap();
-    assert_eq!(&*seen[2].data, "lost");
+    assert_eq!(seen[2].data.as_bytes(), b"lost");
     assert_eq!(seen[2].info.as_ref().map(|info| &*info.user), Some("ann"));
 }

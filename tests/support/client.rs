@@ -130,6 +130,14 @@ impl Client {
         assert_eq!(reply, r#"{"publish":{}}"#);
     }
 
+    /// Publishes bytes in Protobuf; the reply.
+    #[track_caller]
+    pub fn publish_bytes(&mut self, channel: &str, data: &[u8]) -> String {
+        self.next_id += 1;
+        self.websocket.send_binary(&protobuf::publish(self.next_id, channel, data));
+        self.reply_to(self.next_id)
+    }
+
     /// Publishes the numbers in one frame and waits until all are acknowledged, in order.
     #[track_caller]
     pub fn publish_numbers(&mut self, channel: &str, numbers: std::ops::RangeInclusive<u64>) {

@@ -163,7 +163,13 @@ pub fn frame_of(lines: &str) -> Vec<u8> {
     lines.flat_map(command).collect()
 }
 
-/// The lines that say the same as a binary frame.
+/// The binary frame of a publish, whose data may be any bytes.
+pub fn publish(id: u32, channel: &str, data: &[u8]) -> Vec<u8> {
+    let request = [with_length(1, channel.as_bytes()), with_length(2, data)].concat();
+    delimited(&[number_bytes(1 << 3), number_bytes(id.into()), with_length(7, &request)].concat())
+}
+
+/// The lines that say the same as a binary frame. Bytes that are no text are shown with escapes.
 pub fn lines_of(mut frame: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     while !frame.is_empty() {
@@ -222,7 +228,7 @@ fn object(shape: Shape, bytes: &[u8]) -> String {
             Text if bytes().is_empty() => continue,
             Text | Name => string(bytes()),
             Json if last.is_none() => continue,
-            Json => String::from_utf8(bytes().to_vec()).unwrap(),
+            Json => shown(bytes()),
             Number if count() == 0 => continue,
             Number | Count => count().to_string(),
             Flag if count() == 0 => continue,
@@ -289,6 +295,10 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Value<'_>)> {
         fields.push((key >> 3, value));
     }
     fields
+}
+
+fn shown(bytes: &[u8]) -> String {
+    std::str::from_utf8(bytes).map_or_else(|_| bytes.escape_ascii().to_string(), str::to_owned)
 }
 
 fn string(bytes: &[u8]) -> String {

@@ -128,7 +128,7 @@ impl Attack {
             Err(ended) => panic!("{} gave a subscription up: {ended:?}", self.rooms[room]),
         };
         assert_eq!(publication.seq, expected, "{} lost, repeated or reordered", self.rooms[room]);
-        let data: serde_json::Value = serde_json::from_str(&publication.data).unwrap();
+        let data: serde_json::Value = serde_json::from_slice(publication.data.as_bytes()).unwrap();
         let stamp = (data["w"].as_u64().unwrap(), data["n"].as_u64().unwrap());
         let before = self.heard[room].read().unwrap().get(&expected).copied();
         match before {

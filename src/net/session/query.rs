@@ -12,6 +12,7 @@ use crate::protocol::api::params::ChannelPageParams;
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::HistoryRequest;
 use crate::protocol::reply::{HistoryResult, PresencePage, PresenceStatsResult, Reply, client_bytes};
+use crate::publication::Content;
 
 impl Session {
     pub(super) fn presence(&mut self, id: u32, channel: &Channel) -> Result<(), CommandError> {
@@ -29,7 +30,7 @@ impl Session {
     }
 
     /// rpc `presence.list`: the same, page by page.
-    pub(super) fn list_presence(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+    pub(super) fn list_presence(&mut self, id: u32, data: Option<&Content>) -> Result<(), CommandError> {
         let ChannelPageParams { channel, after, limit } = decode_rpc(data)?;
         self.count_request()?;
         let presence = self.ask_presence(&channel)?;
@@ -55,6 +56,7 @@ impl Session {
 
     pub(super) fn history(&mut self, id: u32, request: &HistoryRequest) -> Result<(), CommandError> {
         self.count_request()?;
+        self.node.check_format(self.client()?, &request.channel)?;
         let slot = self.slot(Kind::Read)?;
         let history = self.node.history(self.caller(&request.channel), request)?;
         drop(slot);

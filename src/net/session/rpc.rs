@@ -13,10 +13,11 @@ use crate::protocol::api::results::{ContactsResult, Done, ReadResult, UnreadResu
 use crate::protocol::code::ErrorCode;
 use crate::protocol::command::RpcRequest;
 use crate::protocol::reply::Reply;
+use crate::publication::Content;
 
 impl Session {
     pub(super) fn rpc(&mut self, id: u32, request: RpcRequest) -> Result<(), CommandError> {
-        let data = request.data.as_deref();
+        let data = request.data.as_ref();
         match request.method.as_str() {
             "publish" => {
                 let params: RpcPublishParams = decode_rpc(data)?;
@@ -42,7 +43,7 @@ impl Session {
         }
     }
 
-    fn add_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+    fn add_contact(&mut self, id: u32, data: Option<&Content>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
         self.count_contact()?;
         let _slot = self.slot(Kind::Write)?;
@@ -51,7 +52,7 @@ impl Session {
         Ok(())
     }
 
-    fn remove_contact(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+    fn remove_contact(&mut self, id: u32, data: Option<&Content>) -> Result<(), CommandError> {
         let params: UserParams = decode_rpc(data)?;
         self.count_request()?;
         let _slot = self.slot(Kind::Write)?;
@@ -60,7 +61,7 @@ impl Session {
         Ok(())
     }
 
-    fn list_contacts(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+    fn list_contacts(&mut self, id: u32, data: Option<&Content>) -> Result<(), CommandError> {
         let page: PageParams = decode_rpc(data)?;
         self.count_request()?;
         let _slot = self.slot(Kind::Read)?;
@@ -69,7 +70,7 @@ impl Session {
         Ok(())
     }
 
-    fn set_read(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+    fn set_read(&mut self, id: u32, data: Option<&Content>) -> Result<(), CommandError> {
         let params: RoomsReadParams = decode_rpc(data)?;
         self.count_request()?;
         let _slot = self.slot(Kind::Write)?;
@@ -79,7 +80,7 @@ impl Session {
         Ok(())
     }
 
-    fn list_unread(&mut self, id: u32, data: Option<&str>) -> Result<(), CommandError> {
+    fn list_unread(&mut self, id: u32, data: Option<&Content>) -> Result<(), CommandError> {
         let page: PageParams = decode_rpc(data)?;
         self.count_request()?;
         let _slot = self.slot(Kind::Read)?;

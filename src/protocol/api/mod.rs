@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::code::ErrorCode;
 use super::fields::{self, Fields};
 use super::object::{Object, WriteMembers, write_object};
+use crate::publication::Content;
 
 /// Parameters that were not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +58,8 @@ pub(crate) fn decode<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Bad
 ///
 /// # Errors
 /// [`ErrorCode::BadRequest`] when the method does not take them.
-pub(crate) fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de str>) -> Result<T, ErrorCode> {
-    decode(data.unwrap_or("{}").as_bytes()).map_err(|_| ErrorCode::BadRequest)
+pub(crate) fn decode_rpc<'de, T: Deserialize<'de>>(data: Option<&'de Content>) -> Result<T, ErrorCode> {
+    decode(data.map_or(b"{}", Content::as_bytes)).map_err(|_| ErrorCode::BadRequest)
 }
 
 /// Checks text that shall become a payload: for publishing from code.

@@ -14,6 +14,7 @@ use crate::ids::{Channel, Seq};
 use crate::limits::BROADCAST_CHANNELS_MAX;
 use crate::protocol::code::Close;
 use crate::protocol::fields;
+use crate::publication::Content;
 
 /// API `publish`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +37,8 @@ pub(crate) struct BroadcastParams {
 /// A message from the operator's backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiMessage {
-    /// The payload, JSON.
-    pub data: Arc<str>,
+    /// The payload.
+    pub data: Content,
     /// String-to-string object, compact JSON.
     pub tags: Option<Arc<str>>,
     /// A second publish with the same key in the same channel is the first one.
@@ -68,8 +69,8 @@ struct PublishWire {
 impl PublishWire {
     fn message<E: Error>(self) -> Result<ApiMessage, E> {
         let data = match self.b64data {
-            Some(text) => json_of_base64(&text).map_err(E::custom)?,
-            None => self.data.ok_or_else(|| E::missing_field("data"))?,
+            Some(text) => of_base64(&text).map_err(E::custom)?,
+            None => self.data.ok_or_else(|| E::missing_field("data"))?.into(),
         };
         let Self { tags, idempotency_key, skip_history, .. } = self;
         Ok(ApiMessage { data, tags, idempotency_key, skip_history })
@@ -236,7 +237,7 @@ pub(crate) struct RpcPublishParams {
     pub channel: Channel,
     /// The payload, JSON.
     #[serde(deserialize_with = "fields::required_payload")]
-    pub data: Arc<str>,
+    pub data: Content,
     /// The key of this message, chosen by the client.
     #[serde(default, deserialize_with = "fields::publish_key")]
     pub key: Option<Arc<str>>,
@@ -275,8 +276,7 @@ fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Arc<str>>, 
     fields::compact(raw).map(Some).map_err(Error::custom)
 }
 
-fn json_of_base64(text: &str) -> Result<Arc<str>, &'static str> {
+fn of_base64(text: &str) -> Result<Content, &'static str> {
     let bytes = STANDARD.decode(text).map_err(|_| "b64data is no base64")?;
-    let raw: &RawValue = serde_json::from_slice(&bytes).map_err(|_| "b64data holds no JSON")?;
-    fields::fit(raw.get()).map_err(|_| "b64data holds JSON that clients cannot read")
+    Ok(fields::payload_of_bytes(&bytes))
 }

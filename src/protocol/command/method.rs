@@ -11,6 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use crate::ids::{Channel, Seq};
 use crate::protocol::code::ErrorCode;
 use crate::protocol::fields::{self, Fields};
+use crate::publication::Content;
 
 /// Flag bit of a subscribe: answer error 112 instead of a failed recovery.
 const FLAG_REJECT_UNRECOVERED: i64 = 2;
@@ -225,9 +226,9 @@ pub struct PublishRequest {
     /// The channel.
     #[serde(deserialize_with = "fields::channel")]
     pub channel: Channel,
-    /// The payload, JSON; never `null`.
+    /// The payload; never the JSON `null`.
     #[serde(deserialize_with = "fields::required_payload")]
-    pub data: Arc<str>,
+    pub data: Content,
     /// Kind of channel; 0 is the one with a stream of publications.
     #[serde(default, rename = "type", deserialize_with = "fields::or_default")]
     pub(in crate::protocol) kind: i64,
@@ -276,9 +277,9 @@ pub struct RpcRequest {
     /// The method; may be empty.
     #[serde(deserialize_with = "fields::or_default")]
     pub method: String,
-    /// Its parameters, JSON.
-    #[serde(deserialize_with = "fields::payload")]
-    pub data: Option<Arc<str>>,
+    /// Its parameters; those of this server's methods are JSON.
+    #[serde(deserialize_with = "fields::rpc_data")]
+    pub data: Option<Content>,
 }
 
 /// Parameters of send.

@@ -6,6 +6,7 @@ use super::method::*;
 use super::*;
 use crate::ids::Channel;
 use crate::protocol::code::ErrorCode;
+use crate::publication::Content;
 
 fn one(line: &str) -> Result<Command, BadCommand> {
     let mut decoded = decode_frame(line);
@@ -167,9 +168,8 @@ fn subscribe_knows_what_is_not_supported() {
 
 #[test]
 fn publish_is_decoded() {
-    let publish = |data: &str| {
-        Method::Publish(PublishRequest { channel: channel("x"), data: Arc::from(data), kind: 0 })
-    };
+    let publish =
+        |data: &str| Method::Publish(PublishRequest { channel: channel("x"), data: data.into(), kind: 0 });
     for (line, wanted) in [
         (r#"{"publish":{"channel":"x","data":{"a":1}},"id":1}"#, r#"{"a":1}"#),
         (r#"{"publish":{"data":"text\n","channel":"x","key":"k"},"id":1}"#, r#""text\n""#),
@@ -216,7 +216,7 @@ fn the_other_commands_are_decoded() {
         (r#"{"id":1,"rpc":{}}"#, Method::Rpc(RpcRequest::default())),
         (
             r#"{"id":1,"rpc":{"method":"m","data":{ }}}"#,
-            Method::Rpc(RpcRequest { method: "m".into(), data: json("{ }") }),
+            Method::Rpc(RpcRequest { method: "m".into(), data: Some("{ }".into()) }),
         ),
         (r#"{"send":{"data":[ ]}}"#, Method::Send(SendRequest { data: json("[ ]") })),
         (r#"{"send":{},"id":9}"#, Method::Send(SendRequest::default())),
@@ -494,9 +494,9 @@ fn check_decoded(text: &str) {
         let payload = match &method {
             Method::Connect(ConnectRequest { data, .. })
             | Method::Subscribe(SubscribeRequest { data, .. })
-            | Method::Rpc(RpcRequest { data, .. })
-            | Method::Send(SendRequest { data }) => data.as_ref(),
-            Method::Publish(request) => Some(&request.data),
+            | Method::Send(SendRequest { data }) => data.as_deref(),
+            Method::Rpc(RpcRequest { data, .. }) => data.as_ref().and_then(Content::as_json),
+            Method::Publish(request) => request.data.as_json(),
             _ => None,
         };
         if let Some(payload) = payload {

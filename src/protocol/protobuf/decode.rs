@@ -13,7 +13,7 @@ use crate::protocol::command::{
     RecoverRequest, RefreshRequest, RpcRequest, SendRequest, StreamPosition, SubRefreshRequest,
     SubscribeRequest,
 };
-use crate::protocol::fields::{OFFSET_MAX, payload_of_bytes};
+use crate::protocol::fields::{OFFSET_MAX, json_of_bytes, payload_of_bytes};
 
 /// The commands of one binary frame, in order: each behind its length, a varint.
 ///
@@ -99,7 +99,7 @@ fn method(command: schema::Command) -> Option<Result<Method, Bad>> {
         .or_else(|| presence.map(by_channel(Method::Presence)))
         .or_else(|| presence_stats.map(by_channel(Method::PresenceStats)))
         .or_else(|| history.map(|request| history_request(request).map(Method::History)))
-        .or_else(|| rpc.map(|request| rpc_request(request).map(Method::Rpc)))
+        .or_else(|| rpc.map(|request| Ok(Method::Rpc(rpc_request(request)))))
         .or_else(|| send.map(|_| Ok(Method::Send(SendRequest { data: None }))))
         .or_else(|| refresh.map(|request| Ok(Method::Refresh(RefreshRequest { token: text(request.token) }))))
         .or_else(|| sub_refresh.map(|request| sub_refresh_request(request).map(Method::SubRefresh)))
@@ -135,8 +135,10 @@ fn subscribe_request(request: schema::SubscribeRequest) -> Result<SubscribeReque
 
 fn publish_request(request: schema::PublishRequest) -> Result<PublishRequest, Bad> {
     let channel = channel(&request.channel)?;
-    let data = payload_of_bytes(&request.data).filter(|data| **data != *"null").ok_or(Bad::Illegal)?;
-    Ok(PublishRequest { channel, data, kind: request.r#type.into() })
+    if request.data.is_empty() {
+        return Err(Bad::Illegal);
+    }
+    Ok(PublishRequest { channel, data: payload_of_bytes(&request.data), kind: request.r#type.into() })
 }
 
 fn history_request(request: schema::HistoryRequest) -> Result<HistoryRequest, Bad> {
@@ -148,13 +150,9 @@ fn history_request(request: schema::HistoryRequest) -> Result<HistoryRequest, Ba
     Ok(HistoryRequest { channel: channel(&request.channel)?, limit, since, reverse })
 }
 
-fn rpc_request(request: schema::RpcRequest) -> Result<RpcRequest, Bad> {
+fn rpc_request(request: schema::RpcRequest) -> RpcRequest {
     let schema::RpcRequest { data, method } = request;
-    let data = match data.is_empty() {
-        true => None,
-        false => Some(payload_of_bytes(&data).ok_or(Bad::Illegal)?),
-    };
-    Ok(RpcRequest { method, data })
+    RpcRequest { method, data: (!data.is_empty()).then(|| payload_of_bytes(&data)) }
 }
 
 fn sub_refresh_request(request: schema::SubRefreshRequest) -> Result<SubRefreshRequest, Bad> {
@@ -183,5 +181,5 @@ fn text(text: String) -> Option<String> {
 
 /// Data that this server may have a look at; what is no JSON tells it nothing.
 fn spoken(data: &[u8]) -> Option<Arc<str>> {
-    payload_of_bytes(data)
+    json_of_bytes(data)
 }

@@ -50,7 +50,7 @@ impl From<Push<'_>> for schema::Push {
 impl From<&Publication> for schema::Publication {
     fn from(publication: &Publication) -> Self {
         Self {
-            data: bytes(&publication.data),
+            data: Bytes::copy_from_slice(publication.data.as_bytes()),
             info: publication.info.as_deref().map(Into::into),
             offset: publication.seq,
             tags: publication.tags.as_deref().map(tags).unwrap_or_default(),

@@ -90,7 +90,7 @@ fn every_command_is_decoded() {
         (
             b"\x0b\x08\x09j\x07\x0a\x02[]\x12\x01m",
             9,
-            Method::Rpc(RpcRequest { method: "m".to_owned(), data: json("[]") }),
+            Method::Rpc(RpcRequest { method: "m".to_owned(), data: Some("[]".into()) }),
         ),
         (b"\x07\x08\x0ar\x03\x0a\x01t", 10, Method::Refresh(RefreshRequest { token: some("t") })),
         (b"\x0d\x08\x0bz\x09\x0a\x04news\x12\x01t", 11, Method::SubRefresh(sub_refresh)),
@@ -142,10 +142,22 @@ fn illegal_parameters_are_answered_by_their_id() {
         [&[length + 4, 8, 4, b':', length], &request[..]].concat()
     };
     let refused = |connect| [Err(BadCommand::Refuse { id: 4, connect })];
-    for data in [&b""[..], b"null", b"{", b"\xff", b"\"\\u0000\"", b"1 2", b"\"\xc3\""] {
-        assert_eq!(frame(&publish(data)), refused(false), "{data:?}");
+    assert_eq!(frame(&publish(b"")), refused(false));
+    for (data, is_json) in [
+        (&b"[1]"[..], true),
+        (b" {\n}\n", true),
+        (b"null", false),
+        (b"{", false),
+        (b"\xff", false),
+        (b"\"\\u0000\"", false),
+        (b"1 2", false),
+        (b"\"\xc3\"", false),
+    ] {
+        let [Ok(Command { method: Method::Publish(request), .. })] = &frame(&publish(data))[..] else {
+            panic!()
+        };
+        assert_eq!((request.data.as_bytes(), request.data.as_json().is_some()), (data, is_json));
     }
-    assert!(frame(&publish(b"[1]"))[0].is_ok());
     assert_eq!(frame(b"\x09\x08\x04*\x05\x0a\x03a b"), refused(false), "a name that is not legal");
     // A position of 2^53 + 1.
     assert_eq!(frame(b"\x10\x08\x04*\x0c\x0a\x01a8\x81\x80\x80\x80\x80\x80\x80\x10"), refused(false));

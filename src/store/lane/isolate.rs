@@ -205,13 +205,13 @@ impl<'m> PartialBatch<'m> {
 fn refusal(message: &NewMessage) -> Option<&'static str> {
     let info = message.info.as_deref();
     let texts = [
-        Some(&message.data),
-        message.tags.as_ref(),
-        message.key.as_ref(),
-        info.map(|info| &info.user),
-        info.map(|info| &info.client),
-        info.and_then(|info| info.conn_info.as_ref()),
-        info.and_then(|info| info.chan_info.as_ref()),
+        message.data.as_json(),
+        message.tags.as_deref(),
+        message.key.as_deref(),
+        info.map(|info| &*info.user),
+        info.map(|info| &*info.client),
+        info.and_then(|info| info.conn_info.as_deref()),
+        info.and_then(|info| info.chan_info.as_deref()),
     ];
     // The scope of an anonymous client's key is put before what the client has chosen.
     let scope_bytes = info.filter(|info| info.user.is_empty()).map_or(0, |info| info.client.len() + 1);

@@ -7,10 +7,11 @@ use ahash::{HashMap, HashSet};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment};
-use diesel::sql_types::{Array, BigInt, Nullable, Text};
+use diesel::sql_types::{Array, BigInt, Binary, Nullable, Text};
 
 use crate::store::message::NewMessage;
-use crate::store::models::message::MessageRow;
+use crate::store::models::message::{MessageRow, insert_binary};
+use crate::store::schema::messages;
 
 use super::rows::{FoundKey, KeyedBy, RoomHead, RoomShare};
 use super::statement::prepared;
@@ -96,6 +97,7 @@ impl QueryFragment<Pg> for FindKeys<'_> {
 struct FindRepeats<'m> {
     ids: Vec<i64>,
     data: Vec<&'m str>,
+    data_bytes: Vec<Option<&'m [u8]>>,
     tags: Vec<Option<&'m str>>,
     /// 1: sent by the server API; 0: by a client.
     of_api: Vec<i64>,
@@ -110,14 +112,16 @@ impl QueryFragment<Pg> for FindRepeats<'_> {
         out.push_sql(", ");
         out.push_bind_param::<Texts, _>(&self.data)?;
         out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Binary>>, _>(&self.data_bytes)?;
+        out.push_sql(", ");
         out.push_bind_param::<OptionalTexts, _>(&self.tags)?;
         out.push_sql(", ");
         out.push_bind_param::<Numbers, _>(&self.of_api)?;
         out.push_sql(", ");
         out.push_bind_param::<Numbers, _>(&self.indices)?;
         out.push_sql(
-            ") AS k(id, data, tags, of_api, index) JOIN messages m ON m.id = k.id \
-             WHERE m.data = k.data AND m.tags IS NOT DISTINCT FROM k.tags \
+            ") AS k(id, data, data_bytes, tags, of_api, index) JOIN messages m ON m.id = k.id \
+             WHERE m.data = k.data AND m.data_bytes IS NOT DISTINCT FROM k.data_bytes AND m.tags IS NOT DISTINCT FROM k.tags \
              AND (m.sender IS NULL) = (k.of_api = 1)",
         );
         Ok(())
@@ -144,7 +148,8 @@ pub(super) fn find_keys(
     let message = |(index, ..): &(i64, i64, i64)| messages[*index as usize];
     let repeats: Vec<i64> = FindRepeats {
         ids: found.iter().map(|(.., id)| *id).collect(),
-        data: found.iter().map(|row| &*message(row).data).collect(),
+        data: found.iter().map(|row| message(row).json()).collect(),
+        data_bytes: found.iter().map(|row| message(row).data.as_binary()).collect(),
         tags: found.iter().map(|row| message(row).tags.as_deref()).collect(),
         of_api: found.iter().map(|row| i64::from(message(row).info.is_none())).collect(),
         indices: found.iter().map(|(index, ..)| *index).collect(),
@@ -260,7 +265,7 @@ struct InsertMessages<'m> {
 prepared!(InsertMessages for PgConnection);
 
 impl<'m> InsertMessages<'m> {
-    fn new(rows: &[MessageRow<'m>]) -> Self {
+    fn new(rows: &[&MessageRow<'m>]) -> Self {
         Self {
             room_ids: rows.iter().map(|row| row.room_id).collect(),
             seqs: rows.iter().map(|row| row.seq).collect(),
@@ -303,8 +308,12 @@ impl QueryFragment<Pg> for InsertMessages<'_> {
 }
 
 pub(super) fn insert_messages(connection: &mut PgConnection, rows: &[MessageRow<'_>]) -> QueryResult<()> {
-    if rows.is_empty() {
-        return Ok(());
+    let (json, binary): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.data_bytes.is_none());
+    if !json.is_empty() {
+        InsertMessages::new(&json).execute(connection)?;
     }
-    InsertMessages::new(rows).execute(connection).map(drop)
+    for row in binary {
+        insert_binary!(connection, row, row.data_bytes)?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use diesel::sql_types::{BigInt, Text};
 use diesel::sqlite::Sqlite;
 
 use crate::store::message::NewMessage;
-use crate::store::models::message::{MessageRow, client_keys};
+use crate::store::models::message::{MessageRow, client_keys, insert_binary};
 use crate::store::schema::{messages, rooms, users};
 
 use super::rows::{FoundKey, KeyedBy, RoomHead, RoomShare};
@@ -42,7 +42,8 @@ pub(super) fn find_keys(
         let message = messages[index];
         let is_same_origin = messages::sender.is_null().eq(message.info.is_none());
         let is_repeat = is_same_origin
-            .and(messages::data.eq(&*message.data))
+            .and(messages::data.eq(message.json()))
+            .and(messages::data_bytes.is(message.data.as_binary()))
             .and(messages::tags.is(message.tags.as_deref()));
         let row: Option<(i64, bool)> = messages::table
             .inner_join(rooms::table)
@@ -115,7 +116,10 @@ fn grow_room(
 
 pub(super) fn insert_messages(connection: &mut SqliteConnection, rows: &[MessageRow<'_>]) -> QueryResult<()> {
     for row in rows {
-        diesel::insert_into(messages::table).values(*row).execute(connection)?;
+        match row.data_bytes {
+            None => diesel::insert_into(messages::table).values(*row).execute(connection)?,
+            Some(bytes) => insert_binary!(connection, row, bytes)?,
+        };
     }
     Ok(())
 }

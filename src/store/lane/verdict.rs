@@ -35,14 +35,14 @@ pub(super) fn is_bad(postgres: &mut PgConnection, message: &NewMessage) -> bool 
 fn class_of(postgres: &mut PgConnection, message: &NewMessage) -> QueryResult<Option<String>> {
     let info = message.info.as_deref();
     for (name, value) in [
-        ("roomcast.data", Some(&message.data)),
-        ("roomcast.tags", message.tags.as_ref()),
-        ("roomcast.conn_info", info.and_then(|info| info.conn_info.as_ref())),
-        ("roomcast.chan_info", info.and_then(|info| info.chan_info.as_ref())),
+        ("roomcast.data", Some(message.json())),
+        ("roomcast.tags", message.tags.as_deref()),
+        ("roomcast.conn_info", info.and_then(|info| info.conn_info.as_deref())),
+        ("roomcast.chan_info", info.and_then(|info| info.chan_info.as_deref())),
     ] {
         diesel::sql_query("SELECT set_config($1, $2, true)")
             .bind::<Text, _>(name)
-            .bind::<Text, _>(value.map_or("", |value| value))
+            .bind::<Text, _>(value.unwrap_or_default())
             .execute(postgres)?;
     }
     postgres.batch_execute(TRY)?;

@@ -11,7 +11,7 @@ use diesel::sql_types::{Array, BigInt};
 
 use crate::ids::{Channel, Seq};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_PUBLICATIONS_MAX};
-use crate::publication::{ClientInfo, Publication};
+use crate::publication::{ClientInfo, Content, Publication};
 use crate::store::connection::{Connection, on_either};
 use crate::store::message::NewMessage;
 use crate::store::schema::{messages, rooms};
@@ -40,6 +40,9 @@ pub(in crate::store) struct MessageRow<'m> {
     pub(in crate::store) tags: Option<&'m str>,
     pub(in crate::store) client_key: Option<&'m str>,
     pub(in crate::store) created_at: i64,
+    /// The payload that is no JSON, which few rows have: they are inserted by `insert_binary`.
+    #[diesel(skip_insertion)]
+    pub(in crate::store) data_bytes: Option<&'m [u8]>,
 }
 
 impl<'m> MessageRow<'m> {
@@ -52,13 +55,24 @@ impl<'m> MessageRow<'m> {
             client_id: info.map(|info| &*info.client),
             conn_info: info.and_then(|info| info.conn_info.as_deref()),
             chan_info: info.and_then(|info| info.chan_info.as_deref()),
-            data: &message.data,
+            data: message.json(),
             tags: message.tags.as_deref(),
             client_key: message.key.as_deref(),
             created_at: now_ms,
+            data_bytes: message.data.as_binary(),
         }
     }
 }
+
+/// Inserts a row whose payload is no JSON, on either database.
+macro_rules! insert_binary {
+    ($connection:expr, $row:expr, $bytes:expr) => {
+        diesel::insert_into(messages::table)
+            .values((*$row, messages::data_bytes.eq($bytes)))
+            .execute($connection)
+    };
+}
+pub(in crate::store) use insert_binary;
 
 /// The columns of a [`StoredMessage`], in its order. (`Selectable` would tie a query to one backend.)
 type Columns = (
@@ -68,6 +82,7 @@ type Columns = (
     messages::conn_info,
     messages::chan_info,
     messages::data,
+    messages::data_bytes,
     messages::tags,
     messages::created_at,
 );
@@ -78,6 +93,7 @@ const COLUMNS: Columns = (
     messages::conn_info,
     messages::chan_info,
     messages::data,
+    messages::data_bytes,
     messages::tags,
     messages::created_at,
 );
@@ -91,6 +107,7 @@ struct StoredMessage {
     conn_info: Option<String>,
     chan_info: Option<String>,
     data: String,
+    data_bytes: Option<Vec<u8>>,
     tags: Option<String>,
     created_at: i64,
 }
@@ -109,7 +126,7 @@ impl StoredMessage {
         Publication {
             channel: channel.clone(),
             seq: self.seq as Seq,
-            data: self.data.into(),
+            data: self.data_bytes.map_or_else(|| self.data.into(), |bytes| Content::binary(&bytes)),
             info,
             tags: text(self.tags),
             created_at_ms: self.created_at,
