@@ -94,7 +94,7 @@ fn payloads_in_base64() {
     let mut ann = server.connect("ann");
     ann.join("room");
     server.api("publish", r#"{"channel":"room","b64data":"eyJhIjogMX0="}"#);
-    ann.expect_push(r#"{"channel":"room","pub":{"data":{"a":1},"offset":1}}"#);
+    ann.expect_push(r#"{"channel":"room","pub":{"data":{"a": 1},"offset":1}}"#);
     let bad = server.api("publish", r#"{"channel":"room","b64data":"bm8ganNvbg=="}"#);
     assert!(bad.starts_with(r#"{"error":{"code":107"#), "{bad}");
 }
