@@ -3,6 +3,7 @@
 package sdk
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -222,4 +223,30 @@ func TestDeltasAreDeclinedAndTheSDKGoesOnWithoutThem(t *testing.T) {
 		}
 		ann.stayed(t)
 	})
+}
+
+// Bytes that are no JSON come back as they were, live and from history, where the namespace allows them; a client that
+// speaks JSON is told that it cannot read them.
+func TestBytesThatAreNoJSON(t *testing.T) {
+	channel := "raw:" + t.Name()
+	data := []byte{0, 1, 0xff, '\n', '{', 0x80}
+	ann := format{"protobuf", centrifuge.NewProtobufClient}.connect(t, serverURL, centrifuge.Config{Token: token(t, "user=ann")})
+	room := ann.subscribe(t, channel)
+	if _, err := room.Publish(within(t), data); err != nil {
+		t.Fatal(err)
+	}
+	if got := next(t, room.publications, "the bytes"); !bytes.Equal(got.Data, data) {
+		t.Fatalf("came back as %v", got.Data)
+	}
+	page, err := room.History(within(t), centrifuge.WithHistoryLimit(1))
+	if err != nil || len(page.Publications) != 1 || !bytes.Equal(page.Publications[0].Data, data) {
+		t.Fatalf("history is %v, %v", page, err)
+	}
+	if _, err := ann.subscribe(t, t.Name()).Publish(within(t), data); code(err) != 107 {
+		t.Fatalf("elsewhere they are refused with %v", err)
+	}
+	bob := format{"json", centrifuge.NewJsonClient}.connect(t, serverURL, centrifuge.Config{Token: token(t, "user=bob")})
+	if e := next(t, bob.seat(t, channel).unsubscribed, "the refusal"); e.Code != 400 {
+		t.Fatalf("refused with %v", e)
+	}
 }

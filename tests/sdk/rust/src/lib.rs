@@ -185,3 +185,15 @@ async fn deltas_are_declined_and_the_sdk_goes_on_without_them() {
     }
     ann.assert_stayed().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_json_come_back_where_the_namespace_allows_them() {
+    let data: &[u8] = &[0, 1, 0xff, b'\n', b'{', 0x80];
+    let ann = Peer::connect(named("rust-ida")).await;
+    let mut room = ann.subscribe("raw:rust").await;
+    room.sub.publish(data).await.expect("the publish is acknowledged");
+    assert_eq!(&room.publications.next().await.data[..], data);
+    let page = room.sub.history(HistoryOptions::new().limit(1)).await.expect("a page");
+    assert_eq!(&page.publications[0].data[..], data);
+    assert_eq!(refusal(ann.subscribe("rust-raw").await.sub.publish(data).await), 107);
+}

@@ -187,4 +187,19 @@ class SdkTest {
             assertTrue(ann.stayed());
         }
     }
+
+    @Test
+    void bytesThatAreNoJsonComeBackWhereTheNamespaceAllowsThem() throws Throwable {
+        byte[] data = {0, 1, (byte) 0xff, '\n', '{', (byte) 0x80};
+        try (Peer ann = Peer.connect(Stage.URL, Stage.token("user=java-hal"))) {
+            Peer.Seat room = ann.subscribe("raw:java");
+            publish(room, data);
+            assertArrayEquals(data, room.publications.next().getData());
+            HistoryResult page = history(room, new HistoryOptions.Builder().withLimit(1));
+            assertArrayEquals(data, page.getPublications().get(0).getData());
+            Peer.Seat other = ann.subscribe("java-raw");
+            ReplyError elsewhere = assertThrows(ReplyError.class, () -> publish(other, data));
+            assertEquals(107, elsewhere.getCode());
+        }
+    }
 }
