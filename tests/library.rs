@@ -42,7 +42,7 @@ fn hear_until(subscription: &mut Subscription, last: Seq) {
         let expected = subscription.position() + 1;
         let publication = subscription.recv_timeout(DEADLINE).unwrap();
         assert_eq!(publication.seq, expected);
-        assert_eq!(publication.data.as_json(), Some(&*format!(r#"{{"n": {expected}}}"#)));
+        assert_eq!(publication.data.as_json(), Some(&*format!(r#"{{"n":{expected}}}"#)));
     }
 }
 

@@ -99,6 +99,7 @@ fn undocumented_metrics(document: &str) -> Vec<String> {
         let (kind, label) = match kind {
             "counter_vec" => ("counter", format!("`{label}`")),
             "gauge_vec" => ("gauge", format!("`{label}`")),
+            "seconds" => ("counter", String::new()),
             kind => (kind, String::new()),
         };
         let row = format!("| `roomcast_{name}` | {kind} | {label}");
