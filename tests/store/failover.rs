@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use diesel::{Connection, PgConnection};
 use roomcast::config::{Database, Failover};
 use roomcast::internals::{Appended, Store};
 use roomcast::{AppendError, Metrics};
@@ -29,9 +30,12 @@ impl Pair {
         let standby = primary.standby();
         let url = primary.database();
         let at_standby = url.replace(&format!(":{}/", primary.port()), &format!(":{}/", standby.port()));
+        wait_until("the standby has the database", || PgConnection::establish(&at_standby).is_ok());
         let both = Backend::Postgres(primary.or(&standby, &url));
         let store = Store::open(&Database { failover, ..both.config() }, Arc::new(Metrics::new())).unwrap();
         let (on_primary, on_standby) = (Backend::Postgres(url), Backend::Postgres(at_standby));
+        let tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'messages'";
+        wait_until("the standby has the tables", || on_standby.number(tables) == 1);
         Self { primary, standby, on_primary, on_standby, store }
     }
 
