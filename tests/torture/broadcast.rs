@@ -46,10 +46,17 @@ fn broadcast_beside_others(backend: Backend) {
         measure(&server, rooms, || {
             let answer = server.post("/api/broadcast", "", &body).body;
             let answer: Value = serde_json::from_str(&answer).unwrap();
-            assert_eq!(answer["result"]["published"], channels, "{answer:.300}");
+            assert_eq!(published(&answer), channels as u64);
         });
     }
     assert_eq!(server.metric("handoff_holes_total"), 0);
+}
+
+/// In how many channels a broadcast is: an answer that would be too long has the number alone.
+fn published(answer: &Value) -> u64 {
+    let result = &answer["result"];
+    let count = |each: &Vec<Value>| each.iter().filter(|one| one["result"]["offset"].is_u64()).count() as u64;
+    result["published"].as_u64().or_else(|| result["responses"].as_array().map(count)).unwrap_or_default()
 }
 
 /// Everybody does what they do while `load` is on, which is longer than any of them waits.
