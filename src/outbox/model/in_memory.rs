@@ -20,7 +20,13 @@ impl InMemory {
         let worker =
             Worker::new(Duration::from_secs(3600), sender, METRICS.clone()).expect("no system is asked");
         let (drainer, wire) = (worker.handle.clone(), Wire::in_memory());
-        let outbox = Outbox::new(id, Peer::Socket(wire.clone()), BUDGET, drainer.clone(), Some(reader));
+        let outbox = Outbox::new(
+            (id, Format::Json),
+            Peer::Socket(wire.clone()),
+            BUDGET,
+            drainer.clone(),
+            Some(reader),
+        );
         let drainer_thread = thread::spawn(move || worker.run());
         Self { outbox, wire, drainer, drainer_thread }
     }

@@ -17,6 +17,7 @@ pub(crate) use in_memory::InMemory;
 use super::bell::Bell;
 use super::*;
 use crate::ids::Channel;
+use crate::protocol::format::PerFormat;
 use crate::sync::model::explore;
 use drainer::Worker;
 use queue::BUFFER_BYTES;
@@ -63,7 +64,13 @@ impl Rig {
         let wire = Wire::in_memory();
         let peer = Peer::Socket(wire.clone());
         let bell = Arc::new(Bell::default());
-        let outbox = Outbox::new(ConnectionId::next(), peer, BUDGET, drainer.clone(), Some(bell.clone()));
+        let outbox = Outbox::new(
+            (ConnectionId::next(), Format::Json),
+            peer,
+            BUDGET,
+            drainer.clone(),
+            Some(bell.clone()),
+        );
         let drainer_thread = thread::spawn(move || worker.run());
         Arc::new(Self { outbox, bell, wire, drained, drainer, drainer_thread })
     }
