@@ -292,6 +292,7 @@ impl Connection {
     pub(super) fn keep_to_indexes(&mut self) -> QueryResult<()> {
         match self {
             Self::Sqlite(_) => Ok(()),
+            #[cfg(feature = "postgres")]
             Self::Postgres(connection) => connection.batch_execute(
                 "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
             ),
