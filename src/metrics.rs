@@ -115,6 +115,8 @@ metrics! {
     publications_total: counter,
     /// Times that a publication came before one it follows; the missing ones were read back.
     handoff_holes_total: counter,
+    /// Rooms in which transactions of the application's that have not been seen to end have messages.
+    foreign_pending: gauge,
     /// Panics while a shard was served; its listeners were told to subscribe again.
     shard_panics_total: counter,
     /// Panics while a connection was served; the client was told to come back.

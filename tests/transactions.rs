@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -202,11 +202,37 @@ on_both_databases!(
     a_slow_transaction_is_waited_for,
     a_refused_message_leaves_the_transaction_as_it_was,
     who_waits_crosswise_is_told_so,
-    a_process_that_dies_loses_nothing
+    a_process_that_dies_loses_nothing,
+    open_transactions_are_counted
 );
 
 mod bodies {
     use super::*;
+
+    pub(super) fn open_transactions_are_counted<C: Application>(rig: &Rig) {
+        let (node, mut connection) = (&rig.node, rig.connect::<C>());
+        let await_open = |count: usize| {
+            let line = format!("roomcast_foreign_pending {count}\n");
+            let began = Instant::now();
+            while !node.metrics().render().contains(&line) {
+                assert!(began.elapsed() < DEADLINE, "{}", node.metrics().render());
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        for end in [Ok(()), Err(Failed::OnPurpose)] {
+            let _ = connection.writing(|connection| {
+                let rooms = ["a", "b", "c", "b"].map(|name| message(name, "1"));
+                drop(node.publish_in(connection, rooms)?);
+                // The rooms, looked at and found open.
+                await_open(3);
+                thread::sleep(MOMENT);
+                await_open(3);
+                end
+            });
+            await_open(0);
+        }
+        assert_eq!(node.history(&room("b"), 0).unwrap().len(), 2);
+    }
 
     pub(super) fn a_committed_message_is_heard_with_its_rows<C: Application>(rig: &Rig) {
         let (node, mut connection) = (&rig.node, rig.connect::<C>());
@@ -596,6 +622,22 @@ fn a_server_commits_as_durably_as_the_lanes() {
     assert_eq!(setting(&mut connection, "synchronous_commit"), "off");
 }
 
+/// An older file that is put back is noticed by it, whoever stored the last message.
+#[test]
+fn the_mark_follows_a_transaction() {
+    let rig = Rig::sqlite();
+    let mut connection = rig.connect::<SqliteConnection>();
+    for seq in 1..=3 {
+        drop(order(&rig.node, &mut connection, message("orders", "1"), Ok(())).unwrap());
+        let began = Instant::now();
+        let mark = rig.folder.0.join("chat.db-mark");
+        while !std::fs::read_to_string(&mark).unwrap().ends_with(&format!(" {seq} orders\n")) {
+            assert!(began.elapsed() < DEADLINE, "the mark stays behind {seq}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 /// A pool of diesel's is what applications have.
 #[test]
 fn a_pooled_connection_is_one() {
@@ -607,5 +649,4 @@ fn a_pooled_connection_is_one() {
     let unsent: Result<Unsent, Box<dyn std::error::Error>> =
         connection.transaction(|connection| Ok(rig.node.publish_in(connection, [message("orders", "1")])?));
     assert!(unsent.unwrap().pass_on());
-    let _: Arc<str> = rig.node.epoch();
 }

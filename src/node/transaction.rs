@@ -26,6 +26,8 @@ pub enum PublishInError {
     /// The connection's commits are less durable than those of the node: `PRAGMA synchronous` of a SQLite file
     /// is to be `FULL`, or `NORMAL` where `database.durability` is.
     NotDurable,
+    /// Too many transactions that published are still open: commit them, or give them up.
+    TooManyOpen,
     /// A statement failed, or another transaction held the lock of a room for too long. The transaction may be tried
     /// again from its start.
     Database(diesel::result::Error),
@@ -39,6 +41,7 @@ impl fmt::Display for PublishInError {
             Self::NotInTransaction => write!(f, "the connection is in no transaction"),
             Self::OtherDatabase => write!(f, "the connection leads to another database than the node's"),
             Self::NotDurable => write!(f, "the connection commits less durably than the node"),
+            Self::TooManyOpen => write!(f, "too many transactions that published are open; end them first"),
             Self::Database(error) => write!(f, "the transaction could not publish: {error}"),
         }
     }
@@ -65,6 +68,7 @@ impl From<ForeignError> for PublishInError {
             ForeignError::NotInTransaction => Self::NotInTransaction,
             ForeignError::OtherDatabase => Self::OtherDatabase,
             ForeignError::NotDurable => Self::NotDurable,
+            ForeignError::TooManyOpen => Self::TooManyOpen,
             ForeignError::Refused(error) => Self::Refused(PublishError::Store(error)),
             ForeignError::Failed(error) => Self::Database(error),
         }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use ahash::AHashMap;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use diesel::QueryResult;
 use diesel::connection::{Connection as _, SimpleConnection, TransactionManager};
@@ -23,11 +24,12 @@ use diesel::sql_types::{Integer, Text};
 use crate::clock;
 use crate::config::Durability;
 use crate::ids::{Channel, Seq};
+use crate::metrics::Metrics;
 use crate::publication::Retention;
 use crate::store::connection::{Borrowed, Connection, Purpose, Target};
 use crate::store::error::{AppendError, Fault, Outage, StoreError};
 use crate::store::history;
-use crate::store::lane::store_for_others;
+use crate::store::lane::{Lanes, store_for_others};
 use crate::store::lineage::Lineage;
 use crate::store::message::{Appended, Found, NewMessage};
 use crate::store::models::{meta, room};
@@ -43,7 +45,7 @@ const LOOK_EVERY_MAX: Duration = Duration::from_millis(500);
 /// open.
 const TRY_LOCK_AFTER: Duration = Duration::from_millis(50);
 
-/// Most calls whose transactions have not ended.
+/// Most rooms in which transactions that have not ended have messages; a call may add more than are left.
 const PENDING_MAX: usize = 16 * 1024;
 
 /// Longest wait for the lock of a room on PostgreSQL: shorter than that of a lane, and than the time after which
@@ -126,6 +128,8 @@ pub(crate) enum ForeignError {
     OtherDatabase,
     /// Commits of the connection may be lost with the machine's power, and the node promises more.
     NotDurable,
+    /// [`PENDING_MAX`] is reached.
+    TooManyOpen,
     /// A message was refused.
     Refused(AppendError),
     /// A statement failed, or waited too long for the lock of a room.
@@ -170,9 +174,20 @@ pub(super) struct Foreign {
 
 struct Shared {
     target: Target,
+    lanes: Arc<Lanes>,
     readers: Arc<Readers>,
     lineage: Arc<Lineage>,
+    metrics: Arc<Metrics>,
     pending: Mutex<Vec<Pending>>,
+}
+
+/// One look at transactions that have not ended. What is asked of the database holds for all that were noted before.
+struct Look<'s> {
+    shared: &'s Shared,
+    /// By number, on PostgreSQL.
+    transactions: AHashMap<i64, Ended>,
+    /// Nobody wrote the SQLite file at some moment of this look.
+    is_unlocked: Option<bool>,
 }
 
 /// The thread; dropping it ends it.
@@ -183,8 +198,15 @@ struct Looking {
 }
 
 impl Foreign {
-    pub(super) fn new(target: Target, readers: Arc<Readers>, lineage: Arc<Lineage>) -> Self {
-        let shared = Arc::new(Shared { target, readers, lineage, pending: Mutex::default() });
+    pub(super) fn new(
+        target: Target,
+        lanes: Arc<Lanes>,
+        readers: Arc<Readers>,
+        lineage: Arc<Lineage>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let pending = Mutex::default();
+        let shared = Arc::new(Shared { target, lanes, readers, lineage, metrics, pending });
         Self { shared, looking: Mutex::default() }
     }
 
@@ -198,10 +220,12 @@ impl Foreign {
         if !connection.is_in_transaction() {
             return Err(ForeignError::NotInTransaction);
         }
-        let system = |error: io::Error| ForeignError::Refused(AppendError::Rejected(error.to_string()));
-        self.start_looking().map_err(system)?;
-        if lock(&self.shared.pending).len() >= PENDING_MAX {
+        if let Err(error) = self.start_looking() {
+            tracing::error!(%error, "no thread looks at the transactions of the application");
             return Err(ForeignError::Refused(AppendError::Unavailable));
+        }
+        if self.shared.metrics.foreign_pending.get() >= PENDING_MAX as i64 {
+            return Err(ForeignError::TooManyOpen);
         }
         let messages: Vec<&NewMessage> = messages.iter().collect();
         let work = |mut connection: Borrowed<'_>| self.shared.store(&mut connection, &messages);
@@ -212,6 +236,7 @@ impl Foreign {
                 postgres.transaction(|postgres| work(Borrowed::Postgres(postgres)))?
             }
         };
+        self.shared.metrics.foreign_pending.add(pending.len() as i64);
         lock(&self.shared.pending).extend(pending.iter().cloned());
         self.wake();
         Ok((seqs, pending))
@@ -219,10 +244,10 @@ impl Foreign {
 
     /// Looks at what a call has stored. True when all of it is committed, and on its way.
     pub(super) fn pass_on(&self, pending: &[Pending]) -> bool {
-        let is_done = |pending: &Pending| {
-            self.shared.ended(pending) == Ok(Ended::Committed) && self.shared.tell(pending).is_ok()
-        };
-        pending.iter().all(is_done)
+        let mut look = Look::new(&self.shared);
+        pending
+            .iter()
+            .all(|pending| look.ended(pending) == Ok(Ended::Committed) && self.shared.tell(pending).is_ok())
     }
 
     /// Has the thread look now.
@@ -271,17 +296,14 @@ impl Shared {
                 Err(RecvTimeoutError::Timeout) => (pause * 2).min(LOOK_EVERY_MAX),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let (taken, mut open) = (std::mem::take(&mut *lock(&self.pending)), Vec::new());
-            for pending in taken {
-                let is_over = match self.ended(&pending) {
-                    Ok(Ended::Committed) => self.tell(&pending).is_ok(),
-                    Ok(Ended::RolledBack) => true,
-                    Ok(Ended::NotYet) | Err(_) => false,
-                };
-                if !is_over {
-                    open.push(pending);
-                }
-            }
+            let mut open = std::mem::take(&mut *lock(&self.pending));
+            let (noted, mut look) = (open.len(), Look::new(self));
+            open.retain(|pending| match look.ended(pending) {
+                Ok(Ended::Committed) => self.tell(pending).is_err(),
+                Ok(Ended::RolledBack) => false,
+                Ok(Ended::NotYet) | Err(_) => true,
+            });
+            self.metrics.foreign_pending.sub((noted - open.len()) as i64);
             lock(&self.pending).append(&mut open);
         }
     }
@@ -343,14 +365,6 @@ impl Shared {
         }
     }
 
-    /// The end of a transaction.
-    fn ended(&self, pending: &Pending) -> Result<Ended, StoreError> {
-        match pending.transaction {
-            Some(number) => self.ended_on_server(number),
-            None => self.ended_in_file(pending),
-        }
-    }
-
     #[cfg(feature = "postgres")]
     fn ended_on_server(&self, number: i64) -> Result<Ended, StoreError> {
         let status: Option<String> = self.readers.read(move |connection| match connection {
@@ -373,20 +387,6 @@ impl Shared {
     #[cfg(not(feature = "postgres"))]
     fn ended_on_server(&self, _number: i64) -> Result<Ended, StoreError> {
         Ok(Ended::Committed)
-    }
-
-    /// A file has one writer, which holds the lock until its transaction has ended: a head that has come so far was
-    /// committed by this one, or by one that came after it.
-    fn ended_in_file(&self, pending: &Pending) -> Result<Ended, StoreError> {
-        if self.head(&pending.channel)? >= pending.last {
-            return Ok(Ended::Committed);
-        }
-        if pending.since.elapsed() < TRY_LOCK_AFTER || !self.is_unlocked()? {
-            return Ok(Ended::NotYet);
-        }
-        // It may have been committed between the two looks.
-        let is_stored = self.head(&pending.channel)? >= pending.last;
-        Ok(if is_stored { Ended::Committed } else { Ended::RolledBack })
     }
 
     fn head(&self, channel: &Channel) -> Result<Seq, StoreError> {
@@ -418,12 +418,52 @@ impl Shared {
                 Ok((head, page))
             })
         };
+        let generation = self.lineage.generation();
         let (epoch, (head, publications)) = self.lineage.in_one_history(read)?;
+        self.lineage.note_commit(self.lanes.of(channel), generation, (channel.clone(), head));
         if let Some(sink) = self.lineage.sink() {
             let found = Found { channel: channel.clone(), epoch, head, at: Instant::now(), publications };
             sink.found(found);
         }
         Ok(())
+    }
+}
+
+impl<'s> Look<'s> {
+    fn new(shared: &'s Shared) -> Self {
+        Self { shared, transactions: AHashMap::new(), is_unlocked: None }
+    }
+
+    /// The end of a transaction.
+    fn ended(&mut self, pending: &Pending) -> Result<Ended, StoreError> {
+        let Some(number) = pending.transaction else { return self.ended_in_file(pending) };
+        if let Some(ended) = self.transactions.get(&number) {
+            return Ok(*ended);
+        }
+        let ended = self.shared.ended_on_server(number)?;
+        self.transactions.insert(number, ended);
+        Ok(ended)
+    }
+
+    /// A file has one writer, which holds the lock until its transaction has ended: a head that has come so far was
+    /// committed by this one, or by one that came after it.
+    fn ended_in_file(&mut self, pending: &Pending) -> Result<Ended, StoreError> {
+        if self.shared.head(&pending.channel)? >= pending.last {
+            return Ok(Ended::Committed);
+        }
+        if pending.since.elapsed() < TRY_LOCK_AFTER || !self.is_unlocked()? {
+            return Ok(Ended::NotYet);
+        }
+        // It may have been committed between the two looks.
+        let is_stored = self.shared.head(&pending.channel)? >= pending.last;
+        Ok(if is_stored { Ended::Committed } else { Ended::RolledBack })
+    }
+
+    fn is_unlocked(&mut self) -> Result<bool, StoreError> {
+        match self.is_unlocked {
+            Some(known) => Ok(known),
+            None => Ok(*self.is_unlocked.insert(self.shared.is_unlocked()?)),
+        }
     }
 }
 

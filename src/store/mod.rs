@@ -107,9 +107,11 @@ impl Store {
             lineage: lineage.clone(),
         };
         let watch = Watch::start(probe, target.is_sqlite());
+        let foreign =
+            Foreign::new(target.clone(), lanes.clone(), readers.clone(), lineage.clone(), metrics.clone());
         Ok(Self {
             _watch: watch.map_err(system)?,
-            foreign: Foreign::new(target.clone(), readers.clone(), lineage.clone()),
+            foreign,
             lineage,
             target,
             lanes,
