@@ -24,6 +24,9 @@ mod forks;
 mod handoff;
 #[path = "store/hangs.rs"]
 mod hangs;
+#[path = "support/in_time.rs"]
+#[allow(unreachable_pub, reason = "shared with the tests of the server")]
+mod in_time;
 #[path = "store/log.rs"]
 mod log;
 #[path = "store/migrations.rs"]

@@ -1,12 +1,12 @@
 //! The database fails: nothing is acknowledged that is not stored, nobody gets it, and all heals.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, RunQueryDsl};
 
 use crate::support::client::Client;
+use crate::support::in_time::in_time;
 use crate::support::postgres::Cluster;
 use crate::support::server::TestServer;
 use crate::support::{TempDir, eventually};
@@ -19,17 +19,6 @@ fn is_up(server: &TestServer) -> bool {
     let text = server.get("/metrics").body;
     let mut states = text.lines().filter(|line| line.starts_with("roomcast_store_up{"));
     states.all(|line| line.ends_with(" 1"))
-}
-
-/// SDKs give up after 5 s.
-const IN_TIME: Duration = Duration::from_secs(4);
-
-#[track_caller]
-fn in_time<T>(work: impl FnOnce() -> T) -> T {
-    let began = Instant::now();
-    let done = work();
-    assert!(began.elapsed() < IN_TIME, "answered after {:?}", began.elapsed());
-    done
 }
 
 /// Whoever asks, by whichever door, has an answer in time, and health says it; afterwards all goes on.

@@ -10,6 +10,7 @@ use roomcast::{AppendError, Metrics};
 
 use crate::Check;
 use crate::handoff::Collector;
+use crate::in_time::in_time;
 use crate::postgres::Cluster;
 use crate::vocabulary::*;
 
@@ -18,9 +19,6 @@ pub(crate) const CHECKS: &[Check] = &[
     ("rows that wait behind a commit that waits are answered in time", queue_behind_a_lock),
     ("a large submission to a locked database is answered in time", large_behind_a_lock),
 ];
-
-/// SDKs give up after 5 s.
-const IN_TIME: Duration = Duration::from_secs(4);
 
 /// Holds what commits need, as long as the value lives.
 enum Lock {
@@ -44,14 +42,6 @@ impl Lock {
             }
         }
     }
-}
-
-#[track_caller]
-fn in_time<T>(work: impl FnOnce() -> T) -> T {
-    let began = Instant::now();
-    let done = work();
-    assert!(began.elapsed() < IN_TIME, "answered after {:?}", began.elapsed());
-    done
 }
 
 fn is_down(store: &Store) -> bool {

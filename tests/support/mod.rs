@@ -8,6 +8,7 @@
 pub mod client;
 pub mod frames;
 pub mod http;
+pub mod in_time;
 #[allow(dead_code, reason = "shared with the tests of the store")]
 pub mod postgres;
 pub mod protobuf;

@@ -4,15 +4,12 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
+use crate::support::in_time::in_time;
 use crate::support::server::TestServer;
 use crate::support::{TempDir, eventually};
 
 const TEMPORARY: &str = r#"{"error":{"code":100,"message":"internal server error","temporary":true}}"#;
-
-/// SDKs give up after 5 s.
-const IN_TIME: Duration = Duration::from_secs(4);
 
 /// A file system in a file; it can be frozen.
 struct Disk(TempDir);
@@ -65,14 +62,6 @@ impl Drop for Frozen {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }
-}
-
-#[track_caller]
-fn in_time<T>(work: impl FnOnce() -> T) -> T {
-    let began = Instant::now();
-    let done = work();
-    assert!(began.elapsed() < IN_TIME, "answered after {:?}", began.elapsed());
-    done
 }
 
 fn url(folder: &Path) -> String {
