@@ -2,6 +2,7 @@
 
 use crate::support::client::Client;
 use crate::support::server::TestServer;
+use crate::support::token::token;
 use crate::support::websocket::WebSocket;
 
 const BYTES: &[u8] = b"\xff\0 no JSON";
@@ -97,4 +98,16 @@ fn clients_that_speak_json_are_told_why_they_cannot_listen() {
     ann.publish("raw:room", "[1, 2]");
     let info = r#""info":{"user":"ann","client":"<ann>"}"#;
     bob.expect_push(&format!(r#"{{"channel":"raw:room","pub":{{"data":[1, 2],{info},"offset":1}}}}"#));
+}
+
+#[test]
+fn a_token_for_such_a_room_is_refused_with_the_same_words() {
+    let server = TestServer::secured("[namespace.raw]\npayload = 'binary'\n");
+    let claims = r#"{"sub":"ann","channels":["raw:room"]}"#;
+    let mut json = Client::over(&server, WebSocket::open(server.address));
+    let token = token(claims);
+    let refused = r#"{"error":{"code":400,"message":"binary payloads: connect with protobuf"}}"#;
+    assert_eq!(json.ask(&format!(r#"{{"connect":{{"token":"{token}"}}}}"#)), refused);
+    let mut protobuf = Client::open_protobuf(&server);
+    assert!(protobuf.ask(&format!(r#"{{"connect":{{"token":"{token}"}}}}"#)).contains(r#""raw:room""#));
 }

@@ -13,7 +13,7 @@ use crate::auth::{TokenError, VerifiedConnection};
 use crate::clock;
 use crate::ids::Channel;
 use crate::limits::PAGE_BYTES_MAX;
-use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeOptions};
+use crate::node::{Answer, Caller, Client, Extra, Joined, Position, SubscribeError, SubscribeOptions};
 use crate::outbox::frame::Frames;
 use crate::protocol::code::{CloseCode, ErrorCode};
 use crate::protocol::command::{ConnectRequest, RecoverRequest};
@@ -213,7 +213,10 @@ impl Session {
             answer: Answer::Collect(sender),
             server_side: true,
         };
-        self.node.subscribe(client, right, how).map_err(|_| CloseCode::ChannelLimit.into())
+        self.node.subscribe(client, right, how).map_err(|error| match error {
+            SubscribeError::Binary => error.code().into(),
+            _ => CloseCode::ChannelLimit.into(),
+        })
     }
 }
 
